@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the single node needs, only those that are missing, and starts none of their services.
+#   packages.sh [node|control-plane|redis]…    all by default
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# COMMAND PACKAGE: a package is missing when its command is. A path stands for a file that is on nobody's PATH.
+CONTROL_PLANE="
+openssl openssl
+flock util-linux"
+NODE="
+containerd containerd
+runc runc
+/usr/lib/cni/bridge containernetworking-plugins
+nft nftables
+conntrack conntrack
+iptables iptables
+socat socat
+ethtool ethtool
+openssl openssl
+/bin/busybox busybox-static
+ip iproute2
+nsenter util-linux"
+# redis-tools holds the server as well (redis-server is a link to redis-check-rdb): no service comes with it.
+REDIS="
+redis-check-rdb redis-tools"
+
+missing() {
+  local command package
+  while read -r command package; do
+    [[ -z $command ]] || have "$command" || printf '%s\n' "$package"
+  done
+  # Another package's busybox may be linked dynamically, and no such one runs in an empty image.
+  if [[ $1 == *busybox-static* && -x /bin/busybox ]] && ldd /bin/busybox >/dev/null 2>&1; then
+    echo busybox-static
+  fi
+}
+
+# Debian's packages ask this program before they start a service; 101 is its way to say no.
+POLICY=/usr/sbin/policy-rc.d
+forbid_services() {
+  [[ ! -e $POLICY ]] || return 0
+  printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+  chmod +x "$POLICY"
+  trap 'rm -f "$POLICY"' EXIT
+}
+
+install_packages() {
+  local log
+  have apt-get || die "please install: $* (no apt-get here)"
+  ((EUID == 0)) || die "please install as root: apt-get install $*"
+  step "installing Debian packages: $*"
+  forbid_services
+  log=$(mktemp)
+  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+  if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"; } >"$log" 2>&1; then
+    cat "$log" >&2
+    die "could not install: $*"
+  fi
+  rm -f "$log"
+}
+
+main() {
+  local wanted='' set packages
+  (($#)) || set -- control-plane node redis
+  for set in "$@"; do
+    case $set in
+    control-plane) wanted+=$CONTROL_PLANE ;;
+    node) wanted+=$NODE ;;
+    redis) wanted+=$REDIS ;;
+    *) die "unknown set of packages '$set'" ;;
+    esac
+  done
+  mapfile -t packages < <(missing "$wanted" <<<"$wanted" | sort -u)
+  ((${#packages[@]} == 0)) || install_packages "${packages[@]}"
+}
+
+main "$@"

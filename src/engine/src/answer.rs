@@ -1,0 +1,229 @@
+//! What a partition says of an entry.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Task;
+use crate::entry::{EntryId, Label};
+
+/// The result of applying one entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Of an event or an inference.
+    Answer(Answer),
+    /// Of a label that came later.
+    Feedback(FeedbackOutcome),
+    /// Of [`crate::Query::Statistics`].
+    Statistics(Box<Statistics>),
+    /// Of [`crate::Query::Event`].
+    Event(Option<EventRecord>),
+    /// Of [`crate::Query::Patterns`].
+    Patterns(Vec<PatternSummary>),
+    /// Of a control message that was taken up.
+    Done,
+    /// The entry does not fit this partition; it changed nothing but the position.
+    Rejected(Rejection),
+}
+
+/// A prediction and how it came about.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The event's id; empty for an inference.
+    pub id: String,
+    /// Whether this id was answered before; the answer is then the first one.
+    pub duplicate: bool,
+    /// What is predicted; none before the first label.
+    pub prediction: Option<Prediction>,
+    /// The way to the prediction.
+    pub path: AnswerPath,
+    /// How sure the ensemble is, 0 to 1.
+    pub confidence: f32,
+    /// What each member said, with its present weight; at most 16.
+    pub votes: Vec<Vote>,
+    /// Whether the label that came along updated the learner.
+    pub learned: bool,
+    /// Whether this event made a drift detector fire.
+    pub drift: bool,
+    /// The patterns found in a signal, in order; at most 1,024.
+    pub patterns: Vec<PatternMatch>,
+}
+
+/// What is predicted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Prediction {
+    /// The most probable class.
+    Class(String),
+    /// The expected target.
+    Number(f64),
+}
+
+/// The way to a prediction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AnswerPath {
+    /// Too few experiences: the base model alone.
+    ColdStart,
+    /// The vote of the ensemble.
+    Ensemble,
+}
+
+/// What one member of the ensemble said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The member's name, for example `forest`.
+    pub member: String,
+    /// What it predicts.
+    pub prediction: Prediction,
+    /// Its share of the vote, 0 to 1.
+    pub weight: f32,
+}
+
+/// One pattern found in a signal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PatternMatch {
+    /// The pattern's stable id within its partition.
+    pub id: u64,
+    /// 0 for patterns of samples, n for patterns of patterns of level n − 1.
+    pub level: u8,
+    /// Index of the first sample that it covers.
+    pub start: u32,
+    /// Number of samples that it covers.
+    pub length: u32,
+    /// Likeness to the prototype, 0 to 1.
+    pub similarity: f32,
+    /// Whether the pattern was founded by this very segment.
+    pub new: bool,
+}
+
+/// One pattern of the library.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PatternSummary {
+    /// The pattern's stable id within its partition.
+    pub id: u64,
+    /// Its level.
+    pub level: u8,
+    /// How many segments have joined it.
+    pub support: u64,
+    /// Mean likeness of what joined it, 0 to 1.
+    pub confidence: f32,
+    /// The prototype's curve, in units of standard deviations.
+    pub prototype: Vec<f32>,
+}
+
+/// What became of a label that came later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FeedbackOutcome {
+    /// It was joined with its event and learned.
+    Joined,
+    /// The event has a label already; a retry is answered so.
+    AlreadyLabelled,
+    /// No such event within the horizon.
+    Unknown,
+}
+
+/// What is remembered of an event within the horizon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// Where it was applied.
+    pub applied_at: EntryId,
+    /// What was predicted.
+    pub prediction: Option<Prediction>,
+    /// How surely.
+    pub confidence: f32,
+    /// The way to the prediction.
+    pub path: AnswerPath,
+    /// Whether its label has come.
+    pub labelled: bool,
+}
+
+/// Why an entry does not fit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejection {
+    /// A signal for a domain of features, or the other way round.
+    #[error("a {task:?} domain takes {expected}")]
+    WrongInput {
+        /// The domain's task.
+        task: Task,
+        /// What it takes.
+        expected: String,
+    },
+    /// A class for a regression, or the other way round.
+    #[error("a {task:?} domain takes {expected} as label")]
+    WrongLabel {
+        /// The domain's task.
+        task: Task,
+        /// What it takes.
+        expected: String,
+    },
+    /// More features than a partition's schema holds.
+    #[error("more than {max} features")]
+    TooManyFeatures {
+        /// The bound.
+        max: u32,
+    },
+    /// More classes than a partition holds.
+    #[error("more than {max} classes")]
+    TooManyClasses {
+        /// The bound.
+        max: u32,
+    },
+    /// A number that is not finite.
+    #[error("{0} is not a finite number")]
+    NotFinite(String),
+    /// Bytes in the log that are no entry of this version.
+    #[error("the entry could not be read")]
+    Unreadable,
+    /// A control message for another task.
+    #[error("the task of a partition can't change")]
+    TaskChange,
+}
+
+/// Counts and quality of a partition.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Entries applied, of any kind.
+    pub entries: u64,
+    /// Distinct events applied.
+    pub events: u64,
+    /// Entries that repeated an event's id.
+    pub duplicates: u64,
+    /// Labels learned from or gated, with their event or later.
+    pub labels: u64,
+    /// Labels that updated the learner.
+    pub updates: u64,
+    /// Entries that did not fit.
+    pub rejected: u64,
+    /// Wrapping sum of [`crate::event_digest`] of the distinct events applied.
+    pub applied_digest: u64,
+    /// Drifts detected.
+    pub drifts: u64,
+    /// Labelled events whose prediction, made before the label was seen, was right; classification only.
+    pub correct: u64,
+    /// Prequential accuracy over all labels, 0 to 1; classification only.
+    pub accuracy: f64,
+    /// Prequential accuracy with a fading factor of 0.999 an event; classification only.
+    pub recent_accuracy: f64,
+    /// Mean log-loss of the predicted probabilities, in nats; classification only.
+    pub log_loss: f64,
+    /// Mean absolute error; regression only.
+    pub mean_absolute_error: f64,
+    /// Experiences in memory.
+    pub experiences: u64,
+    /// Patterns in the library.
+    pub patterns: u64,
+    /// Classes seen, in the order of their first appearance; at most 1,000.
+    pub classes: Vec<String>,
+    /// Number of features of the schema.
+    pub features: u32,
+    /// Bytes of memory that the state holds, estimated.
+    pub memory_bytes: u64,
+    /// The last entry applied.
+    pub position: EntryId,
+}
+
+impl From<Label> for Prediction {
+    fn from(label: Label) -> Self {
+        match label {
+            Label::Class(class) => Prediction::Class(class),
+            Label::Number(number) => Prediction::Number(number),
+        }
+    }
+}

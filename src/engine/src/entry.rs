@@ -1,0 +1,167 @@
+//! What passes through the log of a partition.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::PartitionConfig;
+
+/// The place of an entry in the log of its partition, ordered as in a Redis Stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EntryId {
+    /// When the entry was appended, in milliseconds since the Unix epoch. It is the clock of the state machine.
+    pub at_ms: u64,
+    /// Tells entries of the same millisecond apart.
+    pub seq: u64,
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.at_ms, self.seq)
+    }
+}
+
+/// One entry of a partition's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Entry {
+    /// Predict, then learn: from the label when there is one, else when feedback brings it.
+    Event(Event),
+    /// The label of an earlier event, joined by the event's id.
+    Feedback {
+        /// The id of the event.
+        id: String,
+        /// What was true.
+        label: Label,
+    },
+    /// Predict without learning.
+    Infer(Input),
+    /// A read that is answered at this place of the log. It changes nothing but the position.
+    Query(Query),
+    /// A change of the partition itself.
+    Control(Control),
+}
+
+/// One observation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Names the event within its domain; a repeated id is answered from the record of the first, not learned twice.
+    pub id: String,
+    /// What was observed.
+    pub input: Input,
+    /// What was true, when it is already known.
+    pub label: Option<Label>,
+}
+
+/// What the engine looks at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Input {
+    /// A record of features, for `Classification` and `Regression`.
+    Features(Features),
+    /// Consecutive samples of one signal, for `Patterns`.
+    Signal(Vec<f32>),
+}
+
+/// The features of one event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Features {
+    /// Numbers by position.
+    Dense(Vec<f64>),
+    /// Values by name; the schema is learned from the events.
+    Named(Vec<(String, Value)>),
+}
+
+impl Features {
+    /// The number of features, missing ones included.
+    pub fn len(&self) -> usize {
+        match self {
+            Features::Dense(values) => values.len(),
+            Features::Named(values) => values.len(),
+        }
+    }
+
+    /// Whether there is no feature at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The value of a named feature.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Value {
+    /// A finite number.
+    Number(f64),
+    /// A category.
+    Text(String),
+    /// Known to be absent.
+    Missing,
+}
+
+/// What was true of an event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Label {
+    /// The class, for `Classification`.
+    Class(String),
+    /// The target, for `Regression`.
+    Number(f64),
+}
+
+/// A read of the state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Query {
+    /// [`crate::Statistics`] of the partition.
+    Statistics,
+    /// The record of one event, while it is within the horizon.
+    Event {
+        /// The id of the event.
+        id: String,
+    },
+    /// The patterns with the most support.
+    Patterns {
+        /// At most this many.
+        limit: u32,
+    },
+}
+
+/// A change of the partition itself, ordered with its events so that a replay makes it at the same place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Control {
+    /// Takes up new hyperparameters. The task of a partition never changes.
+    Configure(PartitionConfig),
+    /// Forgets everything learned but keeps the record of applied events.
+    Reset,
+}
+
+/// Stored bytes that are no entry.
+#[derive(Debug, thiserror::Error)]
+#[error("not an entry of this version")]
+pub struct DecodeError(#[from] postcard::Error);
+
+impl Entry {
+    /// The entry as it stands in the log.
+    pub fn encode(&self) -> Vec<u8> {
+        // Writing plain data to a growable buffer has no way to fail.
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    /// Reads what [`Entry::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are cut short, too long, or of another version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Ok(postcard::from_bytes(bytes)?)
+    }
+}
+
+/// The digest of one event id: FNV-1a of 64 bits, then the finaliser of SplitMix64.
+///
+/// [`crate::Statistics::applied_digest`] is the wrapping sum of these, so a client that sums the digests of the ids
+/// that were acknowledged to it knows whether exactly those were applied, each once.
+pub fn event_digest(id: &str) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in id.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}

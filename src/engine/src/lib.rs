@@ -1,0 +1,17 @@
+//! The online-learning engine of Hebb: one partition of a domain as a pure, deterministic state machine.
+//!
+//! [`Partition::apply`] takes one log entry and returns its [`Outcome`]; the state after a sequence of entries depends on
+//! nothing else, so a replay equals the live run byte for byte. There is no I/O here, no clock, no randomness from
+//! outside (the generator is seeded from the state, time is the entry's timestamp) and memory is bounded by construction.
+
+mod answer;
+mod config;
+mod entry;
+mod partition;
+
+pub use answer::{
+    Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction, Rejection, Statistics, Vote,
+};
+pub use config::{GateMode, Hyperparameters, PartitionConfig, Task};
+pub use entry::{Control, DecodeError, Entry, EntryId, Event, Features, Input, Label, Query, Value, event_digest};
+pub use partition::{Partition, SnapshotError};

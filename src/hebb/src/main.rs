@@ -1,0 +1,2 @@
+//! The `hebb` binary.
+fn main() {}
