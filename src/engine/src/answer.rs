@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Task;
-use crate::entry::{EntryId, Label};
+use crate::entry::{DecodeError, EntryId, Label};
 
 /// The result of applying one entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -225,5 +225,21 @@ impl From<Label> for Prediction {
             Label::Class(class) => Prediction::Class(class),
             Label::Number(number) => Prediction::Number(number),
         }
+    }
+}
+
+impl Outcome {
+    /// The outcome as it travels from a worker to a gateway.
+    pub fn encode(&self) -> Vec<u8> {
+        // Writing plain data to a growable buffer has no way to fail.
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    /// Reads what [`Outcome::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are cut short or of another version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Ok(postcard::from_bytes(bytes)?)
     }
 }

@@ -131,9 +131,9 @@ pub enum Control {
     Reset,
 }
 
-/// Stored bytes that are no entry.
+/// Stored or sent bytes that are no entry or outcome.
 #[derive(Debug, thiserror::Error)]
-#[error("not an entry of this version")]
+#[error("not an entry or outcome of this version")]
 pub struct DecodeError(#[from] postcard::Error);
 
 impl Entry {

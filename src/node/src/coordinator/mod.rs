@@ -1,0 +1,162 @@
+//! The coordinator: one leads, by a lease in the store with a fencing number; the others forward to it.
+//!
+//! The leader makes the declared domains known, gives each partition to a worker that lives, and tells who asks how the
+//! cluster is. It holds no state that the store doesn't: a new leader goes on at once.
+
+mod api;
+mod assign;
+mod status;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use hebb_log::{Assignment, Domain, Leadership, LogError, PartitionKey};
+use tracing::{info, warn};
+
+pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus};
+use crate::health::Health;
+use crate::stop::Stop;
+use crate::store::Store;
+use crate::worker::WorkerReport;
+
+/// How long a leadership lasts unless it is prolonged.
+const LEASE: Duration = Duration::from_secs(3);
+/// One pass of a coordinator. Ten fit in a lease.
+const PASS_EVERY: Duration = Duration::from_millis(300);
+
+/// What a coordinator is told.
+pub struct CoordinatorOptions {
+    /// Its id, unique among the coordinators.
+    pub id: String,
+    /// Where its API is reached by the others, `host:port`.
+    pub address: String,
+    /// The domains that the cluster declares.
+    pub domains: Vec<Domain>,
+    /// What a caller of the status API must present, if anything.
+    pub token: Option<String>,
+}
+
+/// What the passes leave for the API.
+#[derive(Default)]
+struct View {
+    leadership: Option<Leadership>,
+    leads: bool,
+    status: Option<ClusterStatus>,
+}
+
+struct Shared {
+    store: Store,
+    options: CoordinatorOptions,
+    health: Health,
+    view: Mutex<View>,
+    client: reqwest::Client,
+}
+
+/// A coordinator and its HTTP routes.
+#[derive(Clone)]
+pub struct Coordinator(Arc<Shared>);
+
+impl Coordinator {
+    /// A coordinator that waits to be run.
+    ///
+    /// # Errors
+    /// An HTTP client that can't be made.
+    pub fn new(store: Store, options: CoordinatorOptions) -> Result<Self, reqwest::Error> {
+        let health = Health::default();
+        health.expect("leadership");
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(1)).build()?;
+        Ok(Self(Arc::new(Shared { store, options, health, view: Mutex::default(), client })))
+    }
+
+    /// The status API, health and metrics.
+    pub fn router(&self) -> Router {
+        api::router(self.0.clone()).merge(self.0.health.router())
+    }
+
+    /// Coordinates until the stop; then gives the leadership up.
+    pub async fn run(&self, stop: Stop) {
+        let shared = &self.0;
+        let mut declared_in_term = None;
+        while !stop.is_asked() {
+            match pass(shared, &mut declared_in_term).await {
+                Ok(()) => shared.health.works("leadership"),
+                Err(error) => {
+                    shared.health.fails("leadership", error.to_string());
+                    // Without the store nobody knows who leads.
+                    *shared.view.lock().unwrap_or_else(PoisonError::into_inner) = View::default();
+                }
+            }
+            let mut stop = stop.clone();
+            tokio::select! {
+                () = stop.asked() => {}
+                () = tokio::time::sleep(PASS_EVERY) => {}
+            }
+        }
+        if let Err(error) = shared.store.directory.resign(&shared.options.id).await {
+            warn!(%error, "could not resign; the leadership expires by itself");
+        }
+    }
+}
+
+async fn pass(shared: &Shared, declared_in_term: &mut Option<u64>) -> Result<(), LogError> {
+    let directory = &shared.store.directory;
+    let leadership = directory.campaign(&shared.options.id, &shared.options.address, LEASE).await?;
+    let leads = leadership.leader == shared.options.id;
+    if leads && *declared_in_term != Some(leadership.term) {
+        info!(term = leadership.term, "leading");
+        declare(shared).await?;
+        *declared_in_term = Some(leadership.term);
+    }
+    let status = if leads { Some(lead(shared, &leadership).await?) } else { None };
+    *shared.view.lock().unwrap_or_else(PoisonError::into_inner) =
+        View { leadership: Some(leadership), leads, status };
+    Ok(())
+}
+
+/// Makes the declared domains known and brings changed hyperparameters to known ones.
+async fn declare(shared: &Shared) -> Result<(), LogError> {
+    let directory = &shared.store.directory;
+    for domain in &shared.options.domains {
+        let known = directory.declare(domain).await?;
+        if known.config.task != domain.config.task || known.partitions != domain.partitions {
+            warn!(domain = domain.name, "task and partitions of a known domain stay as they were");
+        }
+        let wanted = hebb_engine::PartitionConfig { task: known.config.task, ..domain.config.clone() };
+        if known.config != wanted {
+            directory.configure(&Domain { config: wanted, ..known }).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Assigns what must be assigned and takes stock.
+async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus, LogError> {
+    let directory = &shared.store.directory;
+    let (members, domains, known) =
+        futures::try_join!(directory.members(), directory.domains(), directory.assignment())?;
+    let reports: Vec<(String, WorkerReport)> = members
+        .into_iter()
+        .map(|member| {
+            let report = serde_json::from_str(&member.report).unwrap_or_default();
+            (member.id, report)
+        })
+        .collect();
+    let staying: Vec<String> =
+        reports.iter().filter(|(_, report)| !report.draining).map(|(id, _)| id.clone()).collect();
+    let partitions: Vec<PartitionKey> = domains
+        .iter()
+        .flat_map(|domain| {
+            (0..domain.partitions).map(|index| PartitionKey { domain: domain.name.clone(), index })
+        })
+        .collect();
+    let owners = assign::assign(&partitions, &staying);
+    // With nobody there the old assignment stands: whoever comes back finds its partitions.
+    if !staying.is_empty() && owners != known.owners {
+        let assignment = Assignment { version: known.version + 1, owners };
+        directory.assign(leadership.term, &assignment).await?;
+        info!(version = assignment.version, workers = staying.len(), partitions = partitions.len(), "new assignment");
+    }
+    let views = futures::future::try_join_all(partitions.iter().map(|key| shared.store.log.status(key))).await?;
+    Ok(status::summarise(leadership, &domains, &partitions, &views, &reports))
+}

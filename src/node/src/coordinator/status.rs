@@ -1,0 +1,153 @@
+//! The state of a cluster as one value: what the status API answers and the operator reads.
+
+use std::collections::BTreeMap;
+
+use hebb_engine::{Statistics, Task};
+use hebb_log::{Domain, Leadership, PartitionKey, PartitionStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::worker::WorkerReport;
+
+/// The whole cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The id of the leading coordinator.
+    pub leader: String,
+    /// The fencing number of its leadership.
+    pub term: u64,
+    /// The workers that live.
+    pub workers: Vec<WorkerStatus>,
+    /// The known domains.
+    pub domains: Vec<DomainStatus>,
+    /// Entries appended and not yet applied, of all partitions.
+    pub lag: u64,
+    /// Partitions that nobody owns.
+    pub unowned: u64,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its id.
+    pub id: String,
+    /// How many partitions it owns.
+    pub partitions: u64,
+    /// Entries that wait for it.
+    pub lag: u64,
+    /// Whether it is leaving.
+    pub draining: bool,
+}
+
+/// One domain, summed over its partitions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DomainStatus {
+    /// Its name.
+    pub name: String,
+    /// Its task.
+    pub task: Task,
+    /// Distinct events applied.
+    pub events: u64,
+    /// Labels seen.
+    pub labels: u64,
+    /// Prequential accuracy, 0 to 1.
+    pub accuracy: f64,
+    /// Drifts detected.
+    pub drifts: u64,
+    /// Entries appended and not yet applied.
+    pub lag: u64,
+    /// Its partitions.
+    pub partitions: Vec<PartitionView>,
+}
+
+/// One partition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartitionView {
+    /// Its number.
+    pub index: u32,
+    /// Who owns it.
+    pub owner: Option<String>,
+    /// The newest epoch.
+    pub epoch: u64,
+    /// Entries appended and not yet applied.
+    pub lag: u64,
+    /// Bytes of the last checkpoint.
+    pub state_bytes: u64,
+}
+
+/// Puts together what the store and the workers say.
+pub fn summarise(
+    leadership: &Leadership,
+    domains: &[Domain],
+    partitions: &[PartitionKey],
+    views: &[PartitionStatus],
+    reports: &[(String, WorkerReport)],
+) -> ClusterStatus {
+    let by_key: BTreeMap<&PartitionKey, &PartitionStatus> = partitions.iter().zip(views).collect();
+    let workers = reports
+        .iter()
+        .map(|(id, report)| {
+            let owned = views.iter().filter(|view| view.owner.as_ref() == Some(id));
+            WorkerStatus {
+                id: id.clone(),
+                partitions: owned.clone().count() as u64,
+                lag: owned.map(|view| view.waiting).sum(),
+                draining: report.draining,
+            }
+        })
+        .collect();
+    let domains = domains.iter().map(|domain| domain_status(domain, &by_key, reports)).collect();
+    ClusterStatus {
+        leader: leadership.leader.clone(),
+        term: leadership.term,
+        workers,
+        domains,
+        lag: views.iter().map(|view| view.waiting).sum(),
+        unowned: views.iter().filter(|view| view.owner.is_none()).count() as u64,
+    }
+}
+
+fn domain_status(
+    domain: &Domain,
+    views: &BTreeMap<&PartitionKey, &PartitionStatus>,
+    reports: &[(String, WorkerReport)],
+) -> DomainStatus {
+    let mut status = DomainStatus {
+        name: domain.name.clone(),
+        task: domain.config.task,
+        events: 0,
+        labels: 0,
+        accuracy: 0.0,
+        drifts: 0,
+        lag: 0,
+        partitions: Vec::new(),
+    };
+    let mut correct = 0;
+    for index in 0..domain.partitions {
+        let key = PartitionKey { domain: domain.name.clone(), index };
+        let Some(view) = views.get(&key) else { continue };
+        // Right after a handover two workers may report; the newer epoch counts.
+        let report = reports
+            .iter()
+            .flat_map(|(_, worker)| &worker.partitions)
+            .filter(|report| report.domain == domain.name && report.index == index)
+            .max_by_key(|report| report.epoch);
+        let nothing = Statistics::default();
+        let statistics = report.map_or(&nothing, |report| &report.statistics);
+        status.events += statistics.events;
+        status.labels += statistics.labels;
+        status.drifts += statistics.drifts;
+        correct += statistics.correct;
+        status.lag += view.waiting;
+        status.partitions.push(PartitionView {
+            index,
+            owner: view.owner.clone(),
+            epoch: view.epoch,
+            lag: view.waiting,
+            state_bytes: report.map_or(0, |report| report.state_bytes),
+        });
+    }
+    if status.labels > 0 {
+        status.accuracy = correct as f64 / status.labels as f64;
+    }
+    status
+}

@@ -1,0 +1,292 @@
+//! Brings entries into the log and outcomes back.
+//!
+//! One lane a partition: what arrives while an append is under way goes with the next one, so that load makes batches by
+//! itself. Every entry can be appended again without harm (events carry ids, reads change nothing), so a lane repeats an
+//! append whose answer was lost, and a request that hears nothing sends itself again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hebb_engine::Outcome;
+use hebb_log::{LogError, PartitionKey, Record, Reply, ReplyTo};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+
+use crate::health::Health;
+use crate::stop::Stop;
+use crate::store::Store;
+
+/// A client waits no longer than this; a failover takes about half of it.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// After this much silence an appended entry is sent again: a reply can be lost with a connection.
+const SEND_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Records of one append: the log takes them in about a millisecond.
+const BATCH_MAX: usize = 512;
+/// Requests that wait in one lane; more are refused.
+const LANE_MAX: usize = 4_096;
+/// Wait after a failed append.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Wait while a queue is full; at 10,000/s it drains 100 entries in this time.
+const FULL_RETRY_AFTER: Duration = Duration::from_millis(10);
+
+/// What to do while a partition's queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// Tell the client to come back.
+    Refuse,
+    /// Wait for room: the client of a stream is slowed down.
+    Wait,
+}
+
+/// Why there is no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum DispatchError {
+    /// The queue is full.
+    #[error("{waiting} entries are waiting for this partition, {max} are allowed")]
+    Full { waiting: u64, max: u64 },
+    /// No answer in time. The entry may be in the log; a retry with the same id is safe.
+    #[error("no answer within {} s; send the same id again: it is learned once at most", ANSWER_TIMEOUT.as_secs())]
+    Late,
+    /// The answer makes no sense here.
+    #[error("the answer could not be read; do the nodes run different versions?")]
+    Unreadable,
+}
+
+struct Queued {
+    request: u64,
+    entry: Vec<u8>,
+    on_full: OnFull,
+    appended: Arc<AtomicBool>,
+    refused: Option<oneshot::Sender<DispatchError>>,
+    deadline: Instant,
+}
+
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>>;
+
+/// The way from requests to outcomes.
+pub struct Dispatcher {
+    store: Store,
+    gateway: String,
+    waiting_max: u64,
+    next_request: AtomicU64,
+    waiting: Waiting,
+    lanes: Mutex<HashMap<PartitionKey, mpsc::Sender<Queued>>>,
+}
+
+/// Takes the request out of the table however its task ends.
+struct Ticket {
+    request: u64,
+    waiting: Waiting,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.request);
+    }
+}
+
+impl Dispatcher {
+    /// A dispatcher for the gateway of this id. Requests are numbered from a random start, so that an answer to an
+    /// earlier life of the gateway finds nobody.
+    pub fn new(store: Store, gateway: String, waiting_max: u64) -> Self {
+        Self {
+            store,
+            gateway,
+            waiting_max,
+            next_request: AtomicU64::new(rand::random::<u64>() >> 1),
+            waiting: Waiting::default(),
+            lanes: Mutex::default(),
+        }
+    }
+
+    /// Hands replies to their requests until the stop.
+    pub async fn receive(&self, health: Health, mut stop: Stop) {
+        while !stop.is_asked() {
+            match self.store.replies.subscribe(&self.gateway).await {
+                Ok(replies) => {
+                    health.works("replies");
+                    self.hand_out(replies, &health, &mut stop).await;
+                }
+                Err(error) => {
+                    health.fails("replies", error.to_string());
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
+    async fn hand_out(&self, mut replies: mpsc::Receiver<Vec<Reply>>, health: &Health, stop: &mut Stop) {
+        let mut beat = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                () = stop.asked() => return,
+                _ = beat.tick() => health.works("replies"),
+                batch = replies.recv() => {
+                    let Some(batch) = batch else { return };
+                    let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                    for reply in batch {
+                        if let Some(request) = waiting.remove(&reply.request) {
+                            // An error says that the client has gone.
+                            let _ = request.send(reply.body);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Appends an entry and waits for its outcome.
+    pub async fn submit(
+        &self,
+        partition: &PartitionKey,
+        entry: Vec<u8>,
+        on_full: OnFull,
+    ) -> Result<Outcome, DispatchError> {
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let (answer, mut answered) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(request, answer);
+        let _ticket = Ticket { request, waiting: self.waiting.clone() };
+        let appended = Arc::new(AtomicBool::new(false));
+        let (refuse, mut refused) = oneshot::channel();
+        let mut refuse = Some(refuse);
+        let mut may_refuse = true;
+        loop {
+            let queued = Queued {
+                request,
+                entry: entry.clone(),
+                on_full,
+                appended: appended.clone(),
+                refused: refuse.take(),
+                deadline,
+            };
+            self.enqueue(partition, queued).await?;
+            loop {
+                let pause = SEND_AGAIN_AFTER.min(deadline.saturating_duration_since(Instant::now()));
+                tokio::select! {
+                    body = &mut answered => {
+                        let body = body.map_err(|_| DispatchError::Late)?;
+                        return Outcome::decode(&body).map_err(|_| DispatchError::Unreadable);
+                    }
+                    why = &mut refused, if may_refuse => match why {
+                        Ok(why) => return Err(why),
+                        // The lane is done with it: it was appended.
+                        Err(_) => may_refuse = false,
+                    },
+                    () = tokio::time::sleep(pause) => {
+                        if Instant::now() >= deadline {
+                            return Err(DispatchError::Late);
+                        }
+                        if appended.swap(false, Ordering::Relaxed) {
+                            break;
+                        }
+                    }
+                }
+            }
+            debug!(%partition, request, "no answer yet; sending the entry again");
+        }
+    }
+
+    async fn enqueue(&self, partition: &PartitionKey, queued: Queued) -> Result<(), DispatchError> {
+        let lane = self.lane(partition);
+        if queued.on_full == OnFull::Wait {
+            return lane.send(queued).await.map_err(|_| DispatchError::Late);
+        }
+        lane.try_send(queued).map_err(|_| DispatchError::Full { waiting: LANE_MAX as u64, max: LANE_MAX as u64 })
+    }
+
+    fn lane(&self, partition: &PartitionKey) -> mpsc::Sender<Queued> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(partition)
+            && !lane.is_closed()
+        {
+            return lane.clone();
+        }
+        let (sender, receiver) = mpsc::channel(LANE_MAX);
+        let lane = Lane {
+            store: self.store.clone(),
+            gateway: self.gateway.clone(),
+            partition: partition.clone(),
+            waiting_max: self.waiting_max,
+        };
+        tokio::spawn(lane.run(receiver));
+        lanes.insert(partition.clone(), sender.clone());
+        sender
+    }
+}
+
+/// The appends to one partition, one after the other.
+struct Lane {
+    store: Store,
+    gateway: String,
+    partition: PartitionKey,
+    waiting_max: u64,
+}
+
+impl Lane {
+    async fn run(self, mut queue: mpsc::Receiver<Queued>) {
+        let mut batch: Vec<Queued> = Vec::new();
+        loop {
+            if batch.is_empty() && queue.recv_many(&mut batch, BATCH_MAX).await == 0 {
+                return;
+            }
+            while batch.len() < BATCH_MAX
+                && let Ok(more) = queue.try_recv()
+            {
+                batch.push(more);
+            }
+            let now = Instant::now();
+            batch.retain(|queued| now < queued.deadline);
+            if !batch.is_empty() {
+                self.append(&mut batch, BATCH_MAX).await;
+            }
+        }
+    }
+
+    /// Appends up to `count` of the batch and leaves in it what must be tried again.
+    async fn append(&self, batch: &mut Vec<Queued>, count: usize) {
+        let count = count.min(batch.len());
+        let records: Vec<Record> = batch[..count]
+            .iter_mut()
+            .map(|queued| Record {
+                entry: queued.entry.clone(),
+                reply_to: Some(ReplyTo { gateway: self.gateway.clone(), request: queued.request }),
+            })
+            .collect();
+        match self.store.log.append(&self.partition, &records, self.waiting_max).await {
+            Ok(_) => {
+                for queued in batch.drain(..count) {
+                    queued.appended.store(true, Ordering::Relaxed);
+                }
+            }
+            Err(LogError::Full { waiting, max }) => {
+                let room = usize::try_from(max.saturating_sub(waiting)).unwrap_or(usize::MAX);
+                if room > 0 && room < count {
+                    return Box::pin(self.append(batch, room)).await;
+                }
+                let mut staying = Vec::with_capacity(batch.len());
+                for mut queued in batch.drain(..) {
+                    match (queued.on_full, queued.refused.take()) {
+                        (OnFull::Refuse, Some(refused)) => {
+                            // An error says that the client has gone.
+                            let _ = refused.send(DispatchError::Full { waiting, max });
+                        }
+                        (_, refused) => staying.push(Queued { refused, ..queued }),
+                    }
+                }
+                *batch = staying;
+                tokio::time::sleep(FULL_RETRY_AFTER).await;
+            }
+            Err(LogError::Corrupt(why)) => {
+                warn!(partition = %self.partition, why, "the log refuses the entries");
+                batch.drain(..count);
+            }
+            Err(error @ (LogError::Unavailable(_) | LogError::Fenced)) => {
+                debug!(partition = %self.partition, %error, "the append failed; trying again");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The routes of the API.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use hebb_engine::{Entry, FeedbackOutcome, Outcome, Query as EngineQuery, Statistics, Task};
+use hebb_log::{Domain, PartitionKey};
+use serde::{Deserialize, Serialize};
+
+use super::dispatch::OnFull;
+use super::domains::partition_of;
+use super::reply::{ErrorBody, Failure, expose};
+use super::wire::{self, AnswerBody, BODY_MAX, EventBody, FeedbackBody, SignalBody};
+use super::{Shared, ndjson};
+
+type Gateway = State<Arc<Shared>>;
+
+/// Patterns in one answer.
+const PATTERNS_MAX: u32 = 1_000;
+
+pub fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v1/domains", get(list_domains))
+        .route("/v1/domains/{domain}", get(describe_domain))
+        .route("/v1/domains/{domain}/infer-and-adapt", post(infer_and_adapt))
+        .route("/v1/domains/{domain}/infer", post(infer))
+        .route("/v1/domains/{domain}/feedback", post(feedback))
+        .route("/v1/domains/{domain}/perceive", post(perceive))
+        .route("/v1/domains/{domain}/patterns", get(patterns))
+        .route("/v1/domains/{domain}/events/{id}", get(event))
+        .route("/metrics", get(metrics))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(shared)
+}
+
+async fn unknown_route() -> Response {
+    ErrorBody::new("unknown_route", "no such endpoint; the API is under /v1/domains").respond(StatusCode::NOT_FOUND)
+}
+
+async fn wrong_method() -> Response {
+    ErrorBody::new("wrong_method", "this endpoint takes another method").respond(StatusCode::METHOD_NOT_ALLOWED)
+}
+
+async fn metrics(State(shared): Gateway) -> Response {
+    expose(&shared.metrics.registry)
+}
+
+/// The whole body, or why it was refused.
+async fn read_body(body: Body) -> Result<Bytes, Failure> {
+    axum::body::to_bytes(body, BODY_MAX).await.map_err(|_| {
+        Failure::Wire(wire::WireError::TooLarge { what: "the body", unit: "bytes", found: BODY_MAX + 1, max: BODY_MAX })
+    })
+}
+
+fn is_ndjson(request: &Request) -> bool {
+    request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("application/x-ndjson"))
+}
+
+async fn infer_and_adapt(State(shared): Gateway, Path(domain): Path<String>, request: Request) -> Response {
+    if is_ndjson(&request) {
+        return ndjson::stream(shared, domain, request.into_body());
+    }
+    let started = Instant::now();
+    let result = async {
+        let body = read_body(request.into_body()).await?;
+        one_event(&shared, &domain, &body, OnFull::Refuse).await
+    };
+    respond(&shared, "infer-and-adapt", started, result.await)
+}
+
+/// Applies one event and says what the engine answered.
+pub async fn one_event(
+    shared: &Shared,
+    domain: &str,
+    body: &[u8],
+    on_full: OnFull,
+) -> Result<AnswerBody, Failure> {
+    let started = Instant::now();
+    let body: EventBody = wire::parse(body)?;
+    let implied = body.label.as_ref().map_or(Task::Classification, wire::LabelBody::implied_task);
+    // Checked before an unknown domain is made: a bad event changes nothing.
+    let key = checked_key(body.key.as_deref())?;
+    let domain = match shared.domains.find(domain).await? {
+        Some(domain) => domain,
+        None => {
+            wire::features_input(body.features.0.clone(), implied)?;
+            shared.domains.find_or_declare(domain, || implied).await?
+        }
+    };
+    let event = wire::event(body, domain.config.task, fresh_id)?;
+    let partition = partition_of(&domain, key.as_deref(), &event.id);
+    answer(shared, &partition, &Entry::Event(event), on_full, started).await
+}
+
+async fn answer(
+    shared: &Shared,
+    partition: &PartitionKey,
+    entry: &Entry,
+    on_full: OnFull,
+    started: Instant,
+) -> Result<AnswerBody, Failure> {
+    match shared.dispatcher.submit(partition, entry.encode(), on_full).await? {
+        Outcome::Answer(answer) => Ok(wire::answer_body(answer, started.elapsed().as_secs_f64() * 1e3)),
+        Outcome::Rejected(rejection) => Err(rejection.into()),
+        _ => Err(Failure::Unexpected),
+    }
+}
+
+fn checked_key(key: Option<&str>) -> Result<Option<String>, Failure> {
+    if let Some(key) = key {
+        wire::check_name("the key", key)?;
+    }
+    Ok(key.map(str::to_owned))
+}
+
+/// 128 random bits: two gateways never give the same.
+fn fresh_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+fn respond<T: Serialize>(
+    shared: &Shared,
+    operation: &str,
+    started: Instant,
+    result: Result<T, Failure>,
+) -> Response {
+    shared.metrics.answered(operation, result.is_ok(), started.elapsed().as_secs_f64());
+    match result {
+        Ok(body) => Json(body).into_response(),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn known_domain(shared: &Shared, name: &str) -> Result<Domain, Failure> {
+    shared.domains.find(name).await?.ok_or_else(|| Failure::UnknownDomain(name.to_owned()))
+}
+
+async fn infer(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+    let started = Instant::now();
+    let result = async {
+        let body = read_body(body).await?;
+        let body: EventBody = wire::parse(&body)?;
+        if body.label.is_some() {
+            let why = "infer takes no label: use infer-and-adapt to learn".to_owned();
+            return Err(wire::WireError::Unfit(why).into());
+        }
+        let domain = known_domain(&shared, &domain).await?;
+        let key = checked_key(body.key.as_deref())?;
+        let id = body.id.unwrap_or_default();
+        let input = wire::features_input(body.features.0, domain.config.task)?;
+        let partition = partition_of(&domain, key.as_deref(), &id);
+        answer(&shared, &partition, &Entry::Infer(input), OnFull::Refuse, started).await
+    };
+    respond(&shared, "infer", started, result.await)
+}
+
+async fn perceive(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+    let started = Instant::now();
+    let result = async {
+        let body = read_body(body).await?;
+        let body: SignalBody = wire::parse(&body)?;
+        let key = checked_key(body.key.as_deref())?;
+        if let Some(id) = &body.id {
+            wire::check_name("the id", id)?;
+        }
+        let known = shared.domains.find(&domain).await?;
+        let task = known.as_ref().map_or(Task::Patterns, |domain| domain.config.task);
+        let input = wire::signal_input(body.signal, task)?;
+        let domain = match known {
+            Some(domain) => domain,
+            None => shared.domains.find_or_declare(&domain, || Task::Patterns).await?,
+        };
+        let event = hebb_engine::Event { id: body.id.unwrap_or_else(fresh_id), input, label: None };
+        let partition = partition_of(&domain, key.as_deref(), &event.id);
+        answer(&shared, &partition, &Entry::Event(event), OnFull::Refuse, started).await
+    };
+    respond(&shared, "perceive", started, result.await)
+}
+
+#[derive(Serialize)]
+struct FeedbackAnswer {
+    id: String,
+    /// `joined`, or `already_labelled` for a retry.
+    outcome: &'static str,
+}
+
+async fn feedback(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+    let started = Instant::now();
+    let result = async {
+        let body = read_body(body).await?;
+        let body: FeedbackBody = wire::parse(&body)?;
+        wire::check_name("the id", &body.id)?;
+        let key = checked_key(body.key.as_deref())?;
+        let domain = known_domain(&shared, &domain).await?;
+        let label = body.label.for_task(domain.config.task)?;
+        let partition = partition_of(&domain, key.as_deref(), &body.id);
+        let entry = Entry::Feedback { id: body.id.clone(), label };
+        match shared.dispatcher.submit(&partition, entry.encode(), OnFull::Refuse).await? {
+            Outcome::Feedback(FeedbackOutcome::Joined) => Ok(FeedbackAnswer { id: body.id, outcome: "joined" }),
+            Outcome::Feedback(FeedbackOutcome::AlreadyLabelled) => {
+                Ok(FeedbackAnswer { id: body.id, outcome: "already_labelled" })
+            }
+            Outcome::Feedback(FeedbackOutcome::Unknown) => Err(Failure::UnknownEvent(body.id)),
+            Outcome::Rejected(rejection) => Err(rejection.into()),
+            _ => Err(Failure::Unexpected),
+        }
+    };
+    respond(&shared, "feedback", started, result.await)
+}
+
+#[derive(Serialize)]
+struct DomainBody {
+    name: String,
+    task: Task,
+    partitions: u32,
+}
+
+impl From<Domain> for DomainBody {
+    fn from(domain: Domain) -> Self {
+        Self { name: domain.name, task: domain.config.task, partitions: domain.partitions }
+    }
+}
+
+async fn list_domains(State(shared): Gateway) -> Response {
+    let domains: Vec<DomainBody> = shared.domains.all().into_iter().map(DomainBody::from).collect();
+    Json(serde_json::json!({ "domains": domains })).into_response()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DomainDetail {
+    #[serde(flatten)]
+    domain: DomainBody,
+    /// Distinct events applied.
+    events: u64,
+    duplicates: u64,
+    labels: u64,
+    updates: u64,
+    rejected: u64,
+    drifts: u64,
+    accuracy: f64,
+    /// Wrapping sum of the digests of the applied ids, as hexadecimal digits: see `event_digest`.
+    applied_digest: String,
+    partition_statistics: Vec<Statistics>,
+}
+
+/// Reads every partition at one place of its log each: what was acknowledged before is counted.
+async fn describe_domain(State(shared): Gateway, Path(name): Path<String>) -> Response {
+    let started = Instant::now();
+    let result = async {
+        let domain = known_domain(&shared, &name).await?;
+        let reads = (0..domain.partitions).map(|index| {
+            let shared = &shared;
+            let partition = PartitionKey { domain: domain.name.clone(), index };
+            let entry = Entry::Query(EngineQuery::Statistics).encode();
+            async move {
+                match shared.dispatcher.submit(&partition, entry, OnFull::Wait).await? {
+                    Outcome::Statistics(statistics) => Ok(*statistics),
+                    _ => Err(Failure::Unexpected),
+                }
+            }
+        });
+        let partitions = futures::future::try_join_all(reads).await?;
+        Ok::<_, Failure>(detail(domain, partitions))
+    };
+    respond(&shared, "describe", started, result.await)
+}
+
+fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {
+    let sum = |field: fn(&Statistics) -> u64| partitions.iter().map(field).sum::<u64>();
+    let labels = sum(|statistics| statistics.labels);
+    let correct = sum(|statistics| statistics.correct);
+    let digest =
+        partitions.iter().fold(0u64, |digest, statistics| digest.wrapping_add(statistics.applied_digest));
+    DomainDetail {
+        domain: domain.into(),
+        events: sum(|statistics| statistics.events),
+        duplicates: sum(|statistics| statistics.duplicates),
+        labels,
+        updates: sum(|statistics| statistics.updates),
+        rejected: sum(|statistics| statistics.rejected),
+        drifts: sum(|statistics| statistics.drifts),
+        accuracy: if labels > 0 { correct as f64 / labels as f64 } else { 0.0 },
+        applied_digest: format!("{digest:016x}"),
+        partition_statistics: partitions,
+    }
+}
+
+#[derive(Deserialize)]
+struct KeyQuery {
+    key: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RecordBody {
+    id: String,
+    applied_at: String,
+    prediction: Option<serde_json::Value>,
+    confidence: f32,
+    path: &'static str,
+    labelled: bool,
+}
+
+async fn event(
+    State(shared): Gateway,
+    Path((name, id)): Path<(String, String)>,
+    Query(query): Query<KeyQuery>,
+) -> Response {
+    let started = Instant::now();
+    let result = async {
+        wire::check_name("the id", &id)?;
+        let key = checked_key(query.key.as_deref())?;
+        let domain = known_domain(&shared, &name).await?;
+        let partition = partition_of(&domain, key.as_deref(), &id);
+        let entry = Entry::Query(EngineQuery::Event { id: id.clone() }).encode();
+        match shared.dispatcher.submit(&partition, entry, OnFull::Refuse).await? {
+            Outcome::Event(Some(record)) => Ok(RecordBody {
+                id,
+                applied_at: record.applied_at.to_string(),
+                prediction: record.prediction.map(wire::prediction_json),
+                confidence: record.confidence,
+                path: wire::path_name(record.path),
+                labelled: record.labelled,
+            }),
+            Outcome::Event(None) => Err(Failure::UnknownEvent(id)),
+            _ => Err(Failure::Unexpected),
+        }
+    };
+    respond(&shared, "event", started, result.await)
+}
+
+#[derive(Deserialize)]
+struct PatternsQuery {
+    limit: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct LibraryPattern {
+    partition: u32,
+    id: u64,
+    level: u8,
+    support: u64,
+    confidence: f32,
+    prototype: Vec<f32>,
+}
+
+async fn patterns(
+    State(shared): Gateway,
+    Path(name): Path<String>,
+    Query(query): Query<PatternsQuery>,
+) -> Response {
+    let started = Instant::now();
+    let result = async {
+        let domain = known_domain(&shared, &name).await?;
+        let limit = query.limit.unwrap_or(100).min(PATTERNS_MAX);
+        let mut found = Vec::new();
+        for index in 0..domain.partitions {
+            let partition = PartitionKey { domain: domain.name.clone(), index };
+            let entry = Entry::Query(EngineQuery::Patterns { limit }).encode();
+            match shared.dispatcher.submit(&partition, entry, OnFull::Refuse).await? {
+                Outcome::Patterns(patterns) => found.extend(patterns.into_iter().map(|pattern| LibraryPattern {
+                    partition: index,
+                    id: pattern.id,
+                    level: pattern.level,
+                    support: pattern.support,
+                    confidence: pattern.confidence,
+                    prototype: pattern.prototype,
+                })),
+                _ => return Err(Failure::Unexpected),
+            }
+        }
+        found.sort_by(|a, b| b.support.cmp(&a.support).then(a.id.cmp(&b.id)));
+        found.truncate(limit as usize);
+        Ok(serde_json::json!({ "patterns": found }))
+    };
+    respond(&shared, "patterns", started, result.await)
+}

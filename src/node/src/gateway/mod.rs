@@ -1,0 +1,116 @@
+//! The gateway: the HTTP API. It parses and bounds, appends to the log, and answers with what the owner says.
+
+mod dispatch;
+mod domains;
+mod http;
+mod ndjson;
+mod reply;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hebb_engine::Hyperparameters;
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+
+pub use self::domains::is_domain_name;
+pub use self::reply::{ErrorBody, bearer_matches, expose};
+use self::dispatch::Dispatcher;
+use self::domains::Domains;
+use crate::health::Health;
+use crate::stop::Stop;
+use crate::store::Store;
+
+/// How often the directory is read anew: a new domain is found at once all the same, on its first event.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+
+/// What a gateway is told.
+pub struct GatewayOptions {
+    /// Its id, unique among the gateways that live.
+    pub id: String,
+    /// Most entries of a partition that may wait.
+    pub max_queue_size: u64,
+    /// Whether an unknown domain is made on its first event.
+    pub allow_undeclared_domains: bool,
+    /// What undeclared domains start from.
+    pub hyperparameters: Hyperparameters,
+}
+
+/// A gateway and its HTTP routes.
+#[derive(Clone)]
+pub struct Gateway(Arc<Shared>);
+
+struct Shared {
+    dispatcher: Dispatcher,
+    domains: Domains,
+    health: Health,
+    metrics: GatewayMetrics,
+}
+
+struct GatewayMetrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    latency: Histogram,
+}
+
+impl GatewayMetrics {
+    fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let requests = IntCounterVec::new(
+            Opts::new("hebb_requests_total", "Answered requests and lines of streams, by operation and outcome"),
+            &["operation", "outcome"],
+        )?;
+        let latency = Histogram::with_opts(
+            HistogramOpts::new("process_event_latency_seconds", "From the request to the answer, in seconds")
+                .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0]),
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(latency.clone()))?;
+        Ok(Self { registry, requests, latency })
+    }
+
+    fn answered(&self, operation: &str, ok: bool, seconds: f64) {
+        self.requests.with_label_values(&[operation, if ok { "ok" } else { "error" }]).inc();
+        self.latency.observe(seconds);
+    }
+}
+
+impl Gateway {
+    /// A gateway that waits to be run.
+    ///
+    /// # Errors
+    /// A metric that can't be registered.
+    pub fn new(store: Store, options: GatewayOptions) -> Result<Self, prometheus::Error> {
+        let health = Health::default();
+        health.expect("directory");
+        health.expect("replies");
+        let domains = Domains::new(store.clone(), options.allow_undeclared_domains, options.hyperparameters);
+        let dispatcher = Dispatcher::new(store, options.id, options.max_queue_size);
+        Ok(Self(Arc::new(Shared { dispatcher, domains, health, metrics: GatewayMetrics::new()? })))
+    }
+
+    /// The API, health and metrics.
+    pub fn router(&self) -> Router {
+        http::router(self.0.clone()).merge(self.0.health.router())
+    }
+
+    /// Receives replies and follows the directory until the stop.
+    pub async fn run(&self, stop: Stop) {
+        let receive = self.0.dispatcher.receive(self.0.health.clone(), stop.clone());
+        tokio::join!(receive, self.follow(stop));
+    }
+
+    async fn follow(&self, mut stop: Stop) {
+        while !stop.is_asked() {
+            match self.0.domains.refresh().await {
+                Ok(()) => self.0.health.works("directory"),
+                Err(error) => self.0.health.fails("directory", error.to_string()),
+            }
+            tokio::select! {
+                () = stop.asked() => {}
+                () = tokio::time::sleep(REFRESH_EVERY) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! A stream of events in, a stream of answers out, one JSON value a line, in order.
+//!
+//! Many events are under way at once, so a stream fills the log's batches. A full queue slows the stream down; a bad line
+//! gets an error in its place and the stream goes on.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt, stream};
+use serde::Serialize;
+
+use super::Shared;
+use super::dispatch::OnFull;
+use super::http::one_event;
+use super::reply::Failure;
+use super::wire::{BODY_MAX, WireError};
+
+/// Events of one stream that are under way: one append's worth.
+const IN_FLIGHT_MAX: usize = 512;
+
+/// Answers a stream of `infer-and-adapt` events.
+pub fn stream(shared: Arc<Shared>, domain: String, body: Body) -> Response {
+    let domain: Arc<str> = domain.into();
+    let answers = lines(body)
+        .map(move |line| {
+            let shared = shared.clone();
+            let domain = domain.clone();
+            async move {
+                let line = match line {
+                    Ok(line) => line,
+                    Err(failure) => return Ok(encode(&failure.body())),
+                };
+                let started = Instant::now();
+                let result = one_event(&shared, &domain, &line, OnFull::Wait).await;
+                shared.metrics.answered("stream", result.is_ok(), started.elapsed().as_secs_f64());
+                Ok::<_, std::convert::Infallible>(match result {
+                    Ok(answer) => encode(&answer),
+                    Err(failure) => encode(&failure.body()),
+                })
+            }
+        })
+        .buffered(IN_FLIGHT_MAX);
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answers)).into_response()
+}
+
+fn encode(value: &impl Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+/// The lines of a body, without empty ones. A line over the bound, or a body that breaks off, is the last item.
+fn lines(body: Body) -> impl Stream<Item = Result<Vec<u8>, Failure>> {
+    struct Reader {
+        chunks: axum::body::BodyDataStream,
+        buffer: Vec<u8>,
+        scanned: usize,
+        done: bool,
+    }
+    let reader = Reader { chunks: body.into_data_stream(), buffer: Vec::new(), scanned: 0, done: false };
+    stream::unfold(reader, |mut reader| async move {
+        loop {
+            if let Some(end) = reader.buffer[reader.scanned..].iter().position(|byte| *byte == b'\n') {
+                let rest = reader.buffer.split_off(reader.scanned + end + 1);
+                let line = std::mem::replace(&mut reader.buffer, rest);
+                reader.scanned = 0;
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                return Some((Ok(line), reader));
+            }
+            reader.scanned = reader.buffer.len();
+            if reader.done {
+                let line = std::mem::take(&mut reader.buffer);
+                reader.scanned = 0;
+                return if line.iter().all(u8::is_ascii_whitespace) { None } else { Some((Ok(line), reader)) };
+            }
+            if reader.buffer.len() > BODY_MAX {
+                let found = reader.buffer.len();
+                reader.buffer.clear();
+                reader.scanned = 0;
+                reader.done = true;
+                let why = WireError::TooLarge { what: "the line", unit: "bytes", found, max: BODY_MAX };
+                return Some((Err(why.into()), reader));
+            }
+            match reader.chunks.next().await {
+                Some(Ok(chunk)) => reader.buffer.extend_from_slice(&chunk),
+                Some(Err(error)) => {
+                    reader.buffer.clear();
+                    reader.scanned = 0;
+                    reader.done = true;
+                    let why = WireError::Shape(format!("the stream broke off: {error}"));
+                    return Some((Err(why.into()), reader));
+                }
+                None => reader.done = true,
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(chunks: Vec<&'static str>) -> Vec<String> {
+        let chunks = stream::iter(chunks.into_iter().map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk))));
+        lines(Body::from_stream(chunks))
+            .map(|line| line.map_or_else(|failure| failure.to_string(), |line| String::from_utf8(line).unwrap().trim().to_owned()))
+            .collect()
+            .await
+    }
+
+    #[tokio::test]
+    async fn lines_are_found_wherever_the_chunks_end() {
+        assert_eq!(read(vec!["{\"a\"", ":1}\n\n{\"b\":2}\r\n{", "\"c\":3}"]).await, ["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"]);
+        assert!(read(vec![]).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_is_refused_at_the_bound() {
+        let found = read(vec![Box::leak("x".repeat(BODY_MAX + 1).into_boxed_str())]).await;
+        assert!(found[0].starts_with("the line has"), "{found:?}");
+        assert_eq!(found.len(), 1);
+    }
+}

@@ -1,0 +1,136 @@
+//! What every endpoint answers with: errors as JSON, metrics as text; and the check of a bearer token.
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Serialize;
+
+use super::dispatch::DispatchError;
+use super::wire::WireError;
+
+/// An error as clients see it: `{"error": {"code", "message"}}`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ErrorBody {
+    error: ErrorText,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ErrorText {
+    code: &'static str,
+    message: String,
+}
+
+impl ErrorBody {
+    /// A word for programs and a sentence for people.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { error: ErrorText { code, message: message.into() } }
+    }
+
+    /// The response with a status.
+    pub fn respond(self, status: StatusCode) -> Response {
+        (status, Json(self)).into_response()
+    }
+}
+
+/// Why a request failed: with a status and an [`ErrorBody`].
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// What was sent is refused.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The entry found no answer.
+    #[error(transparent)]
+    Dispatch(#[from] DispatchError),
+    /// The engine refused the entry.
+    #[error(transparent)]
+    Rejected(#[from] hebb_engine::Rejection),
+    /// No such domain.
+    #[error("the domain {0:?} is not declared, and allowUndeclaredDomains is false")]
+    UnknownDomain(String),
+    /// Not a name for a domain.
+    #[error("{0:?} is no name for a domain: 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit")]
+    DomainName(String),
+    /// No such event.
+    #[error("no event {0:?} within the horizon")]
+    UnknownEvent(String),
+    /// The store is away.
+    #[error("the store is unavailable; try again")]
+    Store(#[from] hebb_log::LogError),
+    /// An outcome of another kind than was asked for.
+    #[error("the answer does not belong to the question")]
+    Unexpected,
+}
+
+impl Failure {
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Failure::Wire(WireError::Shape(_)) => (StatusCode::BAD_REQUEST, "bad_body"),
+            Failure::Wire(WireError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Failure::Wire(WireError::Unfit(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "unfit"),
+            Failure::Rejected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "rejected"),
+            Failure::DomainName(_) => (StatusCode::BAD_REQUEST, "bad_domain_name"),
+            Failure::UnknownDomain(_) => (StatusCode::NOT_FOUND, "unknown_domain"),
+            Failure::UnknownEvent(_) => (StatusCode::NOT_FOUND, "unknown_event"),
+            Failure::Dispatch(DispatchError::Full { .. }) => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
+            Failure::Dispatch(DispatchError::Late) => (StatusCode::SERVICE_UNAVAILABLE, "answer_pending"),
+            Failure::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            Failure::Dispatch(DispatchError::Unreadable) | Failure::Unexpected => {
+                (StatusCode::BAD_GATEWAY, "unreadable_answer")
+            }
+        }
+    }
+
+    /// Code and message without the status, for a line of NDJSON.
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody::new(self.status_and_code().1, self.to_string())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (status, _) = self.status_and_code();
+        let mut response = self.body().respond(status);
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// Metrics in Prometheus' text format.
+pub fn expose(registry: &Registry) -> Response {
+    let encoder = TextEncoder::new();
+    let mut text = Vec::new();
+    match encoder.encode(&registry.gather(), &mut text) {
+        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
+        Err(error) => ErrorBody::new("metrics", error.to_string()).respond(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// Whether the request carries this bearer token; the time taken doesn't tell how much of it was right.
+pub fn bearer_matches(headers: &HeaderMap, token: &str) -> bool {
+    let Some(given) = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+    else {
+        return false;
+    };
+    let difference = given.bytes().zip(token.bytes()).fold(0, |seen, (a, b)| seen | (a ^ b));
+    given.len() == token.len() && difference == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_token_matches() {
+        let mut headers = HeaderMap::new();
+        assert!(!bearer_matches(&headers, "secret"));
+        for (given, matches) in [("Bearer secret", true), ("Bearer secre", false), ("Bearer secrets", false), ("secret", false)] {
+            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(given));
+            assert_eq!(bearer_matches(&headers, "secret"), matches, "{given}");
+        }
+    }
+}

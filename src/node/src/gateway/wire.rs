@@ -1,0 +1,449 @@
+//! JSON in and out: what clients send, checked against the bounds before anything is appended, and what they get.
+//!
+//! Pure: bytes to entries, outcomes to values. A request that fails here has changed nothing.
+
+use std::fmt;
+
+use hebb_engine::{Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, Prediction, Task, Value};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Features of one event; the engine's schema holds no more.
+pub const FEATURES_MAX: usize = 4_096;
+/// Samples of one signal.
+pub const SIGNAL_MAX: usize = 65_536;
+/// Bytes of an id, a key, a feature's name or a category.
+pub const TEXT_MAX: usize = 256;
+/// Bytes of one JSON body, and of one line of NDJSON.
+pub const BODY_MAX: usize = 1 << 20;
+
+/// Why a request is refused before anything happened.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum WireError {
+    /// Not JSON, or not of the expected shape.
+    #[error("the body is not what this endpoint takes: {0}")]
+    Shape(String),
+    /// A bound is passed.
+    #[error("{what} has {found} {unit}, at most {max} are allowed")]
+    TooLarge { what: &'static str, unit: &'static str, found: usize, max: usize },
+    /// Well-formed, but not for this domain.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// The body of `infer` and `infer-and-adapt`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventBody {
+    /// Names the event; given by the gateway when absent.
+    pub id: Option<String>,
+    /// Events with one key share a partition.
+    pub key: Option<String>,
+    /// What was observed.
+    pub features: FeaturesBody,
+    /// What was true.
+    pub label: Option<LabelBody>,
+}
+
+/// The body of `feedback`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedbackBody {
+    /// The event's id.
+    pub id: String,
+    /// The event's key, if it had one.
+    pub key: Option<String>,
+    /// What was true.
+    pub label: LabelBody,
+}
+
+/// The body of `perceive`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignalBody {
+    /// Names the event; given by the gateway when absent.
+    pub id: Option<String>,
+    /// Signals with one key share a partition.
+    pub key: Option<String>,
+    /// Consecutive samples.
+    pub signal: Vec<f32>,
+}
+
+/// A list of numbers, or an object of values by name.
+#[derive(Debug)]
+pub struct FeaturesBody(pub Features);
+
+/// A string, a boolean or a number.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LabelBody {
+    /// A class by name.
+    Text(String),
+    /// A class by number, or a target.
+    Integer(i64),
+    /// A target.
+    Float(f64),
+}
+
+impl<'de> Deserialize<'de> for FeaturesBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FeaturesVisitor;
+        impl<'de> Visitor<'de> for FeaturesVisitor {
+            type Value = FeaturesBody;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of numbers, or an object of numbers, strings, booleans and nulls by name")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<FeaturesBody, A::Error> {
+                let mut values = Vec::with_capacity(items.size_hint().unwrap_or(16).min(FEATURES_MAX));
+                while let Some(value) = items.next_element::<f64>()? {
+                    values.push(value);
+                }
+                Ok(FeaturesBody(Features::Dense(values)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut items: A) -> Result<FeaturesBody, A::Error> {
+                let mut values = Vec::new();
+                while let Some((name, value)) = items.next_entry::<String, ValueBody>()? {
+                    values.push((name, value.0));
+                }
+                Ok(FeaturesBody(Features::Named(values)))
+            }
+        }
+        deserializer.deserialize_any(FeaturesVisitor)
+    }
+}
+
+struct ValueBody(Value);
+
+impl<'de> Deserialize<'de> for ValueBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ValueVisitor;
+        impl Visitor<'_> for ValueVisitor {
+            type Value = ValueBody;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, a string, a boolean or null")
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<ValueBody, E> {
+                Ok(ValueBody(Value::Number(value)))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<ValueBody, E> {
+                Ok(ValueBody(Value::Number(value as f64)))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<ValueBody, E> {
+                Ok(ValueBody(Value::Number(value as f64)))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<ValueBody, E> {
+                Ok(ValueBody(Value::Number(f64::from(u8::from(value)))))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<ValueBody, E> {
+                Ok(ValueBody(Value::Text(value.to_owned())))
+            }
+
+            fn visit_unit<E>(self) -> Result<ValueBody, E> {
+                Ok(ValueBody(Value::Missing))
+            }
+        }
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for LabelBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LabelVisitor;
+        impl Visitor<'_> for LabelVisitor {
+            type Value = LabelBody;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a class (string, boolean or whole number) or a target (number)")
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<LabelBody, E> {
+                Ok(LabelBody::Float(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<LabelBody, E> {
+                Ok(LabelBody::Integer(value))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<LabelBody, E> {
+                Ok(i64::try_from(value).map_or(LabelBody::Float(value as f64), LabelBody::Integer))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<LabelBody, E> {
+                Ok(LabelBody::Text(value.to_string()))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<LabelBody, E> {
+                Ok(LabelBody::Text(value.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(LabelVisitor)
+    }
+}
+
+impl LabelBody {
+    /// The label as the task understands it.
+    pub fn for_task(self, task: Task) -> Result<Label, WireError> {
+        match (task, self) {
+            (Task::Classification, LabelBody::Text(class)) => {
+                bounded("the label", &class)?;
+                Ok(Label::Class(class))
+            }
+            (Task::Classification, LabelBody::Integer(class)) => Ok(Label::Class(class.to_string())),
+            (Task::Classification, LabelBody::Float(class)) if class.fract() == 0.0 => {
+                Ok(Label::Class(format!("{class:.0}")))
+            }
+            (Task::Classification, LabelBody::Float(class)) => Err(WireError::Unfit(format!(
+                "the label {class} is not a class: a Classification domain takes strings, booleans and whole numbers"
+            ))),
+            (Task::Regression, LabelBody::Integer(target)) => Ok(Label::Number(target as f64)),
+            (Task::Regression, LabelBody::Float(target)) => Ok(Label::Number(target)),
+            (Task::Regression, LabelBody::Text(text)) => {
+                Err(WireError::Unfit(format!("the label {text:?} is not a number: a Regression domain takes numbers")))
+            }
+            (Task::Patterns, _) => Err(WireError::Unfit("a Patterns domain takes no labels".to_owned())),
+        }
+    }
+
+    /// The task that a domain has when its first event carries this label: nobody calls a class 3.7.
+    pub fn implied_task(&self) -> Task {
+        match self {
+            LabelBody::Float(value) if value.fract() != 0.0 => Task::Regression,
+            _ => Task::Classification,
+        }
+    }
+}
+
+/// Reads a JSON body.
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, WireError> {
+    if body.len() > BODY_MAX {
+        return Err(WireError::TooLarge { what: "the body", unit: "bytes", found: body.len(), max: BODY_MAX });
+    }
+    serde_json::from_slice(body).map_err(|error| WireError::Shape(error.to_string()))
+}
+
+fn bounded(what: &'static str, text: &str) -> Result<(), WireError> {
+    if text.len() > TEXT_MAX {
+        return Err(WireError::TooLarge { what, unit: "bytes", found: text.len(), max: TEXT_MAX });
+    }
+    Ok(())
+}
+
+/// Checks an id or a key.
+pub fn check_name(what: &'static str, name: &str) -> Result<(), WireError> {
+    if name.is_empty() {
+        return Err(WireError::Unfit(format!("{what} is empty")));
+    }
+    bounded(what, name)
+}
+
+/// Features within the bounds, for a domain that takes them.
+pub fn features_input(features: Features, task: Task) -> Result<Input, WireError> {
+    if task == Task::Patterns {
+        return Err(WireError::Unfit("a Patterns domain takes signals: use perceive".to_owned()));
+    }
+    let found = features.len();
+    if found == 0 {
+        return Err(WireError::Unfit("features is empty".to_owned()));
+    }
+    if found > FEATURES_MAX {
+        return Err(WireError::TooLarge { what: "features", unit: "values", found, max: FEATURES_MAX });
+    }
+    if let Features::Named(values) = &features {
+        for (name, value) in values {
+            check_name("the name of a feature", name)?;
+            if let Value::Text(text) = value {
+                bounded("a category", text)?;
+            }
+        }
+    }
+    Ok(Input::Features(features))
+}
+
+/// A signal within the bounds, for a domain that takes one.
+pub fn signal_input(signal: Vec<f32>, task: Task) -> Result<Input, WireError> {
+    if task != Task::Patterns {
+        return Err(WireError::Unfit("this domain takes features: use infer-and-adapt".to_owned()));
+    }
+    if signal.len() < 2 {
+        return Err(WireError::Unfit("a signal has at least 2 samples".to_owned()));
+    }
+    if signal.len() > SIGNAL_MAX {
+        return Err(WireError::TooLarge { what: "the signal", unit: "samples", found: signal.len(), max: SIGNAL_MAX });
+    }
+    if let Some(place) = signal.iter().position(|sample| !sample.is_finite()) {
+        return Err(WireError::Unfit(format!("sample {place} of the signal is too large for a 32-bit number")));
+    }
+    Ok(Input::Signal(signal))
+}
+
+/// An event within the bounds. `fallback_id` names it where the client didn't.
+pub fn event(body: EventBody, task: Task, fallback_id: impl FnOnce() -> String) -> Result<Event, WireError> {
+    let id = match body.id {
+        Some(id) => {
+            check_name("the id", &id)?;
+            id
+        }
+        None => fallback_id(),
+    };
+    let input = features_input(body.features.0, task)?;
+    let label = body.label.map(|label| label.for_task(task)).transpose()?;
+    Ok(Event { id, input, label })
+}
+
+/// What `infer`, `infer-and-adapt` and `perceive` answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnswerBody {
+    /// The event's id; absent for an inference.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// The class or the target; null before the first label.
+    pub prediction: Option<serde_json::Value>,
+    /// 0 to 1.
+    pub confidence: f32,
+    /// `cold_start` or `ensemble`.
+    pub path: &'static str,
+    /// Whether the label updated the learner.
+    pub learned: bool,
+    /// Whether a drift detector fired.
+    pub drift: bool,
+    /// Whether the id was answered before.
+    pub duplicate: bool,
+    /// What each member said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<VoteBody>,
+    /// The patterns found.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<PatternBody>,
+    /// From the request to the answer, in the gateway.
+    pub latency_ms: f64,
+}
+
+/// One vote.
+#[derive(Debug, Serialize)]
+pub struct VoteBody {
+    member: String,
+    prediction: serde_json::Value,
+    weight: f32,
+}
+
+/// One found pattern.
+#[derive(Debug, Serialize)]
+pub struct PatternBody {
+    id: u64,
+    level: u8,
+    start: u32,
+    length: u32,
+    similarity: f32,
+    new: bool,
+}
+
+impl From<PatternMatch> for PatternBody {
+    fn from(found: PatternMatch) -> Self {
+        let PatternMatch { id, level, start, length, similarity, new } = found;
+        Self { id, level, start, length, similarity, new }
+    }
+}
+
+/// A prediction as JSON: a string or a number.
+pub fn prediction_json(prediction: Prediction) -> serde_json::Value {
+    match prediction {
+        Prediction::Class(class) => class.into(),
+        Prediction::Number(number) => number.into(),
+    }
+}
+
+/// The public name of a path.
+pub fn path_name(path: AnswerPath) -> &'static str {
+    match path {
+        AnswerPath::ColdStart => "cold_start",
+        AnswerPath::Ensemble => "ensemble",
+    }
+}
+
+/// The answer as clients see it.
+pub fn answer_body(answer: Answer, latency_ms: f64) -> AnswerBody {
+    AnswerBody {
+        id: answer.id,
+        prediction: answer.prediction.map(prediction_json),
+        confidence: answer.confidence,
+        path: path_name(answer.path),
+        learned: answer.learned,
+        drift: answer.drift,
+        duplicate: answer.duplicate,
+        votes: answer
+            .votes
+            .into_iter()
+            .map(|vote| VoteBody {
+                member: vote.member,
+                prediction: prediction_json(vote.prediction),
+                weight: vote.weight,
+            })
+            .collect(),
+        patterns: answer.patterns.into_iter().map(PatternBody::from).collect(),
+        latency_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str, task: Task) -> Result<Event, WireError> {
+        event(parse(body.as_bytes())?, task, || "given".to_owned())
+    }
+
+    #[test]
+    fn features_come_by_position_or_by_name() {
+        let dense = read(r#"{"features":[1,2.5]}"#, Task::Classification).unwrap();
+        assert_eq!(dense.input, Input::Features(Features::Dense(vec![1.0, 2.5])));
+        assert_eq!(dense.id, "given");
+        let named =
+            read(r#"{"id":"e1","features":{"a":1,"b":"red","c":null,"d":true},"label":"up"}"#, Task::Classification)
+                .unwrap();
+        let Input::Features(Features::Named(values)) = named.input else { panic!("named features expected") };
+        assert_eq!(values[1], ("b".to_owned(), Value::Text("red".to_owned())));
+        assert_eq!(values[2], ("c".to_owned(), Value::Missing));
+        assert_eq!(named.label, Some(Label::Class("up".to_owned())));
+    }
+
+    #[test]
+    fn what_is_not_json_or_not_finite_is_refused() {
+        for body in ["", "{", "[]", r#"{"features":[NaN]}"#, r#"{"features":[1e999]}"#, r#"{"features":["x"]}"#, r#"{"features":[1],"extra":1}"#, r#"{"features":{"a":[1]}}"#] {
+            assert!(matches!(read(body, Task::Classification), Err(WireError::Shape(_))), "{body}");
+        }
+    }
+
+    #[test]
+    fn ten_thousand_features_are_refused_with_the_bound() {
+        let body = format!(r#"{{"features":[{}0]}}"#, "0,".repeat(9_999));
+        let error = read(&body, Task::Classification).unwrap_err();
+        assert_eq!(error.to_string(), "features has 10000 values, at most 4096 are allowed");
+    }
+
+    #[test]
+    fn a_label_is_read_as_the_task_needs_it() {
+        assert_eq!(LabelBody::Integer(1).for_task(Task::Classification), Ok(Label::Class("1".to_owned())));
+        assert_eq!(LabelBody::Float(1.0).for_task(Task::Classification), Ok(Label::Class("1".to_owned())));
+        assert_eq!(LabelBody::Integer(1).for_task(Task::Regression), Ok(Label::Number(1.0)));
+        assert!(LabelBody::Float(1.5).for_task(Task::Classification).is_err());
+        assert!(LabelBody::Text("x".to_owned()).for_task(Task::Regression).is_err());
+        assert_eq!(LabelBody::Float(3.7).implied_task(), Task::Regression);
+    }
+
+    #[test]
+    fn a_signal_for_features_and_features_for_a_signal_are_refused() {
+        assert!(signal_input(vec![1.0, 2.0], Task::Classification).is_err());
+        assert!(read(r#"{"features":[1]}"#, Task::Patterns).is_err());
+        assert!(signal_input(vec![1.0], Task::Patterns).is_err());
+        assert!(signal_input(vec![1.0, f32::INFINITY], Task::Patterns).is_err());
+    }
+}

@@ -1,0 +1,266 @@
+//! A worker: beats, reads the assignment, owns the partitions that it names.
+//!
+//! The assignment is advice. What a worker owns is decided by the claims of its [`owner`] tasks, so two workers that
+//! follow different assignments for a while do no harm.
+
+mod owner;
+mod pace;
+mod report;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::get;
+use hebb_log::{Domain, LogError, Member, PartitionKey};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+pub use self::owner::LEASE;
+pub use self::report::{PartitionReport, WorkerReport};
+use crate::health::Health;
+use crate::stop::{Stop, Stopper, stop_channel};
+use crate::store::Store;
+
+/// How often a worker beats.
+const BEAT_EVERY: Duration = Duration::from_millis(700);
+/// Three beats and a bit: one lost beat is no death.
+const BEAT_TTL: Duration = Duration::from_millis(2500);
+/// How often a worker looks for a new assignment; part of the time to recover.
+const FOLLOW_EVERY: Duration = Duration::from_millis(200);
+/// A partition's report is renewed at most this often.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// What a worker is told.
+pub struct WorkerOptions {
+    /// Its id, unique among the workers that live.
+    pub id: String,
+    /// How often a partition is checkpointed at most.
+    pub checkpoint_interval: Duration,
+}
+
+/// What the owners say of their partitions.
+#[derive(Default)]
+pub struct Board {
+    reports: Mutex<BTreeMap<PartitionKey, (Instant, PartitionReport)>>,
+    broken: Mutex<BTreeMap<PartitionKey, String>>,
+}
+
+impl Board {
+    fn put(&self, key: &PartitionKey, report: impl FnOnce() -> PartitionReport) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        if reports.get(key).is_some_and(|(at, _)| at.elapsed() < REPORT_EVERY) {
+            return;
+        }
+        reports.insert(key.clone(), (Instant::now(), report()));
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    fn remove(&self, key: &PartitionKey) {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    fn broken(&self, key: &PartitionKey, why: String) {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), why);
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.iter().next().map(|(key, why)| format!("the state of {key} can't be read: {why}"))
+    }
+
+    fn report(&self, draining: bool) -> WorkerReport {
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        WorkerReport { draining, partitions: reports.values().map(|(_, report)| report.clone()).collect() }
+    }
+}
+
+/// What a worker counts.
+#[derive(Clone)]
+pub struct WorkerMetrics {
+    registry: Registry,
+    tasks_processed: IntCounter,
+    checkpoint_seconds: Histogram,
+    partitions: IntGauge,
+}
+
+impl WorkerMetrics {
+    fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let tasks_processed = IntCounter::new("tasks_processed", "Entries applied since the process started")?;
+        let checkpoint_seconds = Histogram::with_opts(
+            HistogramOpts::new("hebb_checkpoint_seconds", "Time to snapshot and store a partition, in seconds")
+                .buckets(vec![0.001, 0.005, 0.02, 0.1, 0.5, 2.0]),
+        )?;
+        let partitions = IntGauge::new("hebb_owned_partitions", "Partitions that this worker owns")?;
+        registry.register(Box::new(tasks_processed.clone()))?;
+        registry.register(Box::new(checkpoint_seconds.clone()))?;
+        registry.register(Box::new(partitions.clone()))?;
+        Ok(Self { registry, tasks_processed, checkpoint_seconds, partitions })
+    }
+
+    fn applied(&self, entries: u64) {
+        self.tasks_processed.inc_by(entries);
+    }
+
+    fn checkpointed(&self, cost: Duration) {
+        self.checkpoint_seconds.observe(cost.as_secs_f64());
+    }
+}
+
+/// A worker and its HTTP routes.
+pub struct Worker {
+    context: Arc<owner::OwnerContext>,
+    health: Health,
+}
+
+/// An owner task that runs.
+struct Running {
+    domain: watch::Sender<Domain>,
+    stopper: Stopper,
+    task: JoinHandle<()>,
+}
+
+impl Worker {
+    /// A worker that waits to be run.
+    ///
+    /// # Errors
+    /// A metric that can't be registered.
+    pub fn new(store: Store, options: WorkerOptions) -> Result<Self, prometheus::Error> {
+        let metrics = WorkerMetrics::new()?;
+        let health = Health::default();
+        health.expect("membership");
+        let context = owner::OwnerContext {
+            store,
+            worker: options.id,
+            board: Arc::new(Board::default()),
+            metrics,
+            checkpoint_interval: options.checkpoint_interval,
+        };
+        Ok(Self { context: Arc::new(context), health })
+    }
+
+    /// Health and metrics.
+    pub fn router(&self) -> Router {
+        let registry = self.context.metrics.registry.clone();
+        let metrics = move || std::future::ready(crate::gateway::expose(&registry));
+        self.health.router().route("/metrics", get(metrics))
+    }
+
+    /// Works until the stop; then checkpoints and releases everything before it returns.
+    pub async fn run(&self, stop: Stop) {
+        let mut running: BTreeMap<PartitionKey, Running> = BTreeMap::new();
+        let mut leaving: Vec<JoinHandle<()>> = Vec::new();
+        let mut beaten_at: Option<Instant> = None;
+        while !stop.is_asked() {
+            if beaten_at.is_none_or(|at| at.elapsed() >= BEAT_EVERY) {
+                self.beat(false).await;
+                beaten_at = Some(Instant::now());
+            }
+            match self.wanted().await {
+                Ok(wanted) => self.follow(&mut running, &mut leaving, wanted),
+                Err(error) => self.health.fails("membership", error.to_string()),
+            }
+            leaving.retain(|task| !task.is_finished());
+            let mut stop = stop.clone();
+            tokio::select! {
+                () = stop.asked() => {}
+                () = tokio::time::sleep(FOLLOW_EVERY) => {}
+            }
+        }
+        self.drain(running, leaving).await;
+    }
+
+    async fn beat(&self, draining: bool) {
+        let report = self.context.board.report(draining);
+        self.context.metrics.partitions.set(report.partitions.len() as i64);
+        let report = serde_json::to_string(&report).unwrap_or_default();
+        let member = Member { id: self.context.worker.clone(), report };
+        match (self.context.store.directory.beat(&member, BEAT_TTL).await, self.context.board.trouble()) {
+            (Ok(()), None) => self.health.works("membership"),
+            (Ok(()), Some(trouble)) => self.health.fails("membership", trouble),
+            (Err(error), _) => self.health.fails("membership", error.to_string()),
+        }
+    }
+
+    /// The partitions that this worker should own, with their domains.
+    async fn wanted(&self) -> Result<BTreeMap<PartitionKey, Domain>, LogError> {
+        let directory = &self.context.store.directory;
+        let assignment = directory.assignment().await?;
+        let mine: Vec<PartitionKey> = assignment
+            .owners
+            .into_iter()
+            .filter(|(_, owner)| *owner == self.context.worker)
+            .map(|(key, _)| key)
+            .collect();
+        if mine.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let domains: BTreeMap<String, Domain> =
+            directory.domains().await?.into_iter().map(|domain| (domain.name.clone(), domain)).collect();
+        Ok(mine
+            .into_iter()
+            .filter_map(|key| domains.get(&key.domain).cloned().map(|domain| (key, domain)))
+            .collect())
+    }
+
+    /// Starts what is new, stops what is no longer wanted, restarts what failed, and passes changed domains on.
+    fn follow(
+        &self,
+        running: &mut BTreeMap<PartitionKey, Running>,
+        leaving: &mut Vec<JoinHandle<()>>,
+        wanted: BTreeMap<PartitionKey, Domain>,
+    ) {
+        let gone: Vec<PartitionKey> = running.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
+        for key in gone {
+            if let Some(owner) = running.remove(&key) {
+                owner.stopper.stop();
+                leaving.push(owner.task);
+            }
+        }
+        for (key, domain) in wanted {
+            if running.get(&key).is_some_and(|owner| owner.task.is_finished()) {
+                warn!(partition = %key, "the owner task failed; starting it again");
+                running.remove(&key);
+            }
+            match running.get(&key) {
+                Some(owner) => {
+                    owner.domain.send_if_modified(|known| {
+                        let changed = *known != domain;
+                        if changed {
+                            *known = domain;
+                        }
+                        changed
+                    });
+                }
+                None => {
+                    let (stopper, stop) = stop_channel();
+                    let (sender, receiver) = watch::channel(domain);
+                    let task = tokio::spawn(owner::own(self.context.clone(), key.clone(), receiver, stop));
+                    running.insert(key, Running { domain: sender, stopper, task });
+                }
+            }
+        }
+    }
+
+    async fn drain(&self, running: BTreeMap<PartitionKey, Running>, mut leaving: Vec<JoinHandle<()>>) {
+        info!(partitions = running.len(), "draining");
+        // Said first, so that the coordinator gives the partitions to others while they are checkpointed.
+        self.beat(true).await;
+        for owner in running.into_values() {
+            owner.stopper.stop();
+            leaving.push(owner.task);
+        }
+        for task in leaving {
+            if task.await.is_err() {
+                warn!("an owner task failed while it was stopped");
+            }
+        }
+        if let Err(error) = self.context.store.directory.leave(&self.context.worker).await {
+            warn!(%error, "could not sign off; the heartbeat expires by itself");
+        }
+    }
+}
