@@ -1,1 +1,62 @@
-//! All roles in one process.
+//! All roles in one process over one store: the same code as in a cluster, without a server.
+
+use std::net::SocketAddr;
+
+use tracing::info;
+
+use crate::roles::{Identity, run_coordinator, run_gateway, run_worker};
+use crate::serve::NodeError;
+use crate::settings::ClusterSettings;
+use crate::stop::{Stop, stop_channel};
+use crate::store::Store;
+
+/// Where an embedded process listens.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbeddedAddresses {
+    /// The API.
+    pub gateway: SocketAddr,
+    /// The status API.
+    pub coordinator: SocketAddr,
+    /// The worker's health and metrics.
+    pub worker: SocketAddr,
+}
+
+/// Runs everything until the stop. The gateway finishes its requests before the worker leaves, so that each is answered.
+///
+/// # Errors
+/// [`NodeError`] of the role that failed first; the others are stopped with it.
+pub async fn run_embedded(
+    store: Store,
+    settings: &ClusterSettings,
+    addresses: EmbeddedAddresses,
+    stop: Stop,
+) -> Result<(), NodeError> {
+    let (engine_stopper, engine_stop) = stop_channel();
+    let (front_stopper, front_stop) = stop_channel();
+    let identity =
+        |listen: SocketAddr| Identity { id: "local".to_owned(), listen, advertise: listen.to_string() };
+    let gateway = run_gateway(store.clone(), settings, identity(addresses.gateway), front_stop);
+    let coordinator =
+        run_coordinator(store.clone(), settings, identity(addresses.coordinator), None, engine_stop.clone());
+    let worker = run_worker(store, settings, identity(addresses.worker), engine_stop);
+    let front = async {
+        let ended = gateway.await;
+        engine_stopper.stop();
+        ended
+    };
+    let engine = async {
+        let ended = tokio::try_join!(coordinator, worker).map(|((), ())| ());
+        front_stopper.stop();
+        ended
+    };
+    let mut asked = stop;
+    let watch = async {
+        asked.asked().await;
+        info!("stopping");
+        front_stopper.stop();
+    };
+    tokio::select! {
+        ended = async { tokio::join!(front, engine) } => ended.0.and(ended.1),
+        () = async { watch.await; std::future::pending().await } => Ok(()),
+    }
+}

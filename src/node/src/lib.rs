@@ -5,17 +5,20 @@
 //! directory and a cluster's Redis run the same code.
 
 pub mod coordinator;
-pub mod embedded;
+mod embedded;
 pub mod gateway;
 mod health;
+mod roles;
 mod serve;
 mod settings;
 mod stop;
 mod store;
 pub mod worker;
 
+pub use embedded::{EmbeddedAddresses, run_embedded};
 pub use health::{Health, HealthReport};
+pub use roles::{Identity, run_coordinator, run_gateway, run_worker};
 pub use serve::NodeError;
-pub use settings::{ClusterSettings, SettingsError};
+pub use settings::ClusterSettings;
 pub use stop::{Stop, Stopper, stop_channel};
 pub use store::Store;

@@ -30,9 +30,12 @@ pub enum NodeError {
     /// The store can't be used.
     #[error("the store can't be used")]
     Store(#[from] hebb_log::LogError),
-    /// A task ended that must not.
-    #[error("the {0} loop ended unexpectedly")]
-    Task(&'static str),
+    /// A metric can't be registered.
+    #[error("the metrics can't be set up")]
+    Metrics(#[from] prometheus::Error),
+    /// The HTTP client can't be made.
+    #[error("the HTTP client can't be set up")]
+    Client(#[from] reqwest::Error),
 }
 
 /// Opens the port, so that a taken one is an error at the start and not later.

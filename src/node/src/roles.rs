@@ -1,0 +1,86 @@
+//! One function a role: opens the port, runs the role's loop and its server until the stop.
+
+use std::net::SocketAddr;
+
+use crate::coordinator::{Coordinator, CoordinatorOptions};
+use crate::gateway::{Gateway, GatewayOptions};
+use crate::serve::{NodeError, listen, serve};
+use crate::settings::ClusterSettings;
+use crate::stop::Stop;
+use crate::store::Store;
+use crate::worker::{Worker, WorkerOptions};
+
+/// Who a process is and where it is reached.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Unique among the processes of its role, for example the pod's name.
+    pub id: String,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where the others reach it, `host:port`.
+    pub advertise: String,
+}
+
+/// Runs a gateway.
+///
+/// # Errors
+/// [`NodeError`] when the port is taken or the server fails.
+pub async fn run_gateway(
+    store: Store,
+    settings: &ClusterSettings,
+    identity: Identity,
+    stop: Stop,
+) -> Result<(), NodeError> {
+    let listener = listen(identity.listen).await?;
+    let gateway = Gateway::new(
+        store,
+        GatewayOptions {
+            id: format!("{}-{:08x}", identity.id, rand::random::<u32>()),
+            max_queue_size: settings.max_queue_size,
+            allow_undeclared_domains: settings.allow_undeclared_domains,
+            hyperparameters: settings.hyperparameters.clone(),
+        },
+    )?;
+    let (ended, ()) = tokio::join!(serve(listener, gateway.router(), stop.clone()), gateway.run(stop));
+    ended
+}
+
+/// Runs a coordinator.
+///
+/// # Errors
+/// [`NodeError`] when the port is taken or the server fails.
+pub async fn run_coordinator(
+    store: Store,
+    settings: &ClusterSettings,
+    identity: Identity,
+    token: Option<String>,
+    stop: Stop,
+) -> Result<(), NodeError> {
+    let listener = listen(identity.listen).await?;
+    let options = CoordinatorOptions {
+        id: identity.id,
+        address: identity.advertise,
+        domains: settings.domains.clone(),
+        token,
+    };
+    let coordinator = Coordinator::new(store, options)?;
+    let (ended, ()) = tokio::join!(serve(listener, coordinator.router(), stop.clone()), coordinator.run(stop));
+    ended
+}
+
+/// Runs a worker. Its health is served until everything is handed over.
+///
+/// # Errors
+/// [`NodeError`] when the port is taken or the server fails.
+pub async fn run_worker(
+    store: Store,
+    settings: &ClusterSettings,
+    identity: Identity,
+    stop: Stop,
+) -> Result<(), NodeError> {
+    let listener = listen(identity.listen).await?;
+    let options = WorkerOptions { id: identity.id, checkpoint_interval: settings.checkpoint_interval };
+    let worker = Worker::new(store, options)?;
+    let (ended, ()) = tokio::join!(serve(listener, worker.router(), stop.clone()), worker.run(stop));
+    ended
+}
