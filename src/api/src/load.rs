@@ -1,0 +1,229 @@
+//! Reads resources from YAML: the same file that `kubectl apply` takes is the configuration of a process.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::{AlertPolicy, LearningCluster};
+
+/// Bytes of a configuration file.
+const FILE_MAX: usize = 1 << 20;
+
+/// What a file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resources {
+    /// The LearningClusters, in the file's order.
+    pub clusters: Vec<LearningCluster>,
+    /// The AlertPolicies, in the file's order.
+    pub policies: Vec<AlertPolicy>,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Too long.
+    #[error("the file has {0} bytes, at most {FILE_MAX} are allowed")]
+    TooLarge(usize),
+    /// Not YAML, or not of the resource's shape.
+    #[error("document {document}: {message}")]
+    Shape {
+        /// The document's number, from 1.
+        document: usize,
+        /// What doesn't fit, with field and line where known.
+        message: String,
+    },
+    /// Of a kind that isn't known here.
+    #[error("document {document}: {api_version} {kind} is not a kind of Hebb; expected hebb.dev/v1alpha1 LearningCluster or AlertPolicy")]
+    Kind {
+        /// The document's number, from 1.
+        document: usize,
+        /// Its apiVersion.
+        api_version: String,
+        /// Its kind.
+        kind: String,
+    },
+    /// Values that break the resource's rules.
+    #[error("document {document}: {problem}")]
+    Invalid {
+        /// The document's number, from 1.
+        document: usize,
+        /// What is wrong, with the field.
+        problem: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+}
+
+/// A resource as a file holds it; a status that came along from a cluster is passed over.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<S> {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    metadata: ObjectMeta,
+    spec: S,
+    #[serde(default, rename = "status")]
+    _status: Option<serde_yaml::Value>,
+}
+
+/// Reads every document of `text`.
+///
+/// # Errors
+/// [`LoadError`] for the first document that isn't a valid resource.
+pub fn load(text: &str) -> Result<Resources, LoadError> {
+    if text.len() > FILE_MAX {
+        return Err(LoadError::TooLarge(text.len()));
+    }
+    let mut resources = Resources::default();
+    for (place, part) in serde_yaml::Deserializer::from_str(text).enumerate() {
+        let document = place + 1;
+        let shape = |error: serde_yaml::Error| LoadError::Shape { document, message: error.to_string() };
+        let value = serde_yaml::Value::deserialize(part).map_err(shape)?;
+        if value.is_null() {
+            continue;
+        }
+        let head = Head::deserialize(&value).map_err(shape)?;
+        match (head.api_version.as_str(), head.kind.as_str()) {
+            ("hebb.dev/v1alpha1", "LearningCluster") => {
+                let Envelope { metadata, spec, .. } = strict(value, document)?;
+                let cluster = LearningCluster { metadata, spec, status: None };
+                first_problem(cluster_problems(&cluster), document)?;
+                resources.clusters.push(cluster);
+            }
+            ("hebb.dev/v1alpha1", "AlertPolicy") => {
+                let Envelope { metadata, spec, .. } = strict(value, document)?;
+                let policy = AlertPolicy { metadata, spec, status: None };
+                first_problem(policy.spec.problems(), document)?;
+                resources.policies.push(policy);
+            }
+            _ => return Err(LoadError::Kind { document, api_version: head.api_version, kind: head.kind }),
+        }
+    }
+    Ok(resources)
+}
+
+fn first_problem(problems: Vec<String>, document: usize) -> Result<(), LoadError> {
+    match problems.into_iter().next() {
+        Some(problem) => Err(LoadError::Invalid { document, problem }),
+        None => Ok(()),
+    }
+}
+
+/// Reads a resource and refuses fields that it doesn't have: a misspelt field must not be ignored.
+fn strict<T: DeserializeOwned>(value: serde_yaml::Value, document: usize) -> Result<T, LoadError> {
+    let mut unknown = None;
+    let read = serde_ignored::deserialize(value, |path| {
+        unknown.get_or_insert_with(|| path.to_string());
+    })
+    .map_err(|error: serde_yaml::Error| LoadError::Shape { document, message: error.to_string() })?;
+    match unknown {
+        Some(field) => {
+            Err(LoadError::Invalid { document, problem: format!("{}: no such field", field.replace(".?", "")) })
+        }
+        None => Ok(read),
+    }
+}
+
+/// The rules of the CRD that the types alone don't hold, for a file that no API server has checked.
+pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
+    let mut problems = Vec::new();
+    let spec = &cluster.spec;
+    let mut check = |good: bool, problem: &str| {
+        if !good {
+            problems.push(problem.to_owned());
+        }
+    };
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    check(!name.is_empty(), "metadata.name: is needed");
+    check(name.len() <= 40, "metadata.name: at most 40 characters");
+    let engine = &spec.engine;
+    let shares = [
+        ("edgeThreshold", engine.edge_threshold),
+        ("clusterThreshold", engine.cluster_threshold),
+        ("learningRate", engine.learning_rate),
+        ("explorationRate", engine.exploration_rate),
+        ("confidenceGate", engine.confidence_gate),
+    ];
+    for (field, share) in shares {
+        check((0.0..=1.0).contains(&share), &format!("spec.engine.{field}: must be between 0 and 1"));
+    }
+    let counts = [
+        ("engine.coldStartExperiences", engine.cold_start_experiences, 0, 1_000_000),
+        ("engine.memory.maxVectors", engine.memory.max_vectors, 16, 1_000_000),
+        ("engine.maxQueueSize", engine.max_queue_size, 1, 1_000_000),
+        ("engine.maxLocalPatterns", engine.max_local_patterns, 16, 50_000),
+        ("engine.horizonEvents", engine.horizon_events, 1, 1_000_000),
+    ];
+    for (field, count, min, max) in counts {
+        check((min..=max).contains(&count), &format!("spec.{field}: must be between {min} and {max}"));
+    }
+    check(spec.domains.len() <= 64, "spec.domains: at most 64");
+    for (place, domain) in spec.domains.iter().enumerate() {
+        check(is_label(&domain.name), &format!("spec.domains[{place}].name: lower-case letters, digits and '-', at most 63"));
+        check((1..=64).contains(&domain.partitions), &format!("spec.domains[{place}].partitions: must be between 1 and 64"));
+        let first = spec.domains.iter().position(|other| other.name == domain.name);
+        check(first == Some(place), &format!("spec.domains[{place}].name: {:?} is there twice", domain.name));
+    }
+    problems
+}
+
+fn is_label(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.len() <= 63
+        && name.starts_with(inner)
+        && name.ends_with(inner)
+        && name.chars().all(|c| inner(c) || c == '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: hebb.dev/v1alpha1\nkind: LearningCluster\nmetadata: {name: demo}\n";
+
+    #[test]
+    fn a_minimal_cluster_gets_every_default() {
+        let resources = load(&format!("{HEAD}spec: {{}}\n")).unwrap();
+        let spec = &resources.clusters[0].spec;
+        assert_eq!((spec.workers.replicas, spec.coordinator.replicas, spec.gateway.replicas), (2, 3, 2));
+        assert!(spec.allow_undeclared_domains);
+        assert_eq!(spec.engine.checkpoint_interval.to_string(), "5s");
+        assert_eq!(spec.redis.max_memory_percent_of_limit, 70);
+    }
+
+    #[test]
+    fn several_documents_are_read_in_order() {
+        let text = format!(
+            "{HEAD}spec: {{}}\n---\napiVersion: hebb.dev/v1alpha1\nkind: AlertPolicy\nmetadata: {{name: a}}\nspec:\n  targetRef: {{name: demo}}\n  rules: [{{name: r, expr: {{indicator: queue_size, operator: GreaterThan, threshold: 900}}}}]\n---\n"
+        );
+        let resources = load(&text).unwrap();
+        assert_eq!((resources.clusters.len(), resources.policies.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_field() {
+        for (spec, problem) in [
+            ("{workerz: {}}", "spec.workerz: no such field"),
+            ("{engine: {edgeTreshold: 1}}", "spec.engine.edgeTreshold: no such field"),
+            ("{engine: {learningRate: 2}}", "spec.engine.learningRate: must be between 0 and 1"),
+            ("{domains: [{name: A, task: Classification}]}", "spec.domains[0].name"),
+            ("{domains: [{name: a, task: Classification}, {name: a, task: Regression}]}", "spec.domains[1].name"),
+            ("{domains: [{name: a, task: Guess}]}", "unknown variant `Guess`"),
+            ("{engine: {checkpointInterval: soon}}", "\"soon\" is no duration"),
+        ] {
+            let error = load(&format!("{HEAD}spec: {spec}\n")).unwrap_err().to_string();
+            assert!(error.contains(problem), "{spec}: {error}");
+        }
+        let other = load("apiVersion: v1\nkind: Pod\n").unwrap_err().to_string();
+        assert!(other.contains("v1 Pod is not a kind of Hebb"), "{other}");
+    }
+}

@@ -1,0 +1,92 @@
+//! Names, labels, annotations and ports of what the operator makes: the one place that spells them.
+
+use std::collections::BTreeMap;
+
+/// The API group.
+pub const GROUP: &str = "hebb.dev";
+/// The one who manages fields and objects.
+pub const MANAGER: &str = "hebb-operator";
+/// Label with the LearningCluster's name.
+pub const CLUSTER_LABEL: &str = "hebb.dev/cluster";
+/// Annotation on a LearningCluster that makes the controller leave its children alone: `"true"`.
+pub const PAUSED_ANNOTATION: &str = "hebb.dev/paused";
+/// Annotation on pod templates with the digest of the configuration that the pods read.
+pub const CONFIG_ANNOTATION: &str = "hebb.dev/config-digest";
+/// Where pods find their configuration.
+pub const CONFIG_PATH: &str = "/etc/hebb/learningcluster.yaml";
+/// Port of the gateway's API.
+pub const GATEWAY_PORT: i32 = 8080;
+/// Port of the coordinator's API.
+pub const COORDINATOR_PORT: i32 = 8000;
+/// Port of a worker's health and metrics.
+pub const WORKER_PORT: i32 = 8081;
+/// Port of Redis.
+pub const REDIS_PORT: i32 = 6379;
+
+/// A role of a cluster's pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The API.
+    Gateway,
+    /// Assignment and status.
+    Coordinator,
+    /// Learning.
+    Worker,
+    /// The log.
+    Redis,
+}
+
+impl Role {
+    /// The word in names and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Gateway => "gateway",
+            Role::Coordinator => "coordinator",
+            Role::Worker => "worker",
+            Role::Redis => "redis",
+        }
+    }
+
+    /// Name of the role's objects.
+    pub fn object_name(self, cluster: &str) -> String {
+        format!("{cluster}-{}", self.as_str())
+    }
+}
+
+/// Name of the ConfigMap.
+pub fn config_name(cluster: &str) -> String {
+    format!("{cluster}-config")
+}
+
+/// Name of the Secret with the nodes' token.
+pub fn internal_secret_name(cluster: &str) -> String {
+    format!("{cluster}-internal")
+}
+
+/// Labels of everything that belongs to a cluster.
+pub fn cluster_labels(cluster: &str) -> BTreeMap<String, String> {
+    [
+        ("app.kubernetes.io/name", "hebb"),
+        ("app.kubernetes.io/instance", cluster),
+        ("app.kubernetes.io/managed-by", MANAGER),
+        (CLUSTER_LABEL, cluster),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
+}
+
+/// Labels of a role's objects.
+pub fn role_labels(cluster: &str, role: Role) -> BTreeMap<String, String> {
+    let mut labels = cluster_labels(cluster);
+    labels.insert("app.kubernetes.io/component".to_owned(), role.as_str().to_owned());
+    labels
+}
+
+/// What selects a role's pods.
+pub fn role_selector(cluster: &str, role: Role) -> BTreeMap<String, String> {
+    [(CLUSTER_LABEL, cluster), ("app.kubernetes.io/component", role.as_str())]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
