@@ -4,6 +4,10 @@
 //! Three traits, two implementations each: Redis for a cluster, a local directory for one process. Both pass the same
 //! conformance suite. Entries and states are opaque bytes here; the engine gives them meaning.
 
+mod bounds;
+mod local;
+mod redis;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +15,28 @@ use async_trait::async_trait;
 use hebb_engine::EntryId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+
+pub use bounds::{
+    MAX_ASSIGNMENT_BYTES, MAX_BATCH_BYTES, MAX_NAME_BYTES, MAX_PARTITIONS, MAX_READ, MAX_RECORDS, MAX_REPORT_BYTES,
+    MAX_STATE_BYTES,
+};
+pub use local::LocalStore;
+pub use redis::{RedisConfig, RedisStore};
+
+/// When an append counts as accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Durability {
+    /// In the store's memory.
+    Async,
+    /// A crash of the machine may cost the last second, a crash of the process nothing.
+    #[default]
+    EverySecond,
+    /// Held by this many replicas too.
+    Replicated {
+        /// How many have to acknowledge.
+        replicas: u8,
+    },
+}
 
 /// The address of one partition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,6 +73,15 @@ pub enum LogError {
     /// Another owner has claimed the partition since, or another leader was elected; nothing was written.
     #[error("the claim was superseded")]
     Fenced,
+    /// The call is outside of what a store takes, for example too large; nothing was done and a retry won't help.
+    #[error("the store doesn't take this: {0}")]
+    Invalid(String),
+}
+
+impl LogError {
+    pub(crate) fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unavailable(Box::new(source))
+    }
 }
 
 /// Where the answer to an entry goes.
@@ -189,7 +224,9 @@ pub trait Log: Send + Sync {
     /// [`LogError::Unavailable`], [`LogError::Corrupt`].
     async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError>;
 
-    /// Stores a state and trims the log up to its position, both or none.
+    /// Stores a state and trims the log up to its position, both or none. The position is that of the newest entry that
+    /// the owner has applied: nothing waits but what follows it. A position before that of the stored checkpoint, as a
+    /// delayed retry has it, changes nothing.
     ///
     /// # Errors
     /// [`LogError::Fenced`] where the claim was superseded, [`LogError::Unavailable`].
@@ -277,7 +314,7 @@ pub trait Directory: Send + Sync {
     /// Replaces the configuration of a known domain; name, partitions and task stay.
     ///
     /// # Errors
-    /// [`LogError::Unavailable`].
+    /// [`LogError::Invalid`] for an unknown domain, [`LogError::Unavailable`].
     async fn configure(&self, domain: &Domain) -> Result<(), LogError>;
 
     /// All domains, by name.

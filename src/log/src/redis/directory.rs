@@ -1,0 +1,153 @@
+//! The directory of a cluster in a few keys of one slot.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::Value;
+
+use super::scripts::Call;
+use super::{RedisStore, bytes, fenced, fields, list, millis, number, odd, text};
+use crate::{Assignment, Directory, Domain, Leadership, LogError, Member, bounds};
+
+/// How often a configuration is tried again because somebody else's came between.
+const CONFIGURE_ATTEMPTS: usize = 8;
+
+#[derive(Debug, thiserror::Error)]
+#[error("others configure the domain all the time")]
+struct Contended;
+
+#[async_trait]
+impl Directory for RedisStore {
+    async fn declare(&self, domain: &Domain) -> Result<Domain, LogError> {
+        bounds::domain(domain)?;
+        let call = Call::new(&self.inner.scripts.declare, &[self.cluster_key("domains")])
+            .arg(&domain.name)
+            .arg(encode(domain)?);
+        decode(&bytes(self.control(&call).await?, "declare")?)
+    }
+
+    async fn configure(&self, domain: &Domain) -> Result<(), LogError> {
+        bounds::domain(domain)?;
+        let key = [self.cluster_key("domains")];
+        for _ in 0..CONFIGURE_ATTEMPTS {
+            let mut get = redis::cmd("HGET");
+            get.arg(&key[0]).arg(&domain.name);
+            let stands = match self.ask(&get).await? {
+                Value::Nil => return Err(unknown(&domain.name)),
+                stands => bytes(stands, "HGET")?,
+            };
+            let call = Call::new(&self.inner.scripts.configure, &key)
+                .arg(&domain.name)
+                .arg(stands.as_slice())
+                .arg(encode(&reconfigured(decode(&stands)?, domain))?);
+            match fenced(&self.control(&call).await?, "configure") {
+                Err(LogError::Fenced) => {}
+                done => return done,
+            }
+        }
+        Err(LogError::unavailable(Contended))
+    }
+
+    async fn domains(&self) -> Result<Vec<Domain>, LogError> {
+        let mut cmd = redis::cmd("HVALS");
+        cmd.arg(self.cluster_key("domains"));
+        let mut domains = list(self.ask(&cmd).await?, "domains")?
+            .into_iter()
+            .map(|domain| decode(&bytes(domain, "domains")?))
+            .collect::<Result<Vec<Domain>, _>>()?;
+        domains.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(domains)
+    }
+
+    async fn beat(&self, member: &Member, ttl: Duration) -> Result<(), LogError> {
+        bounds::member(member)?;
+        let keys = ["members", "beats"].map(|key| self.cluster_key(key));
+        let call = Call::new(&self.inner.scripts.beat, &keys).arg(&member.id).arg(&member.report).arg(millis(ttl));
+        self.control(&call).await.map(drop)
+    }
+
+    async fn leave(&self, id: &str) -> Result<(), LogError> {
+        let keys = ["members", "beats"].map(|key| self.cluster_key(key));
+        self.control(&Call::new(&self.inner.scripts.leave, &keys).arg(id)).await.map(drop)
+    }
+
+    async fn members(&self) -> Result<Vec<Member>, LogError> {
+        let keys = ["members", "beats"].map(|key| self.cluster_key(key));
+        let answer = self.control(&Call::new(&self.inner.scripts.members, &keys)).await?;
+        let mut pairs = list(answer, "members")?.into_iter();
+        let mut members = Vec::with_capacity(pairs.len() / 2);
+        while let (Some(id), Some(report)) = (pairs.next(), pairs.next()) {
+            members.push(Member { id: text(id, "members")?, report: text(report, "members")? });
+        }
+        members.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(members)
+    }
+
+    async fn campaign(&self, candidate: &str, address: &str, lease: Duration) -> Result<Leadership, LogError> {
+        bounds::name("the candidate's id", candidate)?;
+        bounds::size("the candidate's address", address.len(), bounds::MAX_NAME_BYTES + 6)?;
+        let keys = ["leader", "term"].map(|key| self.cluster_key(key));
+        let call = Call::new(&self.inner.scripts.campaign, &keys).arg(candidate).arg(address).arg(millis(lease));
+        leadership(self.control(&call).await?)?.ok_or_else(|| odd("campaign"))
+    }
+
+    async fn leader(&self) -> Result<Option<Leadership>, LogError> {
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(self.cluster_key("leader")).arg("id").arg("address").arg("term");
+        leadership(self.ask(&cmd).await?)
+    }
+
+    async fn resign(&self, candidate: &str) -> Result<(), LogError> {
+        let call = Call::new(&self.inner.scripts.resign, &[self.cluster_key("leader")]).arg(candidate);
+        self.control(&call).await.map(drop)
+    }
+
+    async fn assign(&self, term: u64, assignment: &Assignment) -> Result<(), LogError> {
+        let encoded = encode(assignment)?;
+        bounds::size("the assignment", encoded.len(), bounds::MAX_ASSIGNMENT_BYTES)?;
+        let keys = ["term", "assignment"].map(|key| self.cluster_key(key));
+        let call = Call::with_capacity(&self.inner.scripts.assign, &keys, 2, 64 + encoded.len()).arg(term).arg(encoded);
+        fenced(&self.control(&call).await?, "assign")
+    }
+
+    async fn assignment(&self) -> Result<Assignment, LogError> {
+        let mut cmd = redis::cmd("GET");
+        cmd.arg(self.cluster_key("assignment"));
+        match self.ask(&cmd).await? {
+            Value::Nil => Ok(Assignment::default()),
+            assignment => decode(&bytes(assignment, "assignment")?),
+        }
+    }
+}
+
+pub(crate) fn unknown(domain: &str) -> LogError {
+    LogError::Invalid(format!("there is no domain {domain}"))
+}
+
+/// What stands, with the new configuration: only that may change, and not its task.
+pub(crate) fn reconfigured(stands: Domain, wanted: &Domain) -> Domain {
+    let task = stands.config.task;
+    let mut config = wanted.config.clone();
+    config.task = task;
+    Domain { config, ..stands }
+}
+
+fn leadership(value: Value) -> Result<Option<Leadership>, LogError> {
+    let [leader, address, term] = fields(value, "leader")?;
+    if matches!(leader, Value::Nil) {
+        return Ok(None);
+    }
+    Ok(Some(Leadership {
+        leader: text(leader, "leader")?,
+        address: text(address, "leader")?,
+        term: number(&term, "leader")?,
+    }))
+}
+
+fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, LogError> {
+    serde_json::to_vec(value).map_err(|error| LogError::Invalid(error.to_string()))
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, LogError> {
+    serde_json::from_slice(bytes).map_err(|error| LogError::Corrupt(error.to_string()))
+}

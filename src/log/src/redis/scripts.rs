@@ -1,0 +1,213 @@
+//! The Lua scripts: each is one step that happens wholly or not at all, also in the append-only file.
+
+use redis::{Cmd, Script, ToRedisArgs};
+
+/// The partition's keys: log, progress. Answers the ids, or the number of waiting entries where there is no room.
+const APPEND: &str = r"
+local waiting = math.max(0, redis.call('XLEN', KEYS[1]) - tonumber(redis.call('GET', KEYS[2]) or '0'))
+local count = (#ARGV - 1) / 2
+if waiting + count > tonumber(ARGV[1]) then return waiting end
+local ids = {}
+for i = 1, count do
+  ids[i] = redis.call('XADD', KEYS[1], '*', 'd', ARGV[2 * i], 'r', ARGV[2 * i + 1])
+end
+return ids";
+
+/// Keys: owner, lease, progress, checkpoint. Arguments: owner, previous token, new token, lease in ms.
+///
+/// The epoch is at least the time in ms: the newest epoch may have been lost with the last second of the append-only
+/// file, and must not be given out twice. A new owner restores the checkpoint and replays the tail, all of which waits.
+const CLAIM: &str = r"
+local owner = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'owner')
+local lease = redis.call('GET', KEYS[2])
+if lease and lease ~= ARGV[2] then
+  return {'held', owner[3] or '', math.max(0, redis.call('PTTL', KEYS[2]))}
+end
+if owner[2] and owner[2] == ARGV[2] then
+  redis.call('SET', KEYS[2], owner[2], 'PX', ARGV[4])
+  redis.call('HSET', KEYS[1], 'owner', ARGV[1])
+  return {'resumed', owner[2], owner[1]}
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local written = redis.call('HGET', KEYS[4], 'epoch') or '0'
+local epoch = string.format('%.0f', math.max(now, tonumber(owner[1] or '0') + 1, tonumber(written) + 1))
+redis.call('HSET', KEYS[1], 'epoch', epoch, 'token', ARGV[3], 'owner', ARGV[1])
+redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
+redis.call('DEL', KEYS[3])
+return {'new', ARGV[3], epoch}";
+
+/// What the scripts of an owner begin with. Keys: owner first. Arguments: token and epoch first.
+const FENCE: &str = r"
+local owner = redis.call('HMGET', KEYS[1], 'token', 'epoch')
+if owner[1] ~= ARGV[1] or owner[2] ~= ARGV[2] then return 0 end
+";
+
+/// Keys: owner, lease. Arguments: token, epoch, lease in ms. The lease of an owner whom nobody superseded is its own.
+const RENEW: &str = r"
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
+return 1";
+
+/// Keys: owner, lease. Arguments: token, epoch.
+const RELEASE: &str = r"
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+return 1";
+
+/// Keys: owner, checkpoint, log, progress. Arguments: token, epoch, position, its parts, what follows it, state.
+///
+/// Where Redis has lost the newest entries, the position may be past its last id, and after a step back of the clock new
+/// ids would be before it and never read. Adding an entry of that id moves the last id, and fails everywhere else.
+const CHECKPOINT: &str = r"
+local stored = redis.call('HGET', KEYS[2], 'position')
+if stored then
+  local ms, seq = string.match(stored, '^(%d+)-(%d+)$')
+  ms, seq = tonumber(ms), tonumber(seq)
+  if tonumber(ARGV[4]) < ms or (tonumber(ARGV[4]) == ms and tonumber(ARGV[5]) < seq) then return 1 end
+end
+redis.call('HSET', KEYS[2], 'position', ARGV[3], 'epoch', ARGV[2], 'state', ARGV[7])
+redis.pcall('XADD', KEYS[3], ARGV[3], 'd', '')
+redis.call('XTRIM', KEYS[3], 'MINID', '=', ARGV[6])
+redis.call('DEL', KEYS[4])
+return 1";
+
+/// Keys: owner, progress. Arguments: token, epoch, applied.
+const PROGRESS: &str = r"
+redis.call('SET', KEYS[2], ARGV[3])
+return 1";
+
+/// Keys: owner, checkpoint, log, progress, lease.
+const STATUS: &str = r"
+local owner = redis.call('HMGET', KEYS[1], 'owner', 'epoch')
+local held = redis.call('EXISTS', KEYS[5])
+local length = redis.call('XLEN', KEYS[3])
+return {
+  math.max(0, length - tonumber(redis.call('GET', KEYS[4]) or '0')), length,
+  held == 1 and owner[1] or '', owner[2] or '0', redis.call('HGET', KEYS[2], 'position') or ''}";
+
+/// Keys: domains. Arguments: name, domain.
+const DECLARE: &str = r"
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+return redis.call('HGET', KEYS[1], ARGV[1])";
+
+/// Keys: domains. Arguments: name, what stands, what is to stand. Numbers of 64 bits don't survive Lua, so the text is
+/// made by the caller and put in place where nobody else was faster.
+const CONFIGURE: &str = r"
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1";
+
+/// Keys: members, beats. Arguments: id, report, time to live in ms.
+const BEAT: &str = r"
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3], ARGV[1])
+return 1";
+
+/// Keys: members, beats. Arguments: id.
+const LEAVE: &str = r"
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+return 1";
+
+/// Keys: members, beats. The time is that of the one Redis, so the clocks of the nodes don't matter.
+const MEMBERS: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do
+  redis.call('HDEL', KEYS[1], id)
+  redis.call('ZREM', KEYS[2], id)
+end
+return redis.call('HGETALL', KEYS[1])";
+
+/// Keys: leader, term. Arguments: candidate, address, lease in ms. The term is at least the time, as the epoch is.
+const CAMPAIGN: &str = r"
+local leader = redis.call('HMGET', KEYS[1], 'id', 'address', 'term')
+if leader[1] and leader[1] ~= ARGV[1] then return leader end
+local term = leader[3]
+if not term then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  term = string.format('%.0f', math.max(now, tonumber(redis.call('GET', KEYS[2]) or '0') + 1))
+  redis.call('SET', KEYS[2], term)
+end
+redis.call('HSET', KEYS[1], 'id', ARGV[1], 'address', ARGV[2], 'term', term)
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return {ARGV[1], ARGV[2], term}";
+
+/// Keys: leader. Arguments: candidate.
+const RESIGN: &str = r"
+if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1";
+
+/// Keys: term, assignment. Arguments: term, assignment. A term begins with its first leader and ends with the next term.
+const ASSIGN: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2])
+return 1";
+
+/// All scripts with their digests.
+pub(super) struct Scripts {
+    pub(super) append: Script,
+    pub(super) claim: Script,
+    pub(super) renew: Script,
+    pub(super) release: Script,
+    pub(super) checkpoint: Script,
+    pub(super) progress: Script,
+    pub(super) status: Script,
+    pub(super) declare: Script,
+    pub(super) configure: Script,
+    pub(super) beat: Script,
+    pub(super) leave: Script,
+    pub(super) members: Script,
+    pub(super) campaign: Script,
+    pub(super) resign: Script,
+    pub(super) assign: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        let fenced = |body: &str| Script::new(&format!("{FENCE}{body}"));
+        Self {
+            append: Script::new(APPEND),
+            claim: Script::new(CLAIM),
+            renew: fenced(RENEW),
+            release: fenced(RELEASE),
+            checkpoint: fenced(CHECKPOINT),
+            progress: fenced(PROGRESS),
+            status: Script::new(STATUS),
+            declare: Script::new(DECLARE),
+            configure: Script::new(CONFIGURE),
+            beat: Script::new(BEAT),
+            leave: Script::new(LEAVE),
+            members: Script::new(MEMBERS),
+            campaign: Script::new(CAMPAIGN),
+            resign: Script::new(RESIGN),
+            assign: Script::new(ASSIGN),
+        }
+    }
+}
+
+/// A call of a script, written straight into the buffer that is sent: entries are copied once.
+pub(super) struct Call<'a> {
+    pub(super) script: &'a Script,
+    pub(super) cmd: Cmd,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(script: &'a Script, keys: &[String]) -> Self {
+        Self::with_capacity(script, keys, 8, 256)
+    }
+
+    /// A call for which so many arguments of so many bytes in all are to come.
+    pub(super) fn with_capacity(script: &'a Script, keys: &[String], args: usize, bytes: usize) -> Self {
+        let key_bytes: usize = keys.iter().map(String::len).sum();
+        let mut cmd = Cmd::with_capacity(3 + keys.len() + args, 64 + key_bytes + bytes);
+        cmd.arg("EVALSHA").arg(script.get_hash()).arg(keys.len()).arg(keys);
+        Self { script, cmd }
+    }
+
+    pub(super) fn arg(mut self, arg: impl ToRedisArgs) -> Self {
+        self.cmd.arg(arg);
+        self
+    }
+}
