@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration::Duration;
 
 /// What a LearningCluster should be.
-#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "hebb.dev",
     version = "v1alpha1",
@@ -86,6 +86,23 @@ pub struct LearningClusterSpec {
     /// Protection from voluntary disruptions.
     #[serde(default)]
     pub pod_disruption_budget: PodDisruptionBudgetSpec,
+}
+
+impl Default for LearningClusterSpec {
+    fn default() -> Self {
+        Self {
+            image: None,
+            suspend: false,
+            allow_undeclared_domains: true,
+            domains: Vec::new(),
+            engine: EngineSpec::default(),
+            gateway: GatewaySpec::default(),
+            coordinator: CoordinatorSpec::default(),
+            workers: WorkersSpec::default(),
+            redis: RedisSpec::default(),
+            pod_disruption_budget: PodDisruptionBudgetSpec::default(),
+        }
+    }
 }
 
 fn yes() -> bool {

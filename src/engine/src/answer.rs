@@ -201,6 +201,8 @@ pub struct Statistics {
     pub accuracy: f64,
     /// Prequential accuracy with a fading factor of 0.999 an event; classification only.
     pub recent_accuracy: f64,
+    /// Cohen's kappa of the prequential predictions: accuracy beyond chance; classification only.
+    pub kappa: f64,
     /// Mean log-loss of the predicted probabilities, in nats; classification only.
     pub log_loss: f64,
     /// Mean absolute error; regression only.

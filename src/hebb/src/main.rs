@@ -1,2 +1,35 @@
-//! The `hebb` binary.
-fn main() {}
+//! The `hebb` binary: one subcommand a file.
+
+mod cli;
+mod config;
+mod demo;
+mod evaluate;
+mod node;
+mod operator;
+mod output;
+mod start;
+mod status;
+mod stream;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Faster than musl's under many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    if let Err(error) = hebb_telemetry::log_to_stderr(&arguments.log_level) {
+        eprintln!("hebb: {error}");
+        return ExitCode::from(2);
+    }
+    match cli::run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hebb: {}", output::with_causes(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use hebb_engine::Hyperparameters;
+use hebb_api::{EngineSpec, LearningCluster};
+use hebb_engine::{GateMode, Hyperparameters, PartitionConfig, Task, event_digest};
 use hebb_log::Domain;
 
 /// The part of a LearningCluster that the nodes follow.
@@ -20,4 +21,79 @@ pub struct ClusterSettings {
     pub max_queue_size: u64,
     /// How often a partition is checkpointed at most.
     pub checkpoint_interval: Duration,
+}
+
+impl From<&LearningCluster> for ClusterSettings {
+    fn from(cluster: &LearningCluster) -> Self {
+        let spec = &cluster.spec;
+        let name = cluster.metadata.name.clone().unwrap_or_default();
+        let hyperparameters = hyperparameters(&spec.engine);
+        let domains = spec
+            .domains
+            .iter()
+            .map(|domain| Domain {
+                name: domain.name.clone(),
+                partitions: count(domain.partitions),
+                config: PartitionConfig {
+                    task: task(domain.task),
+                    hyperparameters: hyperparameters.clone(),
+                    seed: event_digest(&domain.name),
+                },
+            })
+            .collect();
+        Self {
+            name: match &cluster.metadata.namespace {
+                Some(namespace) => format!("{namespace}.{name}"),
+                None => name,
+            },
+            domains,
+            allow_undeclared_domains: spec.allow_undeclared_domains,
+            hyperparameters,
+            max_queue_size: u64::from(count(spec.engine.max_queue_size)),
+            checkpoint_interval: spec.engine.checkpoint_interval.0,
+        }
+    }
+}
+
+fn hyperparameters(engine: &EngineSpec) -> Hyperparameters {
+    Hyperparameters {
+        edge_threshold: engine.edge_threshold as f32,
+        cluster_threshold: engine.cluster_threshold as f32,
+        learning_rate: engine.learning_rate as f32,
+        exploration_rate: engine.exploration_rate as f32,
+        confidence_gate: engine.confidence_gate as f32,
+        gate_mode: match engine.gate_mode {
+            hebb_api::GateMode::Always => GateMode::Always,
+            hebb_api::GateMode::Uncertain => GateMode::Uncertain,
+            hebb_api::GateMode::Confident => GateMode::Confident,
+        },
+        cold_start_experiences: count(engine.cold_start_experiences),
+        memory_max_vectors: count(engine.memory.max_vectors),
+        horizon_events: count(engine.horizon_events),
+        max_local_patterns: count(engine.max_local_patterns),
+    }
+}
+
+fn task(task: hebb_api::Task) -> Task {
+    match task {
+        hebb_api::Task::Classification => Task::Classification,
+        hebb_api::Task::Regression => Task::Regression,
+        hebb_api::Task::Patterns => Task::Patterns,
+    }
+}
+
+/// The schema allows no negative count.
+fn count(value: i32) -> u32 {
+    u32::try_from(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_of_the_resource_are_those_of_the_engine() {
+        let settings = ClusterSettings::from(&LearningCluster::default());
+        assert_eq!(settings.hyperparameters, Hyperparameters::default());
+    }
 }

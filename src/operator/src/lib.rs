@@ -1,1 +1,319 @@
-//! See the crate's description.
+//! The operator: LearningClusters become workloads and stay what their specs say; AlertPolicies are validated.
+//!
+//! One operator at a time acts, by a Lease; the others wait. Every controller reads what is, decides purely what should
+//! be, writes the difference, and says in the status what came of it.
+
+mod alert_policy;
+mod conditions;
+mod context;
+mod http;
+mod leadership;
+mod learning_cluster;
+mod metrics;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use hebb_api::{AlertPolicy, LearningCluster, names};
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::runtime::controller::{Config, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, info};
+
+use self::context::{Context, Failures};
+use self::http::WatchAge;
+use self::leadership::Candidate;
+use self::learning_cluster::scrape::Coordinators;
+pub use self::learning_cluster::topology::Defaults;
+use self::metrics::Metrics;
+
+/// Objects of a kind that are worked on at once: one slow cluster doesn't hold up the others, and the API server isn't
+/// flooded after a restart.
+const CONCURRENCY: u16 = 8;
+/// Clusters that wait to be looked at because their coordinator said something new.
+const CHANGED_MAX: usize = 1_024;
+
+/// What the operator is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the defaults of LearningClusters come from.
+    pub defaults: Defaults,
+    /// The namespace that is watched; all where none is named.
+    pub namespace: Option<String>,
+    /// Unique name of this process.
+    pub identity: String,
+    /// Namespace of the Lease.
+    pub lease_namespace: String,
+    /// Name of the Lease.
+    pub lease_name: String,
+    /// Where health and metrics are served.
+    pub listen: SocketAddr,
+}
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// No configuration of a cluster.
+    #[error("no Kubernetes cluster is configured: run in a pod, or set KUBECONFIG")]
+    Client(#[source] kube::Error),
+    /// The port is taken.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// Where it should have listened.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The definitions are missing.
+    #[error("the LearningCluster and AlertPolicy definitions can't be read; are they installed, and may this account list them?")]
+    Definitions(#[source] kube::Error),
+    /// A metric can't be registered.
+    #[error("the metrics can't be set up")]
+    Metrics(#[from] prometheus::Error),
+    /// The HTTP client can't be made.
+    #[error("the HTTP client can't be set up")]
+    Http(#[from] reqwest::Error),
+    /// Another operator may act now, so this process must not.
+    #[error("the lease was lost")]
+    LeaseLost,
+    /// A task ended that must not.
+    #[error("the {0} ended unexpectedly")]
+    Task(&'static str),
+}
+
+/// Runs the operator until `stop` becomes true.
+///
+/// # Errors
+/// [`OperatorError`]; the process should end with it.
+pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), OperatorError> {
+    let client = Client::try_default().await.map_err(OperatorError::Client)?;
+    let metrics = Metrics::new()?;
+    let age = WatchAge::default();
+    let listener = tokio::net::TcpListener::bind(settings.listen)
+        .await
+        .map_err(|source| OperatorError::Listen { address: settings.listen, source })?;
+    let mut tasks: JoinSet<Result<(), OperatorError>> = JoinSet::new();
+    let router = http::router(metrics.clone(), age.clone());
+    let asked = stopped(stop.clone());
+    tasks.spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(asked).await;
+        served.map_err(|_| OperatorError::Task("HTTP server"))
+    });
+    let lease_api: Api<Lease> = Api::namespaced(client.clone(), &settings.lease_namespace);
+    tasks.spawn(prove_watching(lease_api.clone(), settings.lease_name.clone(), age, metrics.clone(), stop.clone()));
+
+    let (leads, mut leading) = watch::channel(false);
+    let candidate =
+        Candidate { api: lease_api, name: settings.lease_name.clone(), identity: settings.identity.clone() };
+    let campaign_stop = stop.clone();
+    tasks.spawn(async move {
+        candidate.run(&leads, campaign_stop.clone()).await;
+        if *campaign_stop.borrow() { Ok(()) } else { Err(OperatorError::LeaseLost) }
+    });
+    info!(identity = settings.identity, namespace = settings.namespace.as_deref().unwrap_or("(all)"), "waiting for the lease");
+    let mut early_stop = stop.clone();
+    tokio::select! {
+        _ = leading.wait_for(|leads| *leads) => {}
+        _ = early_stop.wait_for(|asked| *asked) => {}
+        ended = tasks.join_next() => return flatten(ended),
+    }
+    if !*stop.borrow() {
+        metrics.leads(true);
+        control(&settings, client, metrics, stop.clone(), &mut tasks).await?;
+    }
+    // The first to end says how it ends: the others only do so after a stop.
+    while let Some(ended) = tasks.join_next().await {
+        let result = flatten(Some(ended));
+        if result.is_err() || !*stop.borrow() {
+            return result.and(Err(OperatorError::Task("operator")));
+        }
+    }
+    Ok(())
+}
+
+fn flatten(ended: Option<Result<Result<(), OperatorError>, tokio::task::JoinError>>) -> Result<(), OperatorError> {
+    match ended {
+        Some(Ok(result)) => result,
+        Some(Err(_)) => Err(OperatorError::Task("operator's task")),
+        None => Ok(()),
+    }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error says that whoever could ask is gone, which asks too.
+    let _ = stop.wait_for(|asked| *asked).await;
+}
+
+/// Starts the controllers.
+async fn control(
+    settings: &Settings,
+    client: Client,
+    metrics: Metrics,
+    stop: watch::Receiver<bool>,
+    tasks: &mut JoinSet<Result<(), OperatorError>>,
+) -> Result<(), OperatorError> {
+    let clusters: Api<LearningCluster> = scoped(&client, settings);
+    let policies: Api<AlertPolicy> = scoped(&client, settings);
+    let one = kube::api::ListParams::default().limit(1);
+    clusters.list(&one).await.map_err(OperatorError::Definitions)?;
+    policies.list(&one).await.map_err(OperatorError::Definitions)?;
+
+    let reporter = Reporter { controller: names::MANAGER.to_owned(), instance: Some(settings.identity.clone()) };
+    let context = Arc::new(Context {
+        client: client.clone(),
+        recorder: Recorder::new(client.clone(), reporter),
+        metrics,
+        defaults: settings.defaults.clone(),
+        coordinators: Coordinators::default(),
+        failures: Failures::default(),
+    });
+    let (changed, changes) = mpsc::channel(CHANGED_MAX);
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    let coordinators = context.coordinators.clone();
+    let asked = stopped(stop.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = coordinators.ask(http, changed) => Err(OperatorError::Task("coordinator client")),
+            () = asked => Ok(()),
+        }
+    });
+    tasks.spawn(run_clusters(settings.clone(), context.clone(), changes, stop.clone()));
+    tasks.spawn(run_policies(settings.clone(), context, stop));
+    Ok(())
+}
+
+fn scoped<K>(client: &Client, settings: &Settings) -> Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    match &settings.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+async fn run_clusters(
+    settings: Settings,
+    context: Arc<Context>,
+    changes: mpsc::Receiver<ObjectRef<LearningCluster>>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), OperatorError> {
+    let client = context.client.clone();
+    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={}", names::MANAGER));
+    let clusters: Api<LearningCluster> = scoped(&client, &settings);
+    // The status that a pass writes must not start the next one.
+    let significant =
+        |cluster: &LearningCluster| predicates::generation(cluster).map(|hash| hash ^ annotations(cluster));
+    let (store, writer) = kube::runtime::reflector::store();
+    let stream = watcher(clusters, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(significant, PredicateConfig::default());
+    let of_pod = |pod: Pod| {
+        let cluster = pod.labels().get(names::CLUSTER_LABEL)?;
+        Some(ObjectRef::new(cluster).within(&pod.namespace()?))
+    };
+    let changes = futures::stream::unfold(changes, |mut changes| async move {
+        changes.recv().await.map(|key| (key, changes))
+    });
+    Controller::for_stream(stream, store)
+        .owns(scoped::<Deployment>(&client, &settings), ours.clone())
+        .owns(scoped::<StatefulSet>(&client, &settings), ours.clone())
+        .owns(scoped::<Service>(&client, &settings), ours.clone())
+        .owns(scoped::<ConfigMap>(&client, &settings), ours.clone())
+        .owns(scoped::<Secret>(&client, &settings), ours.clone())
+        .owns(scoped::<ServiceAccount>(&client, &settings), ours.clone())
+        .owns(scoped::<PodDisruptionBudget>(&client, &settings), ours.clone())
+        .watches(scoped::<Pod>(&client, &settings), ours, of_pod)
+        .reconcile_on(changes)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(stopped(stop.clone()))
+        .run(learning_cluster::reconcile, learning_cluster::on_error, context)
+        .for_each(|ended| async move {
+            if let Err(error) = ended {
+                debug!(%error, "LearningCluster controller");
+            }
+        })
+        .await;
+    if *stop.borrow() { Ok(()) } else { Err(OperatorError::Task("LearningCluster controller")) }
+}
+
+fn annotations(cluster: &LearningCluster) -> u64 {
+    predicates::annotations(cluster).unwrap_or(0).rotate_left(17)
+}
+
+async fn run_policies(
+    settings: Settings,
+    context: Arc<Context>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), OperatorError> {
+    let client = context.client.clone();
+    let policies: Api<AlertPolicy> = scoped(&client, &settings);
+    let (store, writer) = kube::runtime::reflector::store();
+    let stream = watcher(policies, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(predicates::generation, PredicateConfig::default());
+    let known = store.clone();
+    // A policy's target may come and go: every policy of the namespace is looked at again.
+    let of_cluster = move |cluster: LearningCluster| {
+        let namespace = cluster.namespace();
+        known
+            .state()
+            .into_iter()
+            .filter(move |policy| policy.namespace() == namespace)
+            .map(|policy| ObjectRef::from_obj(&*policy))
+            .collect::<Vec<_>>()
+    };
+    Controller::for_stream(stream, store)
+        .watches(scoped::<LearningCluster>(&client, &settings), watcher::Config::default(), of_cluster)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(stopped(stop.clone()))
+        .run(alert_policy::reconcile, alert_policy::on_error, context)
+        .for_each(|ended| async move {
+            if let Err(error) = ended {
+                debug!(%error, "AlertPolicy controller");
+            }
+        })
+        .await;
+    if *stop.borrow() { Ok(()) } else { Err(OperatorError::Task("AlertPolicy controller")) }
+}
+
+/// Watches the Lease, which is renewed all the time, so that a watch that has died is noticed.
+async fn prove_watching(
+    leases: Api<Lease>,
+    name: String,
+    age: WatchAge,
+    metrics: Metrics,
+    stop: watch::Receiver<bool>,
+) -> Result<(), OperatorError> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = watcher(leases, config).default_backoff().boxed();
+    let mut asked = stop;
+    loop {
+        tokio::select! {
+            _ = asked.wait_for(|asked| *asked) => return Ok(()),
+            event = events.next() => match event {
+                Some(Ok(_)) => {
+                    if let Some(silence) = age.heard() {
+                        metrics.watch_spoke(silence);
+                    }
+                }
+                Some(Err(error)) => debug!(%error, "the watch of the lease broke off; it is taken up again"),
+                None => return Err(OperatorError::Task("watch of the lease")),
+            }
+        }
+    }
+}

@@ -279,7 +279,7 @@ impl Lane {
                 *batch = staying;
                 tokio::time::sleep(FULL_RETRY_AFTER).await;
             }
-            Err(LogError::Corrupt(why)) => {
+            Err(LogError::Corrupt(why) | LogError::Invalid(why)) => {
                 warn!(partition = %self.partition, why, "the log refuses the entries");
                 batch.drain(..count);
             }

@@ -1,0 +1,63 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::{config, demo, evaluate, node, operator, start, status};
+
+/// What a subcommand ends with.
+pub type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// Models that learn while they serve.
+///
+/// `hebb demo` shows learning in a minute, `hebb start` serves on this machine, `kubectl apply -f learningcluster.yaml`
+/// serves in a cluster. The file is the same for both.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+pub struct Arguments {
+    /// error, warn, info, debug, trace, or a filter such as info,hebb_node=debug
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true)]
+    pub log_level: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve on this machine: everything in one process, with the log in a directory
+    Start(start::Options),
+    /// Watch the engine learn a drifting stream, in a minute and without a server
+    Demo(demo::Options),
+    /// Measure how well Hebb would learn a CSV file: test, then train, one pass
+    Evaluate(evaluate::Options),
+    /// Show a running process or cluster
+    Status(status::Options),
+    /// Check configuration files
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print the CustomResourceDefinitions as YAML
+    Crd,
+    /// Run the Kubernetes operator
+    Operator(operator::Options),
+    /// Run a gateway of a cluster
+    Gateway(node::Options),
+    /// Run a coordinator of a cluster
+    Coordinator(node::Options),
+    /// Run a worker of a cluster
+    Worker(node::Options),
+}
+
+/// Runs a subcommand.
+pub fn run(command: Command) -> Outcome {
+    match command {
+        Command::Start(options) => start::run(options),
+        Command::Demo(options) => demo::run(options),
+        Command::Evaluate(options) => evaluate::run(options),
+        Command::Status(options) => status::run(options),
+        Command::Config(command) => config::run(command),
+        Command::Crd => config::print_crds(),
+        Command::Operator(options) => operator::run(options),
+        Command::Gateway(options) => node::run(node::Role::Gateway, options),
+        Command::Coordinator(options) => node::run(node::Role::Coordinator, options),
+        Command::Worker(options) => node::run(node::Role::Worker, options),
+    }
+}

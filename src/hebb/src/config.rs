@@ -1,0 +1,57 @@
+//! `hebb config validate` and `hebb crd`; and the reading of files for the other subcommands.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use hebb_api::load::{Resources, load};
+
+use crate::cli::Outcome;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Check files as the API server would, and say what is wrong with which field
+    Validate {
+        /// YAML files with LearningClusters and AlertPolicies
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Why a file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("can't read {path}")]
+    Read { path: String, source: std::io::Error },
+    #[error("{path}")]
+    Load { path: String, source: hebb_api::load::LoadError },
+    #[error("{0} holds no LearningCluster")]
+    NoCluster(String),
+}
+
+/// Reads and checks one file.
+pub fn read(path: &Path) -> Result<Resources, ConfigError> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: shown.clone(), source })?;
+    load(&text).map_err(|source| ConfigError::Load { path: shown, source })
+}
+
+pub fn run(command: Command) -> Outcome {
+    let Command::Validate { files } = command;
+    for file in files {
+        let resources = read(&file)?;
+        println!(
+            "{}: {} LearningCluster(s), {} AlertPolicy(s), all valid",
+            file.display(),
+            resources.clusters.len(),
+            resources.policies.len()
+        );
+    }
+    Ok(())
+}
+
+pub fn print_crds() -> Outcome {
+    for (_, yaml) in hebb_api::crd_yaml()? {
+        println!("---\n{yaml}");
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! `hebb gateway|coordinator|worker`: one role of a cluster, as a pod runs it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use hebb_api::names;
+use hebb_log::{Durability, RedisConfig, RedisStore};
+use hebb_node::{ClusterSettings, Identity, Store, run_coordinator, run_gateway, run_worker, stop_channel};
+use tracing::info;
+
+use crate::cli::Outcome;
+use crate::config::{self, ConfigError};
+
+/// A role of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub enum Role {
+    Gateway,
+    Coordinator,
+    Worker,
+}
+
+#[derive(Args)]
+pub struct Options {
+    /// The LearningCluster that this process is part of
+    #[arg(short = 'f', long = "file", env = "CONFIG_PATH")]
+    file: PathBuf,
+    /// Host of Redis
+    #[arg(long, env = "REDIS_HOST", default_value = "127.0.0.1")]
+    redis_host: String,
+    /// Port of Redis
+    #[arg(long, env = "REDIS_PORT", default_value_t = 6379)]
+    redis_port: u16,
+    /// Password of Redis; better given by the environment than on the command line
+    #[arg(long, env = "REDIS_PASSWORD", hide_env_values = true)]
+    redis_password: Option<String>,
+    /// Token of the internal endpoints
+    #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
+    internal_token: Option<String>,
+    /// Unique name of this process [default: the host's name]
+    #[arg(long, env = "POD_NAME")]
+    id: Option<String>,
+    /// Where to listen [default: 0.0.0.0 and the role's port: gateway 8080, coordinator 8000, worker 8081]
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Where the other processes reach this one, host:port [default: the address that it listens on]
+    #[arg(long, env = "HEBB_ADVERTISE")]
+    advertise: Option<String>,
+}
+
+impl Role {
+    fn port(self) -> u16 {
+        let port = match self {
+            Role::Gateway => names::GATEWAY_PORT,
+            Role::Coordinator => names::COORDINATOR_PORT,
+            Role::Worker => names::WORKER_PORT,
+        };
+        u16::try_from(port).unwrap_or_default()
+    }
+}
+
+pub fn run(role: Role, options: Options) -> Outcome {
+    let resources = config::read(&options.file)?;
+    let cluster = resources
+        .clusters
+        .first()
+        .ok_or_else(|| ConfigError::NoCluster(options.file.display().to_string()))?;
+    let settings = ClusterSettings::from(cluster);
+    let mut redis = RedisConfig::new(options.redis_host, options.redis_port, settings.name.clone());
+    redis.password = options.redis_password.filter(|password| !password.is_empty());
+    redis.durability = Durability::EverySecond;
+    let listen = options.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], role.port())));
+    let identity = Identity {
+        id: options.id.unwrap_or_else(|| format!("{role:?}-{}", std::process::id()).to_lowercase()),
+        listen,
+        advertise: options.advertise.unwrap_or_else(|| listen.to_string()),
+    };
+    let token = options.internal_token.filter(|token| !token.is_empty());
+    runtime()?.block_on(async move {
+        info!(?role, id = identity.id, cluster = settings.name, %listen, "starting");
+        let store = Store::new(RedisStore::lazy(redis)?);
+        let (stopper, stop) = stop_channel();
+        let signal = tokio::spawn(async move {
+            let heard = wait_for_signal().await;
+            stopper.stop();
+            heard
+        });
+        match role {
+            Role::Gateway => run_gateway(store, &settings, identity, stop).await?,
+            Role::Coordinator => run_coordinator(store, &settings, identity, token, stop).await?,
+            Role::Worker => run_worker(store, &settings, identity, stop).await?,
+        }
+        signal.abort();
+        info!("stopped");
+        Ok(())
+    })
+}
+
+/// The runtime of a serving process: never fewer than two threads, so that one that learns doesn't hold up the other.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+}
+
+/// Returns on SIGTERM or SIGINT.
+pub async fn wait_for_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+    }
+}

@@ -1,0 +1,90 @@
+//! What the controllers share.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Resource};
+use tracing::debug;
+
+use crate::learning_cluster::scrape::Coordinators;
+use crate::learning_cluster::topology::Defaults;
+use crate::metrics::Metrics;
+
+/// The first wait after a failed pass; it doubles.
+const DELAY_MIN: Duration = Duration::from_secs(1);
+/// The longest wait: a cluster is mended within two minutes of what hindered it.
+const DELAY_MAX: Duration = Duration::from_secs(120);
+/// Bytes of an Event's note.
+const NOTE_MAX: usize = 1_000;
+
+/// What the controllers share.
+pub struct Context {
+    pub client: Client,
+    pub recorder: Recorder,
+    pub metrics: Metrics,
+    pub defaults: Defaults,
+    pub coordinators: Coordinators,
+    pub failures: Failures,
+}
+
+impl Context {
+    /// Publishes an Event about an object. One that can't be published is no reason to fail.
+    pub async fn tell<K>(&self, object: &K, type_: EventType, reason: &str, action: &str, mut note: String)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let end = (0..=NOTE_MAX.min(note.len())).rev().find(|end| note.is_char_boundary(*end));
+        note.truncate(end.unwrap_or(0));
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: (!note.is_empty()).then_some(note),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        // Without the resource version, so that repeats are counted as one.
+        let mut reference = object.object_ref(&());
+        reference.resource_version = None;
+        self.metrics.wrote("events", "create");
+        if let Err(error) = self.recorder.publish(&event, &reference).await {
+            debug!(%error, reason, "an Event could not be published");
+        }
+    }
+}
+
+/// Failed passes in a row, by the object's uid.
+#[derive(Default)]
+pub struct Failures(Mutex<HashMap<String, u32>>);
+
+impl Failures {
+    /// The wait before the next pass: doubled with each failure, up to a fifth longer or shorter by chance.
+    pub fn next_delay(&self, uid: &str) -> Duration {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(uid.to_owned()).or_insert(0);
+        let delay = DELAY_MIN.saturating_mul(1 << (*count).min(10)).min(DELAY_MAX);
+        *count = count.saturating_add(1);
+        delay.mul_f64(rand::random_range(0.8..1.2))
+    }
+
+    /// A pass went well, or the object is gone.
+    pub fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_up_to_its_bound_and_starts_anew_after_success() {
+        let failures = Failures::default();
+        let delays: Vec<f64> = (0..12).map(|_| failures.next_delay("a").as_secs_f64()).collect();
+        assert!((0.8..1.2).contains(&delays[0]) && (1.6..2.4).contains(&delays[1]), "{delays:?}");
+        assert!(delays.iter().all(|delay| *delay < 144.0));
+        failures.forget("a");
+        assert!(failures.next_delay("a").as_secs_f64() < 1.2);
+    }
+}

@@ -1,0 +1,76 @@
+//! Reads what is there. I/O only; nothing is decided here but which secrets must be new.
+
+use hebb_api::LearningCluster;
+use hebb_api::names::{self, Role};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::Client;
+use rand::distr::{Alphanumeric, SampleString};
+use serde_json::Value;
+
+use super::plan::Live;
+use super::render::{Desired, Kind};
+use super::topology::Secrets;
+
+/// Characters of a generated password or token: 190 bits.
+const SECRET_LENGTH: usize = 32;
+
+/// The API of a kind in a namespace.
+pub fn api(client: &Client, namespace: &str, kind: Kind) -> Api<DynamicObject> {
+    let (group, version, name, plural) = kind.names();
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, name), plural);
+    Api::namespaced_with(client.clone(), namespace, &resource)
+}
+
+/// The secrets of a cluster: what stands, and new ones for what doesn't.
+pub async fn secrets(client: &Client, namespace: &str, cluster: &str) -> Result<Secrets, kube::Error> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let read = async |name: String, key: &str| {
+        let secret = api.get_opt(&name).await?;
+        let stored = secret.and_then(|secret| secret.data).and_then(|mut data| data.remove(key));
+        let stored = stored.and_then(|bytes| String::from_utf8(bytes.0).ok()).filter(|text| !text.is_empty());
+        Ok::<_, kube::Error>(stored.unwrap_or_else(|| Alphanumeric.sample_string(&mut rand::rng(), SECRET_LENGTH)))
+    };
+    Ok(Secrets {
+        redis_password: read(Role::Redis.object_name(cluster), "password").await?,
+        token: read(names::internal_secret_name(cluster), "token").await?,
+    })
+}
+
+/// The live objects among those that should and shouldn't be there.
+pub async fn live(client: &Client, namespace: &str, desired: &Desired) -> Result<Live, kube::Error> {
+    let keys = desired
+        .present
+        .iter()
+        .map(|child| (child.kind, child.name.clone()))
+        .chain(desired.absent.iter().cloned());
+    let reads = keys.map(|(kind, name)| async move {
+        let found = api(client, namespace, kind).get_opt(&name).await?;
+        Ok::<_, kube::Error>(found.map(|found| ((kind, name), found)))
+    });
+    let mut live = Live::new();
+    for ((kind, name), object) in futures::future::try_join_all(reads).await?.into_iter().flatten() {
+        // An object that is being deleted is still in the way, and is seen again when it is gone.
+        let value = serde_json::to_value(&object).map_err(kube::Error::SerdeError)?;
+        live.insert((kind, name), value);
+    }
+    Ok(live)
+}
+
+/// The pods of a cluster; what is wrong with them explains why it isn't ready.
+pub async fn pods(client: &Client, cluster: &LearningCluster) -> Result<Vec<Pod>, kube::Error> {
+    let namespace = cluster.metadata.namespace.as_deref().unwrap_or_default();
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    let selected = ListParams::default().labels(&format!("{}={name}", names::CLUSTER_LABEL));
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    Ok(api.list(&selected).await?.items)
+}
+
+/// A number in a live object.
+pub fn number(object: Option<&Value>, path: &str) -> i32 {
+    object
+        .and_then(|object| object.pointer(path))
+        .and_then(Value::as_i64)
+        .and_then(|number| i32::try_from(number).ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,262 @@
+//! Decides what to write: pure, from what should be there and what is.
+//!
+//! An object is written when it is missing, when what Hebb owns in it was changed, or when Hebb wants something else than
+//! what it applied last. Planning on the result of a plan plans nothing.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::quantity;
+use super::render::{APPLIED_ANNOTATION, Child, Desired, Kind};
+
+/// The live objects by kind and name, as the API server answers them.
+pub type Live = BTreeMap<(Kind, String), Value>;
+
+/// Why an object is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// It isn't there.
+    Missing,
+    /// Somebody changed what Hebb owns.
+    Drifted,
+    /// The spec, or Hebb, wants something else than before.
+    Changed,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Apply this object.
+    Apply { child: Child, because: Because },
+    /// Delete this very object.
+    Delete { kind: Kind, name: String, uid: String },
+    /// An object of this name belongs to somebody else.
+    Foreign { kind: Kind, name: String },
+}
+
+/// The steps from what is to what should be, in order.
+pub fn plan(desired: &Desired, live: &Live, owner_uid: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for child in &desired.present {
+        let because = match live.get(&(child.kind, child.name.clone())) {
+            None => Because::Missing,
+            Some(found) if !is_owned(found, owner_uid) => {
+                steps.push(Step::Foreign { kind: child.kind, name: child.name.clone() });
+                continue;
+            }
+            Some(found) if applied(found) != applied(&child.object) => Because::Changed,
+            Some(found) if !is_within(&child.object, found) => Because::Drifted,
+            Some(_) => continue,
+        };
+        steps.push(Step::Apply { child: child.clone(), because });
+    }
+    for (kind, name) in &desired.absent {
+        if let Some(found) = live.get(&(*kind, name.clone()))
+            && is_owned(found, owner_uid)
+            && let Some(uid) = found["metadata"]["uid"].as_str()
+        {
+            steps.push(Step::Delete { kind: *kind, name: name.clone(), uid: uid.to_owned() });
+        }
+    }
+    steps
+}
+
+/// Whether the object is controlled by this owner, or by nobody: then it is adopted.
+fn is_owned(object: &Value, owner_uid: &str) -> bool {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    let controller = owners.into_iter().flatten().find(|owner| owner["controller"] == Value::Bool(true));
+    controller.is_none_or(|owner| owner["uid"] == owner_uid)
+}
+
+fn applied(object: &Value) -> &Value {
+    &object["metadata"]["annotations"][APPLIED_ANNOTATION]
+}
+
+/// Whether everything in `wanted` stands in `found`; what else is there belongs to others.
+fn is_within(wanted: &Value, found: &Value) -> bool {
+    match (wanted, found) {
+        (Value::Object(wanted), Value::Object(found)) => wanted.iter().all(|(key, value)| match found.get(key) {
+            Some(found) => is_within(value, found),
+            // The API server leaves out what is empty or false.
+            None => is_nothing(value),
+        }),
+        (Value::Array(wanted), Value::Array(found)) => {
+            wanted.len() == found.len() && wanted.iter().zip(found).all(|(wanted, found)| is_within(wanted, found))
+        }
+        (Value::String(wanted), Value::String(found)) => {
+            wanted == found
+                || quantity::parse(wanted).is_some_and(|number| quantity::parse(found) == Some(number))
+        }
+        (wanted, found) => wanted == found,
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_nothing),
+        Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use hebb_api::LearningCluster;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::learning_cluster::render::render;
+    use crate::learning_cluster::topology::{Defaults, Secrets, Topology};
+
+    fn topology(spec: Value) -> Topology {
+        let cluster: LearningCluster = serde_json::from_value(json!({
+            "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
+            "metadata": {"name": "demo", "namespace": "ns", "uid": "u1"}, "spec": spec,
+        }))
+        .unwrap();
+        let defaults = Defaults {
+            image: "hebb:1".to_owned(),
+            redis_image: "redis:7".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+        };
+        let secrets = Secrets { redis_password: "p".to_owned(), token: "t".to_owned() };
+        Topology::new(&cluster, &defaults, secrets).unwrap()
+    }
+
+    /// What an API server would hold after the steps: with its own additions.
+    fn carry_out(steps: &[Step], live: &mut Live) {
+        for step in steps {
+            match step {
+                Step::Apply { child, .. } => {
+                    let mut object = child.object.clone();
+                    object["metadata"]["uid"] = json!("x");
+                    object["metadata"]["resourceVersion"] = json!("5");
+                    object["status"] = json!({"replicas": 1});
+                    live.insert((child.kind, child.name.clone()), object);
+                }
+                Step::Delete { kind, name, .. } => {
+                    live.remove(&(*kind, name.clone()));
+                }
+                Step::Foreign { .. } => {}
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn planning_on_its_own_result_plans_nothing(
+            workers in 0i32..9, gateways in 1i32..5, suspend: bool, budgets: bool, volume: bool,
+            lost in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let mut spec = json!({
+                "workers": {"replicas": workers, "podTemplate": {"resources": {"limits": {"cpu": "1000m"}}}},
+                "gateway": {"replicas": gateways}, "suspend": suspend, "podDisruptionBudget": {"enabled": budgets},
+                "domains": [{"name": "a", "task": "Classification"}],
+            });
+            if volume {
+                spec["redis"] = json!({"storage": {"size": "1Gi"}});
+            }
+            let desired = render(&topology(spec));
+            let mut live = Live::new();
+            let first = plan(&desired, &live, "u1");
+            prop_assert_eq!(first.len(), desired.present.len());
+            carry_out(&first, &mut live);
+            prop_assert_eq!(plan(&desired, &live, "u1"), vec![]);
+            // Whatever subset a crash or a hand took away comes back, and nothing else is touched.
+            let mut gone = BTreeMap::new();
+            for index in lost {
+                let key = live.keys().nth(index.index(live.len().max(1))).cloned();
+                if let Some(key) = key {
+                    gone.insert(key.clone(), live.remove(&key));
+                }
+            }
+            let repair = plan(&desired, &live, "u1");
+            prop_assert_eq!(repair.len(), gone.len());
+            carry_out(&repair, &mut live);
+            prop_assert_eq!(plan(&desired, &live, "u1"), vec![]);
+        }
+    }
+
+    fn settled(spec: Value) -> (Desired, Live) {
+        let desired = render(&topology(spec));
+        let mut live = Live::new();
+        carry_out(&plan(&desired, &live, "u1"), &mut live);
+        (desired, live)
+    }
+
+    #[test]
+    fn a_hand_made_change_is_drift_and_an_addition_is_not() {
+        let (desired, mut live) = settled(json!({}));
+        let key = (Kind::StatefulSet, "demo-worker".to_owned());
+        live.get_mut(&key).unwrap()["metadata"]["labels"]["team"] = json!("ml");
+        assert_eq!(plan(&desired, &live, "u1"), vec![]);
+        live.get_mut(&key).unwrap()["spec"]["replicas"] = json!(7);
+        let steps = plan(&desired, &live, "u1");
+        assert!(matches!(&steps[..], [Step::Apply { because: Because::Drifted, child }] if child.name == "demo-worker"));
+    }
+
+    #[test]
+    fn a_field_that_is_no_longer_wanted_is_a_change() {
+        let (_, live) = settled(json!({"workers": {"podTemplate": {"nodeSelector": {"disk": "ssd"}}}}));
+        let desired = render(&topology(json!({})));
+        let steps = plan(&desired, &live, "u1");
+        assert!(matches!(&steps[..], [Step::Apply { because: Because::Changed, child }] if child.name == "demo-worker"));
+    }
+
+    #[test]
+    fn scaling_touches_nothing_but_the_scaled_workload() {
+        let (_, live) = settled(json!({"workers": {"replicas": 2}}));
+        let steps = plan(&render(&topology(json!({"workers": {"replicas": 5}}))), &live, "u1");
+        let names: Vec<_> = steps.iter().map(|step| matches!(step, Step::Apply { child, .. } if child.kind == Kind::StatefulSet && child.name == "demo-worker")).collect();
+        assert_eq!(names, [true]);
+    }
+
+    #[test]
+    fn a_budget_that_is_switched_off_is_deleted_by_uid_and_a_foreign_object_is_left_alone() {
+        let (_, mut live) = settled(json!({}));
+        let off = render(&topology(json!({"podDisruptionBudget": {"enabled": false}})));
+        let steps = plan(&off, &live, "u1");
+        assert_eq!(steps.len(), 3);
+        assert!(steps.iter().all(|step| matches!(step, Step::Delete { uid, .. } if uid == "x")));
+        let on = render(&topology(json!({})));
+        let key = (Kind::Service, "demo-gateway".to_owned());
+        live.get_mut(&key).unwrap()["metadata"]["ownerReferences"][0]["uid"] = json!("other");
+        assert_eq!(plan(&on, &live, "u1"), vec![Step::Foreign { kind: key.0, name: key.1 }]);
+    }
+
+    #[test]
+    fn the_pods_meet_the_restricted_pod_security_standard() {
+        for child in render(&topology(json!({}))).present {
+            let pod = &child.object["spec"]["template"]["spec"];
+            if pod.is_null() {
+                continue;
+            }
+            assert_eq!(pod["securityContext"]["runAsNonRoot"], json!(true), "{}", child.name);
+            assert_eq!(pod["securityContext"]["seccompProfile"]["type"], json!("RuntimeDefault"));
+            assert_eq!(pod["automountServiceAccountToken"], json!(false));
+            for container in pod["containers"].as_array().unwrap() {
+                assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
+                assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], json!(false));
+                assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], json!(true));
+                assert!(container["resources"]["limits"]["memory"].is_string());
+            }
+        }
+    }
+
+    #[test]
+    fn no_secret_stands_outside_of_a_secret() {
+        let mut topology = topology(json!({}));
+        topology.secrets = Secrets { redis_password: "canary-1".to_owned(), token: "canary-2".to_owned() };
+        for child in render(&topology).present {
+            let text = child.object.to_string();
+            assert!(child.kind == Kind::Secret || !text.contains("canary"), "{}", child.name);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Renders the objects of a LearningCluster. Pure: the same topology gives the same objects.
+//!
+//! An object names only the fields that Hebb owns; what the API server adds stays its own.
+
+mod pods;
+mod policy;
+mod redis;
+mod roles;
+
+use hebb_api::names::{self, Role};
+use k8s_openapi::ByteString;
+use serde_json::{Value, json};
+
+use super::topology::{Redis, Topology, digest};
+
+/// Annotation with the digest of what was applied: tells a removed field from one that was never there.
+pub const APPLIED_ANNOTATION: &str = "hebb.dev/applied-digest";
+
+/// The kinds of objects that a LearningCluster is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    ServiceAccount,
+    Secret,
+    ConfigMap,
+    Service,
+    StatefulSet,
+    Deployment,
+    PodDisruptionBudget,
+}
+
+impl Kind {
+    /// Group, version, kind and plural.
+    pub fn names(self) -> (&'static str, &'static str, &'static str, &'static str) {
+        match self {
+            Kind::ServiceAccount => ("", "v1", "ServiceAccount", "serviceaccounts"),
+            Kind::Secret => ("", "v1", "Secret", "secrets"),
+            Kind::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
+            Kind::Service => ("", "v1", "Service", "services"),
+            Kind::StatefulSet => ("apps", "v1", "StatefulSet", "statefulsets"),
+            Kind::Deployment => ("apps", "v1", "Deployment", "deployments"),
+            Kind::PodDisruptionBudget => ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+        }
+    }
+}
+
+/// One object that should be there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    pub kind: Kind,
+    pub name: String,
+    pub object: Value,
+}
+
+/// Everything that should be there, in the order in which it is made, and what should not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    pub present: Vec<Child>,
+    pub absent: Vec<(Kind, String)>,
+}
+
+/// Renders everything.
+pub fn render(topology: &Topology) -> Desired {
+    let mut desired = Desired::default();
+    let add = |desired: &mut Desired, kind, name: String, role, body| {
+        desired.present.push(child(topology, kind, name, role, body));
+    };
+    add(&mut desired, Kind::ServiceAccount, topology.name.clone(), None, json!({"automountServiceAccountToken": false}));
+    let token = json!({"data": {"token": base64(&topology.secrets.token)}});
+    add(&mut desired, Kind::Secret, names::internal_secret_name(&topology.name), None, token);
+    let config = json!({"data": {"learningcluster.yaml": topology.config}});
+    add(&mut desired, Kind::ConfigMap, names::config_name(&topology.name), None, config);
+    if let Redis::Standalone { .. } = topology.redis {
+        for (kind, body) in redis::render(topology) {
+            add(&mut desired, kind, topology.object(Role::Redis), Some(Role::Redis), body);
+        }
+    }
+    for role in [Role::Coordinator, Role::Worker, Role::Gateway] {
+        for (kind, body) in roles::render(topology, role) {
+            add(&mut desired, kind, topology.object(role), Some(role), body);
+        }
+        let name = topology.object(role);
+        match policy::disruption_budget(topology, role) {
+            Some(body) => add(&mut desired, Kind::PodDisruptionBudget, name, Some(role), body),
+            None => desired.absent.push((Kind::PodDisruptionBudget, name)),
+        }
+    }
+    desired
+}
+
+/// A body with the head that all children share.
+fn child(topology: &Topology, kind: Kind, name: String, role: Option<Role>, body: Value) -> Child {
+    let (group, version, kind_name, _) = kind.names();
+    let labels = match role {
+        Some(role) => names::role_labels(&topology.name, role),
+        None => names::cluster_labels(&topology.name),
+    };
+    let applied = digest(&[&body.to_string()]);
+    let mut object = json!({
+        "apiVersion": if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") },
+        "kind": kind_name,
+        "metadata": {
+            "name": name,
+            "namespace": topology.namespace,
+            "labels": labels,
+            "annotations": {APPLIED_ANNOTATION: applied},
+            "ownerReferences": [{
+                "apiVersion": format!("{}/v1alpha1", names::GROUP),
+                "kind": "LearningCluster",
+                "name": topology.name,
+                "uid": topology.uid,
+                "controller": true,
+                "blockOwnerDeletion": true,
+            }],
+        },
+    });
+    if let (Some(object), Value::Object(body)) = (object.as_object_mut(), body) {
+        object.extend(body);
+    }
+    Child { kind, name, object }
+}
+
+/// Bytes as a Secret holds them.
+pub fn base64(text: &str) -> Value {
+    serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap_or_default()
+}

@@ -1,0 +1,119 @@
+//! Redis `Standalone`: one server with an append-only file on a volume.
+
+use hebb_api::names::{self, Role};
+use hebb_api::{DeletionPolicy, Durability, PodTemplate};
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use serde_json::{Value, json};
+
+use super::pods::{Container, template};
+use super::{Kind, Redis, Topology, base64};
+
+/// The limit where the user names none, and what it is in bytes.
+const DEFAULT_LIMIT: (&str, u64) = ("512Mi", 512 << 20);
+
+/// Secret, Service and StatefulSet.
+pub fn render(topology: &Topology) -> Vec<(Kind, Value)> {
+    let Redis::Standalone {
+        image, durability, size, storage_class, deletion_policy, max_memory_percent, resources
+    } = &topology.redis
+    else {
+        return Vec::new();
+    };
+    let password = &topology.secrets.redis_password;
+    let secret = json!({"data": {
+        "password": base64(password),
+        // In a file, because arguments can be read by everyone who can see processes.
+        "redis.conf": base64(&format!("requirepass {password}\n")),
+    }});
+    let selector = names::role_selector(&topology.name, Role::Redis);
+    let service = json!({"spec": {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": true,
+        "selector": selector,
+        "ports": [{"name": "redis", "port": names::REDIS_PORT, "targetPort": names::REDIS_PORT, "protocol": "TCP"}],
+    }});
+    let limit = memory_limit(resources.as_ref()).unwrap_or(DEFAULT_LIMIT.1);
+    let max_memory = limit / 100 * u64::try_from(*max_memory_percent).unwrap_or(70);
+    let sync = match durability {
+        Durability::Async => "no",
+        Durability::EverySecond => "everysec",
+        Durability::Always => "always",
+    };
+    let ping = json!({"exec": {"command": ["redis-cli", "--no-auth-warning", "ping"]}});
+    let probe = |period: i32, failures: i32| {
+        let mut probe = ping.clone();
+        probe["periodSeconds"] = json!(period);
+        probe["failureThreshold"] = json!(failures);
+        probe["timeoutSeconds"] = json!(3);
+        probe
+    };
+    let body = json!({
+        "command": ["redis-server"],
+        "args": [
+            "/etc/redis/redis.conf", "--dir", "/data", "--appendonly", "yes", "--appendfsync", sync, "--save", "",
+            "--maxmemory", max_memory.to_string(), "--maxmemory-policy", "noeviction",
+        ],
+        "env": [{"name": "REDISCLI_AUTH", "valueFrom": {"secretKeyRef": {
+            "name": topology.object(Role::Redis), "key": "password",
+        }}}],
+        "ports": [{"name": "redis", "containerPort": names::REDIS_PORT, "protocol": "TCP"}],
+        "volumeMounts": [
+            {"name": "data", "mountPath": "/data"},
+            {"name": "config", "mountPath": "/etc/redis", "readOnly": true},
+        ],
+        "startupProbe": probe(1, 120),
+        "readinessProbe": probe(2, 2),
+        "livenessProbe": probe(10, 6),
+    });
+    let mut volumes = vec![json!({"name": "config", "secret": {
+        "secretName": topology.object(Role::Redis),
+        "items": [{"key": "redis.conf", "path": "redis.conf"}],
+    }})];
+    let mut spec = json!({
+        "replicas": topology.desired(Role::Redis),
+        "serviceName": topology.object(Role::Redis),
+        "selector": {"matchLabels": selector},
+    });
+    match size {
+        None => volumes.insert(0, json!({"name": "data", "emptyDir": {}})),
+        Some(size) => {
+            let mut claim = json!({
+                "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": size}},
+            });
+            if let Some(class) = storage_class {
+                claim["storageClassName"] = json!(class);
+            }
+            let labels = names::role_labels(&topology.name, Role::Redis);
+            spec["volumeClaimTemplates"] = json!([{
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "metadata": {"name": "data", "labels": labels}, "spec": claim,
+            }]);
+            spec["persistentVolumeClaimRetentionPolicy"] = json!({
+                "whenDeleted": match deletion_policy {
+                    DeletionPolicy::Retain => "Retain",
+                    DeletionPolicy::Delete => "Delete",
+                },
+                "whenScaled": "Retain",
+            });
+        }
+    }
+    let container = Container {
+        role: Role::Redis,
+        image,
+        body,
+        volumes: Value::Array(volumes),
+        grace_seconds: 30,
+        default_resources: json!({
+            "requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": DEFAULT_LIMIT.0},
+        }),
+        resources: resources.as_ref(),
+    };
+    spec["template"] = template(topology, &PodTemplate::default(), container);
+    vec![(Kind::Secret, secret), (Kind::Service, service), (Kind::StatefulSet, json!({"spec": spec}))]
+}
+
+fn memory_limit(resources: Option<&ResourceRequirements>) -> Option<u64> {
+    let limit = resources?.limits.as_ref()?.get("memory")?;
+    crate::learning_cluster::quantity::parse(&limit.0).map(|bytes| bytes as u64)
+}

@@ -1,0 +1,190 @@
+//! A LearningCluster, parsed once: names, defaults and secrets in place. Past here nobody sees the raw spec.
+
+use hebb_api::names::{self, Role};
+use hebb_api::{
+    DeletionPolicy, Durability, ExternalRedis, LearningCluster, LearningClusterSpec, PodTemplate, RedisMode,
+};
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use sha2::{Digest, Sha256};
+
+/// Where the defaults of the operator come in.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// Image of gateway, coordinators and workers.
+    pub image: String,
+    /// Image of Redis.
+    pub redis_image: String,
+    /// The cluster's DNS domain, for example `cluster.local`.
+    pub cluster_domain: String,
+}
+
+/// What the secrets of a cluster hold.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secrets {
+    /// Password of the cluster's own Redis.
+    pub redis_password: String,
+    /// Token of the internal endpoints.
+    pub token: String,
+}
+
+/// One role's pods.
+#[derive(Clone, Debug)]
+pub struct Pods {
+    pub replicas: i32,
+    pub template: PodTemplate,
+}
+
+/// Redis as the pods reach it.
+#[derive(Clone, Debug)]
+pub enum Redis {
+    Standalone {
+        image: String,
+        durability: Durability,
+        size: Option<String>,
+        storage_class: Option<String>,
+        deletion_policy: DeletionPolicy,
+        max_memory_percent: i32,
+        resources: Option<ResourceRequirements>,
+    },
+    External(ExternalRedis),
+}
+
+/// A LearningCluster with every decision made that its spec makes.
+#[derive(Clone)]
+pub struct Topology {
+    pub name: String,
+    pub namespace: String,
+    pub uid: String,
+    pub image: String,
+    pub suspended: bool,
+    pub gateway: Pods,
+    pub service_type: &'static str,
+    pub coordinator: Pods,
+    pub worker: Pods,
+    pub drain_seconds: i64,
+    pub redis: Redis,
+    pub disruption_budgets: bool,
+    pub cluster_domain: String,
+    pub secrets: Secrets,
+    /// The file that the pods read.
+    pub config: String,
+    /// Changes with what only a restart of the pods takes up.
+    pub digest: String,
+}
+
+/// Why an object can't be worked with, although the API server took it.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// An object from the API server always has these.
+    #[error("metadata.{0} is missing")]
+    Metadata(&'static str),
+    /// Rules that an older definition may not have had.
+    #[error("{0}")]
+    Invalid(String),
+    /// The file for the pods can't be written.
+    #[error("the configuration can't be written as YAML")]
+    Config(#[from] serde_yaml::Error),
+}
+
+impl Topology {
+    /// Parses a cluster.
+    ///
+    /// # Errors
+    /// [`TopologyError`] where its spec can't be worked with.
+    pub fn new(cluster: &LearningCluster, defaults: &Defaults, secrets: Secrets) -> Result<Self, TopologyError> {
+        let metadata = &cluster.metadata;
+        let name = metadata.name.clone().ok_or(TopologyError::Metadata("name"))?;
+        let namespace = metadata.namespace.clone().ok_or(TopologyError::Metadata("namespace"))?;
+        let uid = metadata.uid.clone().ok_or(TopologyError::Metadata("uid"))?;
+        if let Some(problem) = hebb_api::load::cluster_problems(cluster).into_iter().next() {
+            return Err(TopologyError::Invalid(problem));
+        }
+        let spec = &cluster.spec;
+        let config = pod_config(&name, &namespace, spec)?;
+        let digest = digest(&[&config, &secrets.redis_password, &secrets.token]);
+        let redis = match (spec.redis.mode, &spec.redis.external) {
+            (RedisMode::External, Some(external)) => Redis::External(external.clone()),
+            (RedisMode::External, None) => {
+                return Err(TopologyError::Invalid("spec.redis.external: is needed with mode External".to_owned()));
+            }
+            (RedisMode::Standalone, _) => Redis::Standalone {
+                image: spec.redis.image.clone().unwrap_or_else(|| defaults.redis_image.clone()),
+                durability: spec.redis.durability,
+                size: spec.redis.storage.size.clone(),
+                storage_class: spec.redis.storage.storage_class_name.clone(),
+                deletion_policy: spec.redis.storage.deletion_policy,
+                max_memory_percent: spec.redis.max_memory_percent_of_limit,
+                resources: spec.redis.resources.clone(),
+            },
+        };
+        // Pinned when it was first chosen, so that an upgrade of the operator restarts nothing.
+        let pinned = cluster.status.as_ref().and_then(|status| status.image.clone());
+        let pods = |replicas, template: &PodTemplate| Pods { replicas, template: template.clone() };
+        Ok(Self {
+            image: spec.image.clone().or(pinned).unwrap_or_else(|| defaults.image.clone()),
+            suspended: spec.suspend,
+            gateway: pods(spec.gateway.replicas, &spec.gateway.pod_template),
+            service_type: spec.gateway.service.type_.as_str(),
+            coordinator: pods(spec.coordinator.replicas, &spec.coordinator.pod_template),
+            worker: pods(spec.workers.replicas, &spec.workers.pod_template),
+            drain_seconds: i64::try_from(spec.workers.drain_timeout.0.as_secs()).unwrap_or(i64::MAX),
+            redis,
+            disruption_budgets: spec.pod_disruption_budget.enabled,
+            cluster_domain: defaults.cluster_domain.clone(),
+            name,
+            namespace,
+            uid,
+            secrets,
+            config,
+            digest,
+        })
+    }
+
+    /// Pods that a role should have now.
+    pub fn desired(&self, role: Role) -> i32 {
+        if self.suspended {
+            return 0;
+        }
+        match role {
+            Role::Gateway => self.gateway.replicas,
+            Role::Coordinator => self.coordinator.replicas,
+            Role::Worker => self.worker.replicas,
+            Role::Redis => i32::from(matches!(self.redis, Redis::Standalone { .. })),
+        }
+    }
+
+    /// Name of a role's objects.
+    pub fn object(&self, role: Role) -> String {
+        role.object_name(&self.name)
+    }
+
+    /// Full name of a role's Service.
+    pub fn host(&self, role: Role) -> String {
+        format!("{}.{}.svc.{}", self.object(role), self.namespace, self.cluster_domain)
+    }
+}
+
+/// The part of the spec that the pods read; what only the operator reads stays out, so that scaling restarts nothing.
+fn pod_config(name: &str, namespace: &str, spec: &LearningClusterSpec) -> Result<String, serde_yaml::Error> {
+    let config = serde_json::json!({
+        "apiVersion": format!("{}/v1alpha1", names::GROUP),
+        "kind": "LearningCluster",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "allowUndeclaredDomains": spec.allow_undeclared_domains,
+            "domains": spec.domains,
+            "engine": spec.engine,
+        },
+    });
+    serde_yaml::to_string(&config)
+}
+
+/// Sixteen hexadecimal digits that change with any of the texts.
+pub fn digest(texts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for text in texts {
+        hasher.update(text.len().to_be_bytes());
+        hasher.update(text);
+    }
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,71 @@
+//! What the operator counts of itself. Labels come from closed sets.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+
+/// The operator's metrics; clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    pub registry: Registry,
+    duration: HistogramVec,
+    outcomes: IntCounterVec,
+    writes: IntCounterVec,
+    leads: IntGauge,
+    watch_age: Histogram,
+}
+
+impl Metrics {
+    /// A registry of its own.
+    ///
+    /// # Errors
+    /// A metric that can't be registered.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+        let duration = HistogramVec::new(
+            HistogramOpts::new("hebb_reconcile_duration_seconds", "Duration of a reconcile, in seconds").buckets(buckets),
+            &["kind"],
+        )?;
+        let outcomes = IntCounterVec::new(
+            Opts::new("hebb_reconcile_total", "Reconciles by kind and outcome: settled, waiting, failed"),
+            &["kind", "outcome"],
+        )?;
+        let writes = IntCounterVec::new(
+            Opts::new("hebb_api_writes_total", "Writes to the API server by kind and verb, without lease renewals"),
+            &["kind", "verb"],
+        )?;
+        let leads = IntGauge::new("hebb_operator_leads", "1 on the operator that leads")?;
+        let watch_age = Histogram::with_opts(
+            HistogramOpts::new("hebb_watch_silence_seconds", "Time between two events of the watch that proves watching")
+                .buckets(vec![1.0, 3.0, 5.0, 10.0, 20.0, 60.0]),
+        )?;
+        registry.register(Box::new(duration.clone()))?;
+        registry.register(Box::new(outcomes.clone()))?;
+        registry.register(Box::new(writes.clone()))?;
+        registry.register(Box::new(leads.clone()))?;
+        registry.register(Box::new(watch_age.clone()))?;
+        Ok(Self { registry, duration, outcomes, writes, leads, watch_age })
+    }
+
+    /// A pass has ended.
+    pub fn reconciled(&self, kind: &str, outcome: &str, duration: Duration) {
+        self.duration.with_label_values(&[kind]).observe(duration.as_secs_f64());
+        self.outcomes.with_label_values(&[kind, outcome]).inc();
+    }
+
+    /// A write was sent.
+    pub fn wrote(&self, kind: &str, verb: &str) {
+        self.writes.with_label_values(&[kind, verb]).inc();
+    }
+
+    /// Whether this operator leads.
+    pub fn leads(&self, leads: bool) {
+        self.leads.set(i64::from(leads));
+    }
+
+    /// The watch was silent for so long.
+    pub fn watch_spoke(&self, after: Duration) {
+        self.watch_age.observe(after.as_secs_f64());
+    }
+}
