@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the programs of the development cluster from their Go modules, once, into a cache.
-#   binaries.sh [GROUP…]    groups: api (etcd, kube-apiserver, kubectl), helm, node (the rest); all by default
-# Prints the folder that holds them. Needs Go, and nothing else: every go.sum is committed, so builds are the same anywhere.
+#   binaries.sh [GROUP…]    groups: api (etcd, kube-apiserver, kubectl), helm, node (the rest), or a program's name
+# All by default. Prints the folder that holds them. Needs Go and nothing else; every go.sum is committed, so builds are the
+# same anywhere.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -57,7 +58,7 @@ main() {
     api) lists+=$API_BINARIES ;;
     helm) lists+=$HELM_BINARIES ;;
     node) lists+=$NODE_BINARIES ;;
-    *) die "unknown group '$group': api, helm or node" ;;
+    *) lists+=$'\n'$(one_binary "$group") || die "unknown group or program '$group'" ;;
     esac
   done
   have go || die "Go is needed to build the cluster's programs (or name another cluster with CLUSTER=)"
@@ -73,6 +74,8 @@ main() {
   printf '%s\n' "$BIN"
 }
 
+one_binary() { grep "^$1 " <<<"$API_BINARIES$HELM_BINARIES$NODE_BINARIES"; }
+
 missing_any() {
   local name rest
   while read -r name rest; do
@@ -82,3 +85,4 @@ missing_any() {
 }
 
 main "$@"
+exit

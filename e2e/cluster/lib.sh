@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # What every script of this folder shares: places, versions, and how to speak. To be sourced.
 
 CLUSTER_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,6 +17,9 @@ die() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# engine_answers [podman]: a client alone, without a container engine behind it, is of no use.
+engine_answers() { have "${1:-docker}" && timeout 10 "${1:-docker}" info >/dev/null 2>&1; }
+
 # until_true SECONDS WHAT COMMAND…: waits for the command to succeed; fails, naming WHAT, when time is up.
 until_true() {
   local seconds=$1 what=$2 end
@@ -34,6 +37,7 @@ until_true() {
 # The key changes with every source of the binaries, so an old cache is never taken for a new one.
 binaries_key() {
   {
+    export LC_ALL=C
     go version
     cd "$CLUSTER_DIR" && cat ./*/go.mod ./*/go.sum coredns/main.go
   } | sha256sum | cut -c1-16

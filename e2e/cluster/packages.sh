@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the single node needs, only those that are missing, and starts none of their services.
-#   packages.sh [node|control-plane|redis]…    all by default
+#   packages.sh [control-plane|node|tools|redis]…    all by default
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -18,9 +18,10 @@ iptables iptables
 socat socat
 ethtool ethtool
 openssl openssl
-/bin/busybox busybox-static
 ip iproute2
 nsenter util-linux"
+TOOLS="
+/bin/busybox busybox-static"
 # redis-tools holds the server as well (redis-server is a link to redis-check-rdb): no service comes with it.
 REDIS="
 redis-check-rdb redis-tools"
@@ -31,7 +32,7 @@ missing() {
     [[ -z $command ]] || have "$command" || printf '%s\n' "$package"
   done
   # Another package's busybox may be linked dynamically, and no such one runs in an empty image.
-  if [[ $1 == *busybox-static* && -x /bin/busybox ]] && ldd /bin/busybox >/dev/null 2>&1; then
+  if [[ $1 == *busybox-static* && -x /bin/busybox ]] && ldd /bin/busybox 2>/dev/null | grep -qF .so; then
     echo busybox-static
   fi
 }
@@ -62,11 +63,12 @@ install_packages() {
 
 main() {
   local wanted='' set packages
-  (($#)) || set -- control-plane node redis
+  (($#)) || set -- control-plane node tools redis
   for set in "$@"; do
     case $set in
     control-plane) wanted+=$CONTROL_PLANE ;;
     node) wanted+=$NODE ;;
+    tools) wanted+=$TOOLS ;;
     redis) wanted+=$REDIS ;;
     *) die "unknown set of packages '$set'" ;;
     esac

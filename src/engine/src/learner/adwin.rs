@@ -1,0 +1,156 @@
+//! ADWIN: a window over numbers in [0, 1] that shrinks when its older and newer parts differ beyond chance
+//! (Bifet and Gavaldà, "Learning from Time-Changing Data with Adaptive Windowing", SDM 2007).
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+/// Buckets of one size before the two oldest are merged.
+const BUCKETS_A_SIZE: usize = 5;
+/// A cut is looked for once in so many numbers.
+const CHECK_EVERY: u64 = 32;
+/// Numbers that each part needs before they are compared.
+const PART_MIN: f64 = 5.0;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adwin {
+    delta: f64,
+    /// Sums of 2^i numbers by i, oldest first in each.
+    sizes: Vec<VecDeque<f32>>,
+    count: u64,
+    sum: f64,
+    ticks: u64,
+}
+
+impl Adwin {
+    /// A detector whose chance of a false alarm is about `delta`.
+    pub fn new(delta: f64) -> Self {
+        Self { delta, sizes: vec![VecDeque::new()], count: 0, sum: 0.0, ticks: 0 }
+    }
+
+    /// Mean of the window.
+    pub fn mean(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
+    }
+
+    /// Numbers in the window.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Takes a number in; whether the window shrank.
+    pub fn insert(&mut self, value: f64) -> bool {
+        self.sizes[0].push_back(value as f32);
+        self.count += 1;
+        self.sum += value;
+        self.ticks += 1;
+        self.compress();
+        self.ticks.is_multiple_of(CHECK_EVERY) && self.count > 2 * PART_MIN as u64 && self.shrink()
+    }
+
+    fn compress(&mut self) {
+        let mut size = 0;
+        while size < self.sizes.len() && self.sizes[size].len() > BUCKETS_A_SIZE {
+            let merged = self.sizes[size].pop_front().unwrap_or(0.0) + self.sizes[size].pop_front().unwrap_or(0.0);
+            if size + 1 == self.sizes.len() {
+                self.sizes.push(VecDeque::new());
+            }
+            self.sizes[size + 1].push_back(merged);
+            size += 1;
+        }
+    }
+
+    fn shrink(&mut self) -> bool {
+        let mut shrank = false;
+        while self.has_cut() {
+            shrank = true;
+            self.drop_oldest();
+            if self.count < 2 * PART_MIN as u64 {
+                break;
+            }
+        }
+        shrank
+    }
+
+    fn has_cut(&self) -> bool {
+        let total = self.count as f64;
+        let mean = self.mean();
+        let variance = mean * (1.0 - mean);
+        let log = (2.0 * total.ln().max(1.0) / self.delta).ln();
+        let (mut old_count, mut old_sum) = (0.0, 0.0);
+        for (size, buckets) in self.sizes.iter().enumerate().rev() {
+            for bucket in buckets {
+                old_count += (1u64 << size) as f64;
+                old_sum += f64::from(*bucket);
+                let new_count = total - old_count;
+                if new_count < PART_MIN {
+                    return false;
+                }
+                if old_count < PART_MIN {
+                    continue;
+                }
+                let harmonic = 1.0 / (1.0 / old_count + 1.0 / new_count);
+                let bound = (2.0 / harmonic * variance * log).sqrt() + 2.0 / (3.0 * harmonic) * log;
+                if (old_sum / old_count - (self.sum - old_sum) / new_count).abs() > bound {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn drop_oldest(&mut self) {
+        while let Some(buckets) = self.sizes.last_mut() {
+            if let Some(bucket) = buckets.pop_front() {
+                self.count -= 1u64 << (self.sizes.len() - 1);
+                self.sum -= f64::from(bucket);
+                return;
+            }
+            if self.sizes.len() == 1 {
+                return;
+            }
+            self.sizes.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn run(detector: &mut Adwin, random: &mut Random, share: f64, count: usize) -> Option<usize> {
+        (0..count).find(|_| {
+            let value = f64::from(u8::from(random.unit() < share));
+            detector.insert(value)
+        })
+    }
+
+    #[test]
+    fn a_step_of_the_error_rate_is_noticed_within_300_events() {
+        for seed in 0..10 {
+            let (mut detector, mut random) = (Adwin::new(0.002), Random::new(seed));
+            assert_eq!(run(&mut detector, &mut random, 0.2, 2_000), None);
+            let delay = run(&mut detector, &mut random, 0.4, 2_000).unwrap();
+            assert!(delay < 300, "{delay}");
+        }
+    }
+
+    #[test]
+    fn a_steady_rate_raises_no_alarm() {
+        let alarms = (0..40).filter(|seed| {
+            run(&mut Adwin::new(0.002), &mut Random::new(*seed), 0.2, 5_000).is_some()
+        });
+        assert!(alarms.count() <= 1);
+    }
+
+    #[test]
+    fn memory_grows_with_the_logarithm_of_the_window() {
+        let mut detector = Adwin::new(0.002);
+        for _ in 0..100_000 {
+            detector.insert(0.0);
+        }
+        assert_eq!(detector.count(), 100_000);
+        assert!(detector.sizes.iter().map(VecDeque::len).sum::<usize>() < 120);
+    }
+}

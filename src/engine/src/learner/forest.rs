@@ -1,0 +1,100 @@
+//! An adaptive random forest: trees on differently weighted events and random features, each with a detector that begins a
+//! new tree beside it on a warning and puts it in its place on a drift (Gomes et al., Machine Learning 106, 2017).
+
+use serde::{Deserialize, Serialize};
+
+use super::adwin::Adwin;
+use super::tree::Tree;
+use crate::random::Random;
+
+/// Trees of a forest.
+const TREES: usize = 10;
+/// Chance of a false warning and of a false drift.
+const WARNING: f64 = 0.01;
+const DRIFT: f64 = 0.001;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Member {
+    tree: Tree,
+    background: Option<Tree>,
+    warning: Adwin,
+    drift: Adwin,
+}
+
+impl Member {
+    fn new() -> Self {
+        Self { tree: Tree::default(), background: None, warning: Adwin::new(WARNING), drift: Adwin::new(DRIFT) }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forest {
+    members: Vec<Member>,
+}
+
+impl Forest {
+    pub fn new() -> Self {
+        Self { members: (0..TREES).map(|_| Member::new()).collect() }
+    }
+
+    /// Shares over classes, each tree by its recent accuracy; `favourites` says what each tree voted for.
+    pub fn shares(
+        &self,
+        row: &[f32],
+        classes: usize,
+        shares: &mut Vec<f64>,
+        favourites: &mut Vec<Option<usize>>,
+        scratch: &mut Vec<f64>,
+    ) {
+        shares.clear();
+        shares.resize(classes, 1e-3 / classes.max(1) as f64);
+        favourites.clear();
+        for member in &self.members {
+            let right = 1.0 - member.drift.mean();
+            favourites.push(member.tree.vote(row, right.powi(4) + 1e-6, shares, scratch));
+        }
+        let sum: f64 = shares.iter().sum();
+        for share in shares.iter_mut() {
+            *share /= sum;
+        }
+    }
+
+    /// Learns a row; the number of trees that were replaced.
+    pub fn learn(
+        &mut self,
+        row: &[f32],
+        class: usize,
+        favourites: &[Option<usize>],
+        random: &mut Random,
+        scratch: &mut Vec<f64>,
+    ) -> usize {
+        let mut replaced = 0;
+        for (member, favourite) in self.members.iter_mut().zip(favourites) {
+            let wrong = f64::from(u8::from(*favourite != Some(class)));
+            let weight = random.poisson6();
+            if weight > 0 {
+                member.tree.learn(row, class, weight as f32, random, scratch);
+                if let Some(background) = &mut member.background {
+                    background.learn(row, class, weight as f32, random, scratch);
+                }
+            }
+            let before = member.warning.mean();
+            if member.warning.insert(wrong) && member.warning.mean() > before {
+                member.background = Some(Tree::default());
+            }
+            let before = member.drift.mean();
+            if member.drift.insert(wrong) && member.drift.mean() > before {
+                *member = Member { tree: member.background.take().unwrap_or_default(), ..Member::new() };
+                replaced += 1;
+            }
+        }
+        replaced
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.members
+            .iter()
+            .map(|member| member.tree.bytes() + member.background.as_ref().map_or(0, Tree::bytes) + 4_096)
+            .sum()
+    }
+}

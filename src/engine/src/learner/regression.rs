@@ -1,0 +1,103 @@
+//! Regression: a linear model, the nearest experiences and the last target, weighted by their recent error.
+
+use serde::{Deserialize, Serialize};
+
+use super::linear::LeastSquares;
+use super::memory::{self, Memory, Neighbours};
+use super::scale::Scale;
+
+/// Names of the members, in the order of their weights.
+pub const MEMBERS: [&str; 3] = ["linear", "memory", "last"];
+/// How strongly one event moves the weights.
+const RATE: f64 = 0.5;
+/// Share of the weight that is dealt out anew with each event.
+const SHARE: f64 = 0.005;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Regression {
+    scale: Scale,
+    linear: LeastSquares,
+    memory: Memory,
+    last: f64,
+    /// Fading mean of the best member's absolute error: the unit of surprise.
+    unit: f64,
+    weights: [f64; MEMBERS.len()],
+}
+
+impl Regression {
+    pub fn new(memory_max: u32) -> Self {
+        Self {
+            scale: Scale::default(),
+            linear: LeastSquares::default(),
+            memory: Memory::new(memory_max),
+            last: 0.0,
+            unit: 0.0,
+            weights: [1.0 / MEMBERS.len() as f64; MEMBERS.len()],
+        }
+    }
+
+    /// The present weights, which sum to 1.
+    pub fn weights(&self) -> &[f64; MEMBERS.len()] {
+        &self.weights
+    }
+
+    /// Experiences in memory.
+    pub fn experiences(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Takes up another bound of the memory.
+    pub fn limit(&mut self, memory_max: u32) {
+        self.memory.limit(memory_max);
+    }
+
+    /// What every member expects.
+    pub fn consider(&self, row: &[f32]) -> [f64; MEMBERS.len()] {
+        let (mut standard, mut found) = (Vec::new(), Neighbours::default());
+        self.scale.standard(row, &mut standard);
+        self.memory.search(&standard, &mut found);
+        [self.linear.predict(&standard), memory::mean(&found.long).unwrap_or(self.last), self.last]
+    }
+
+    /// The mixture of what the members expect.
+    pub fn mix(&self, members: &[f64; MEMBERS.len()]) -> f64 {
+        self.weights.iter().zip(members).map(|(weight, member)| weight * member).sum()
+    }
+
+    /// 0 where the members are as far apart as they err, towards 1 where they agree.
+    pub fn confidence(&self, members: &[f64; MEMBERS.len()]) -> f64 {
+        let mixed = self.mix(members);
+        let apart: f64 = self.weights.iter().zip(members).map(|(weight, member)| weight * (member - mixed).abs()).sum();
+        if self.unit > 0.0 { 1.0 / (1.0 + apart / self.unit) } else { 0.0 }
+    }
+
+    /// Moves the weights, whether or not the gate lets the event through.
+    pub fn see(&mut self, target: f64, members: &[f64; MEMBERS.len()]) {
+        let errors = members.map(|member| (member - target).abs());
+        let least = errors.iter().copied().fold(f64::INFINITY, f64::min);
+        self.unit = if self.unit > 0.0 { self.unit * 0.99 + least * 0.01 } else { least };
+        let unit = self.unit.max(f64::MIN_POSITIVE);
+        let mut sum = 0.0;
+        for (weight, error) in self.weights.iter_mut().zip(errors) {
+            *weight *= (-RATE * (error / unit).min(10.0) / 10.0).exp();
+            sum += *weight;
+        }
+        for weight in &mut self.weights {
+            *weight = *weight / sum * (1.0 - SHARE) + SHARE / MEMBERS.len() as f64;
+        }
+        self.last = target;
+    }
+
+    /// Learns a row.
+    pub fn learn(&mut self, row: &[f32], target: f64) {
+        let mut standard = Vec::new();
+        self.scale.standard(row, &mut standard);
+        self.scale.insert(row);
+        self.linear.learn(&standard, target);
+        self.memory.insert(&standard, target as f32);
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+}

@@ -1,0 +1,320 @@
+//! A Hoeffding tree: it splits a leaf once the best split is better than the second best beyond chance
+//! (Domingos and Hulten, "Mining High-Speed Data Streams", KDD 2000), with Gaussian observers of the numbers and a choice
+//! between majority and naive Bayes in each leaf (Holmes, Kirkby and Pfahringer, "Stress-Testing Hoeffding Trees", 2005).
+
+use serde::{Deserialize, Serialize};
+
+use super::gauss::{Gauss, phi};
+use crate::random::Random;
+
+/// Weight that a leaf sees between two looks for a split.
+const GRACE: f32 = 60.0;
+/// Chance of a wrong split.
+const DELTA: f64 = 0.01;
+/// Below this bound the best two are as good as each other.
+const TIE: f64 = 0.05;
+/// Thresholds tried per feature.
+const CANDIDATES: usize = 10;
+/// Nodes of a tree; a full tree goes on learning in its leaves.
+const NODES_MAX: usize = 1_023;
+/// Bytes of a tree's observers: many classes make fewer leaves.
+const BYTES_MAX: usize = 4 << 20;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Node {
+    Split { feature: u16, threshold: f32, left: u32, right: u32 },
+    Leaf(Box<Leaf>),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Leaf {
+    counts: Vec<f32>,
+    weight: f32,
+    looked_at: f32,
+    majority_right: f32,
+    bayes_right: f32,
+    /// The random subset of the features that this leaf looks at.
+    observed: Vec<Observed>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Observed {
+    feature: u16,
+    min: f32,
+    max: f32,
+    classes: Vec<Gauss>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tree {
+    nodes: Vec<Node>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self { nodes: vec![Node::Leaf(Box::default())] }
+    }
+}
+
+impl Tree {
+    fn find(&self, row: &[f32]) -> usize {
+        let mut at = 0;
+        while let Some(Node::Split { feature, threshold, left, right }) = self.nodes.get(at) {
+            // What is missing goes left: NaN is not above anything.
+            let value = row.get(usize::from(*feature)).copied().unwrap_or(f32::NAN);
+            at = if value > *threshold { *right } else { *left } as usize;
+        }
+        at
+    }
+
+    /// Adds the leaf's opinion, normalised to 1, times `scale`; returns the class it favours.
+    pub fn vote(&self, row: &[f32], scale: f64, shares: &mut [f64], scratch: &mut Vec<f64>) -> Option<usize> {
+        let Some(Node::Leaf(leaf)) = self.nodes.get(self.find(row)) else { return None };
+        if leaf.weight <= 0.0 {
+            return None;
+        }
+        if leaf.bayes_right > leaf.majority_right {
+            leaf.bayes(row, scratch);
+        } else {
+            scratch.clear();
+            scratch.extend(leaf.counts.iter().map(|count| f64::from(*count)));
+        }
+        let sum: f64 = scratch.iter().sum();
+        if sum <= 0.0 {
+            return None;
+        }
+        for (share, vote) in shares.iter_mut().zip(scratch.iter()) {
+            *share += scale * vote / sum;
+        }
+        best(scratch)
+    }
+
+    /// Learns a row of a class with a weight.
+    pub fn learn(&mut self, row: &[f32], class: usize, weight: f32, random: &mut Random, scratch: &mut Vec<f64>) {
+        let at = self.find(row);
+        let nodes = self.nodes.len();
+        let Some(Node::Leaf(leaf)) = self.nodes.get_mut(at) else { return };
+        leaf.learn(row, class, weight, random, scratch);
+        let bytes = nodes / 2 * leaf.observed.len() * leaf.counts.len() * size_of::<Gauss>();
+        let full = nodes + 2 > NODES_MAX || bytes > BYTES_MAX;
+        if full || leaf.weight - leaf.looked_at < GRACE {
+            return;
+        }
+        leaf.looked_at = leaf.weight;
+        if let Some((feature, threshold, left, right)) = leaf.split() {
+            let (left_at, right_at) = (self.nodes.len() as u32, self.nodes.len() as u32 + 1);
+            self.nodes[at] = Node::Split { feature, threshold, left: left_at, right: right_at };
+            self.nodes.push(Node::Leaf(Box::new(Leaf::begin(left))));
+            self.nodes.push(Node::Leaf(Box::new(Leaf::begin(right))));
+        }
+    }
+
+    /// Bytes that the tree holds, about.
+    pub fn bytes(&self) -> usize {
+        self.nodes.len() * size_of::<Node>()
+            + self
+                .nodes
+                .iter()
+                .map(|node| match node {
+                    Node::Leaf(leaf) => {
+                        leaf.observed.iter().map(|observed| observed.classes.len() * size_of::<Gauss>() + 40).sum()
+                    }
+                    Node::Split { .. } => 0,
+                })
+                .sum::<usize>()
+    }
+}
+
+impl Leaf {
+    fn begin(counts: Vec<f32>) -> Self {
+        let weight = counts.iter().sum();
+        Self { counts, weight, looked_at: weight, ..Self::default() }
+    }
+
+    fn learn(&mut self, row: &[f32], class: usize, weight: f32, random: &mut Random, scratch: &mut Vec<f64>) {
+        if self.observed.is_empty() {
+            self.choose(row.len(), random);
+        }
+        if self.weight > 0.0 {
+            let majority = best(&self.counts.iter().map(|count| f64::from(*count)).collect::<Vec<f64>>());
+            self.majority_right += if majority == Some(class) { weight } else { 0.0 };
+            self.bayes(row, scratch);
+            self.bayes_right += if best(scratch) == Some(class) { weight } else { 0.0 };
+        }
+        if self.counts.len() <= class {
+            self.counts.resize(class + 1, 0.0);
+        }
+        self.counts[class] += weight;
+        self.weight += weight;
+        for observed in &mut self.observed {
+            let value = row.get(usize::from(observed.feature)).copied().unwrap_or(f32::NAN);
+            if value.is_nan() {
+                continue;
+            }
+            observed.min = observed.min.min(value);
+            observed.max = observed.max.max(value);
+            if observed.classes.len() <= class {
+                observed.classes.resize(class + 1, Gauss::default());
+            }
+            observed.classes[class].insert(value, weight);
+        }
+    }
+
+    /// Draws the features: the root of their number and one more, at least 60 % of few.
+    fn choose(&mut self, features: usize, random: &mut Random) {
+        let count = ((features as f64).sqrt() + 1.0).round() as usize;
+        let count = count.max((features.min(10) * 3).div_ceil(5)).min(features);
+        let mut drawn: Vec<u16> = (0..features as u16).collect();
+        for place in 0..count {
+            let other = place + random.below(features - place);
+            drawn.swap(place, other);
+        }
+        drawn.truncate(count);
+        drawn.sort_unstable();
+        self.observed = drawn
+            .into_iter()
+            .map(|feature| Observed { feature, min: f32::INFINITY, max: f32::NEG_INFINITY, classes: Vec::new() })
+            .collect();
+    }
+
+    /// Shares by naive Bayes, not normalised.
+    fn bayes(&self, row: &[f32], shares: &mut Vec<f64>) {
+        shares.clear();
+        shares.extend(self.counts.iter().map(|count| (f64::from(*count) + 1e-9).ln()));
+        for observed in &self.observed {
+            let value = row.get(usize::from(observed.feature)).copied().unwrap_or(f32::NAN);
+            if value.is_nan() {
+                continue;
+            }
+            let floor = Gauss::floor(observed.max - observed.min);
+            for (share, gauss) in shares.iter_mut().zip(&observed.classes) {
+                *share += gauss.log_density(value, floor);
+            }
+        }
+        let top = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        for share in shares.iter_mut() {
+            *share = (*share - top).exp();
+        }
+    }
+
+    /// The split that is better than the second best beyond chance, with the classes on both sides.
+    fn split(&self) -> Option<(u16, f32, Vec<f32>, Vec<f32>)> {
+        let present = self.counts.iter().filter(|count| **count > 0.0).count();
+        if present < 2 {
+            return None;
+        }
+        let before = entropy(self.counts.iter().map(|count| f64::from(*count)));
+        let mut best: Option<(f64, u16, f32)> = None;
+        // Not to split at all is a candidate of no gain.
+        let mut second = 0.0;
+        for observed in &self.observed {
+            let mut top = (0.0, 0.0f32);
+            let step = (observed.max - observed.min) / (CANDIDATES + 1) as f32;
+            if !step.is_finite() || step <= 0.0 {
+                continue;
+            }
+            for candidate in 1..=CANDIDATES {
+                let threshold = observed.min + step * candidate as f32;
+                let gain = before - observed.entropy_after(threshold, &self.counts);
+                if gain > top.0 {
+                    top = (gain, threshold);
+                }
+            }
+            match best {
+                Some((gain, _, _)) if top.0 <= gain => second = f64::max(second, top.0),
+                _ => {
+                    second = best.map_or(second, |(gain, _, _)| f64::max(second, gain));
+                    best = Some((top.0, observed.feature, top.1));
+                }
+            }
+        }
+        let (gain, feature, threshold) = best?;
+        let range = (present as f64).log2().max(1.0);
+        let bound = (range * range * (1.0 / DELTA).ln() / (2.0 * f64::from(self.weight))).sqrt();
+        if gain < 1e-3 || (gain - second < bound && bound > TIE) {
+            return None;
+        }
+        let observed = self.observed.iter().find(|observed| observed.feature == feature)?;
+        let left: Vec<f32> = observed.left_counts(threshold, &self.counts).map(|count| count as f32).collect();
+        let right = self.counts.iter().zip(&left).map(|(all, left)| (all - left).max(0.0)).collect();
+        Some((feature, threshold, left, right))
+    }
+}
+
+impl Observed {
+    fn left_counts<'a>(&'a self, threshold: f32, counts: &'a [f32]) -> impl Iterator<Item = f64> + 'a {
+        let floor = Gauss::floor(self.max - self.min);
+        counts.iter().enumerate().map(move |(class, count)| {
+            let gauss = self.classes.get(class);
+            let share = gauss.filter(|gauss| gauss.weight() > 0.0).map_or(1.0, |gauss| gauss.share_below(threshold, floor));
+            f64::from(*count) * share
+        })
+    }
+
+    fn entropy_after(&self, threshold: f32, counts: &[f32]) -> f64 {
+        let left: Vec<f64> = self.left_counts(threshold, counts).collect();
+        let right = counts.iter().zip(&left).map(|(all, left)| (f64::from(*all) - left).max(0.0));
+        let (left_sum, all): (f64, f64) = (left.iter().sum(), counts.iter().map(|count| f64::from(*count)).sum());
+        let right_sum = all - left_sum;
+        // A side with next to nothing on it explains nothing.
+        if left_sum < 0.01 * all || right_sum < 0.01 * all {
+            return f64::INFINITY;
+        }
+        (left_sum * entropy(left.iter().copied()) + right_sum * entropy(right)) / all
+    }
+}
+
+fn entropy(counts: impl Iterator<Item = f64>) -> f64 {
+    let (mut sum, mut inner) = (0.0, 0.0);
+    for count in counts {
+        if count > 0.0 {
+            sum += count;
+            inner += count * count.log2();
+        }
+    }
+    if sum > 0.0 { sum.log2() - inner / sum } else { 0.0 }
+}
+
+/// The place of the largest, the first of equals.
+pub fn best(shares: &[f64]) -> Option<usize> {
+    let mut top: Option<(usize, f64)> = None;
+    for (place, share) in shares.iter().enumerate() {
+        if top.is_none_or(|(_, most)| *share > most) {
+            top = Some((place, *share));
+        }
+    }
+    top.map(|(place, _)| place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threshold_between_two_classes_is_found() {
+        let (mut tree, mut random, mut scratch) = (Tree::default(), Random::new(3), Vec::new());
+        for _ in 0..2_000 {
+            let row = [random.unit() as f32, random.unit() as f32];
+            tree.learn(&row, usize::from(row[1] > 0.6), 1.0, &mut random, &mut scratch);
+        }
+        assert!(tree.nodes.len() > 1);
+        let mut right = 0;
+        for _ in 0..500 {
+            let row = [random.unit() as f32, random.unit() as f32];
+            right += usize::from(tree.vote(&row, 1.0, &mut [0.0; 2], &mut scratch) == Some(usize::from(row[1] > 0.6)));
+        }
+        assert!(right > 470, "{right}");
+        assert!((phi(0.0) - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_number_of_nodes_is_bounded() {
+        let (mut tree, mut random, mut scratch) = (Tree::default(), Random::new(3), Vec::new());
+        for _ in 0..200_000 {
+            let row = [random.unit() as f32, random.unit() as f32];
+            let class = usize::from((row[0] * 40.0) as u32 % 2 == (row[1] * 40.0) as u32 % 2);
+            tree.learn(&row, class, 3.0, &mut random, &mut scratch);
+        }
+        assert!(tree.nodes.len() <= NODES_MAX);
+    }
+}
