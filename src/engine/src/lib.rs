@@ -7,11 +7,19 @@
 mod answer;
 mod config;
 mod entry;
+mod learner;
 mod partition;
+mod pattern;
+mod random;
+mod recent;
+mod schema;
+mod score;
+mod snapshot;
 
 pub use answer::{
     Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction, Rejection, Statistics, Vote,
 };
 pub use config::{GateMode, Hyperparameters, PartitionConfig, Task};
 pub use entry::{Control, DecodeError, Entry, EntryId, Event, Features, Input, Label, Query, Value, event_digest};
-pub use partition::{Partition, SnapshotError};
+pub use partition::Partition;
+pub use snapshot::SnapshotError;

@@ -1,95 +1,204 @@
 //! The state machine of one partition.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{Answer, AnswerPath, FeedbackOutcome, Outcome, Statistics};
-use crate::config::PartitionConfig;
-use crate::entry::{Control, Entry, EntryId, Query, event_digest};
+use crate::answer::{
+    Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, Prediction, Rejection, Statistics, Vote,
+};
+use crate::config::{GateMode, Hyperparameters, PartitionConfig, Task};
+use crate::entry::{Control, Entry, EntryId, Event, Input, Label, Query, event_digest};
+use crate::learner::{Classifier, MEMBERS, Opinion, Regression, best};
+use crate::pattern::Patterns;
+use crate::random::Random;
+use crate::recent::{Recent, Remembered};
+use crate::schema::Schema;
+use crate::score::Score;
+use crate::snapshot::{self, SnapshotError};
+
+/// Classes of a partition.
+const CLASSES_MAX: usize = 1_000;
+/// Bytes of an id or of a class's name.
+const NAME_MAX: usize = 256;
+/// The member that predicts alone before the ensemble votes.
+const COLD_MEMBER: usize = 1;
+/// Patterns in one answer.
+const SUMMARY_MAX: u32 = 10_000;
 
 /// One partition of a domain.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+///
+/// ```
+/// use hebb_engine::{Entry, EntryId, Event, Features, Input, Label, Outcome, Partition, PartitionConfig, Task};
+///
+/// let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
+/// for number in 1..=500u64 {
+///     let x = (number % 10) as f64;
+///     let event = Event {
+///         id: number.to_string(),
+///         input: Input::Features(Features::Dense(vec![x])),
+///         label: Some(Label::Class(if x > 4.5 { "high" } else { "low" }.to_owned())),
+///     };
+///     let outcome = partition.apply(EntryId { at_ms: number, seq: 0 }, &Entry::Event(event));
+///     assert!(matches!(outcome, Outcome::Answer(_)));
+/// }
+/// assert!(partition.statistics().accuracy > 0.9);
+/// let copy = Partition::restore(&partition.snapshot())?;
+/// assert_eq!(copy.snapshot(), partition.snapshot());
+/// # Ok::<(), hebb_engine::SnapshotError>(())
+/// ```
+#[derive(Clone, Debug)]
 pub struct Partition {
-    config: PartitionConfig,
-    statistics: Statistics,
+    state: State,
+    /// Reused between entries; no part of the state.
+    row: Vec<f32>,
+    opinion: Opinion,
 }
 
-/// Stored bytes that are no state.
-#[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
-    /// Cut short, changed or not a snapshot at all.
-    #[error("the snapshot is corrupt: {0}")]
-    Corrupt(String),
-    /// Written by a newer version.
-    #[error("the snapshot has version {found}, this engine reads up to {supported}")]
-    Version {
-        /// The snapshot's version.
-        found: u16,
-        /// The newest that this engine reads.
-        supported: u16,
-    },
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct State {
+    config: PartitionConfig,
+    position: EntryId,
+    counts: Counts,
+    score: Score,
+    recent: Recent,
+    learned: Learned,
+}
+
+/// What is counted whatever the task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Counts {
+    entries: u64,
+    events: u64,
+    duplicates: u64,
+    updates: u64,
+    rejected: u64,
+    applied_digest: u64,
+    drifts: u64,
+}
+
+/// What a reset forgets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Learned {
+    schema: Schema,
+    classes: Vec<String>,
+    class_of: BTreeMap<String, u32>,
+    experiences: u64,
+    model: Model,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Model {
+    Classification(Box<Classifier>),
+    Regression(Box<Regression>),
+    Patterns(Box<Patterns>, Random),
+}
+
+impl Learned {
+    fn new(config: &PartitionConfig) -> Self {
+        let memory = config.hyperparameters.memory_max_vectors;
+        let model = match config.task {
+            Task::Classification => Model::Classification(Box::new(Classifier::new(config.seed, memory))),
+            Task::Regression => Model::Regression(Box::new(Regression::new(memory))),
+            Task::Patterns => Model::Patterns(Box::default(), Random::new(config.seed)),
+        };
+        Self {
+            schema: Schema::default(),
+            classes: Vec::new(),
+            class_of: BTreeMap::new(),
+            experiences: 0,
+            model,
+        }
+    }
+
+    fn class(&mut self, name: &str) -> Result<usize, Rejection> {
+        if let Some(class) = self.class_of.get(name) {
+            return Ok(*class as usize);
+        }
+        if self.classes.len() >= CLASSES_MAX || name.len() > NAME_MAX {
+            return Err(Rejection::TooManyClasses { max: CLASSES_MAX as u32 });
+        }
+        let class = self.classes.len();
+        self.class_of.insert(name.to_owned(), class as u32);
+        self.classes.push(name.to_owned());
+        Ok(class)
+    }
+}
+
+/// A prediction with what the score needs of it.
+struct Predicted {
+    prediction: Option<Prediction>,
+    confidence: f32,
+    path: AnswerPath,
+    votes: Vec<Vote>,
+    /// Of regression: what each member expects.
+    expected: Option<[f64; 3]>,
 }
 
 impl Partition {
     /// A partition that has seen nothing.
     pub fn new(config: PartitionConfig) -> Self {
-        Self { config, statistics: Statistics::default() }
+        let learned = Learned::new(&config);
+        Self::with_state(State {
+            config,
+            position: EntryId::default(),
+            counts: Counts::default(),
+            score: Score::default(),
+            recent: Recent::default(),
+            learned,
+        })
+    }
+
+    fn with_state(state: State) -> Self {
+        Self { state, row: Vec::new(), opinion: Opinion::default() }
     }
 
     /// What the partition was told.
     pub fn config(&self) -> &PartitionConfig {
-        &self.config
+        &self.state.config
     }
 
     /// The last entry applied.
     pub fn position(&self) -> EntryId {
-        self.statistics.position
+        self.state.position
     }
 
     /// Counts and quality.
     pub fn statistics(&self) -> Statistics {
-        self.statistics.clone()
-    }
-
-    /// Applies the entry at `id`.
-    pub fn apply(&mut self, id: EntryId, entry: &Entry) -> Outcome {
-        self.statistics.position = id;
-        self.statistics.entries += 1;
-        match entry {
-            Entry::Event(event) => {
-                self.statistics.events += 1;
-                self.statistics.applied_digest = self.statistics.applied_digest.wrapping_add(event_digest(&event.id));
-                Outcome::Answer(self.answer(&event.id))
-            }
-            Entry::Feedback { .. } => Outcome::Feedback(FeedbackOutcome::Unknown),
-            Entry::Infer(_) => Outcome::Answer(self.answer("")),
-            Entry::Query(Query::Statistics) => Outcome::Statistics(Box::new(self.statistics())),
-            Entry::Query(Query::Event { .. }) => Outcome::Event(None),
-            Entry::Query(Query::Patterns { .. }) => Outcome::Patterns(Vec::new()),
-            Entry::Control(Control::Configure(config)) => {
-                self.config = config.clone();
-                Outcome::Done
-            }
-            Entry::Control(Control::Reset) => Outcome::Done,
-        }
-    }
-
-    fn answer(&self, id: &str) -> Answer {
-        Answer {
-            id: id.to_owned(),
-            duplicate: false,
-            prediction: None,
-            path: AnswerPath::ColdStart,
-            confidence: 0.0,
-            votes: Vec::new(),
-            learned: false,
-            drift: false,
-            patterns: Vec::new(),
-        }
+        let State { position, counts, score, recent, learned, .. } = &self.state;
+        let (experiences, patterns, bytes) = match &learned.model {
+            Model::Classification(model) => (model.experiences(), 0, model.bytes()),
+            Model::Regression(model) => (model.experiences(), 0, model.bytes()),
+            Model::Patterns(model, _) => (0, model.len(), model.bytes()),
+        };
+        let mut statistics = Statistics {
+            entries: counts.entries,
+            events: counts.events,
+            duplicates: counts.duplicates,
+            updates: counts.updates,
+            rejected: counts.rejected,
+            applied_digest: counts.applied_digest,
+            drifts: counts.drifts,
+            experiences: experiences as u64,
+            patterns: patterns as u64,
+            classes: learned.classes.clone(),
+            features: learned.schema.len() as u32,
+            memory_bytes: (bytes + recent.bytes()) as u64,
+            position: *position,
+            ..Statistics::default()
+        };
+        score.fill(&mut statistics);
+        statistics
     }
 
     /// The state as bytes: versioned and checksummed; equal states give equal bytes.
     pub fn snapshot(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).unwrap_or_default()
+        snapshot::write(&self.state)
+    }
+
+    /// A digest of the snapshot: equal for equal states.
+    pub fn digest(&self) -> u64 {
+        snapshot::checksum(&self.snapshot())
     }
 
     /// Reads what [`Partition::snapshot`] wrote.
@@ -97,6 +206,327 @@ impl Partition {
     /// # Errors
     /// [`SnapshotError`] when the bytes are damaged or of a newer version.
     pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        postcard::from_bytes(bytes).map_err(|error| SnapshotError::Corrupt(error.to_string()))
+        snapshot::read(bytes).map(Self::with_state)
+    }
+
+    /// Applies the entry at `id`.
+    pub fn apply(&mut self, id: EntryId, entry: &Entry) -> Outcome {
+        self.state.position = id;
+        self.state.counts.entries += 1;
+        let outcome = match entry {
+            Entry::Event(event) => self.event(id, event).map(Outcome::Answer),
+            Entry::Feedback { id, label } => self.feedback(id, label).map(Outcome::Feedback),
+            Entry::Infer(input) => self.infer(input).map(Outcome::Answer),
+            Entry::Query(query) => Ok(self.query(query)),
+            Entry::Control(Control::Configure(config)) => self.configure(config),
+            Entry::Control(Control::Reset) => {
+                self.state.learned = Learned::new(&self.state.config);
+                Ok(Outcome::Done)
+            }
+        };
+        outcome.unwrap_or_else(|rejection| {
+            self.state.counts.rejected += 1;
+            Outcome::Rejected(rejection)
+        })
+    }
+
+    fn query(&self, query: &Query) -> Outcome {
+        match query {
+            Query::Statistics => Outcome::Statistics(Box::new(self.statistics())),
+            Query::Event { id } => Outcome::Event(self.state.recent.get(id).map(|event| event.record.clone())),
+            Query::Patterns { limit } => Outcome::Patterns(match &self.state.learned.model {
+                Model::Patterns(patterns, _) => patterns.summary((*limit).min(SUMMARY_MAX)),
+                Model::Classification(_) | Model::Regression(_) => Vec::new(),
+            }),
+        }
+    }
+
+    fn configure(&mut self, config: &PartitionConfig) -> Result<Outcome, Rejection> {
+        if config.task != self.state.config.task {
+            return Err(Rejection::TaskChange);
+        }
+        self.state.config = config.clone();
+        let Hyperparameters { memory_max_vectors, horizon_events, max_local_patterns, .. } = config.hyperparameters;
+        self.state.recent.limit(horizon_events);
+        match &mut self.state.learned.model {
+            Model::Classification(model) => model.limit(memory_max_vectors),
+            Model::Regression(model) => model.limit(memory_max_vectors),
+            Model::Patterns(model, _) => model.limit(max_local_patterns),
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn check(&self, input: &Input, label: Option<&Label>) -> Result<(), Rejection> {
+        let task = self.state.config.task;
+        let wrong_input = |expected: &str| Rejection::WrongInput { task, expected: expected.to_owned() };
+        let wrong_label = |expected: &str| Rejection::WrongLabel { task, expected: expected.to_owned() };
+        match (task, input) {
+            (Task::Patterns, Input::Signal(signal)) => {
+                if let Some(place) = signal.iter().position(|sample| !sample.is_finite()) {
+                    return Err(Rejection::NotFinite(format!("sample {place}")));
+                }
+            }
+            (Task::Classification | Task::Regression, Input::Features(_)) => {}
+            (Task::Patterns, _) => return Err(wrong_input("a signal")),
+            (Task::Classification | Task::Regression, _) => return Err(wrong_input("features")),
+        }
+        self.check_label(label, wrong_label)
+    }
+
+    fn check_label(&self, label: Option<&Label>, wrong: impl Fn(&str) -> Rejection) -> Result<(), Rejection> {
+        let Some(label) = label else { return Ok(()) };
+        match (self.state.config.task, label) {
+            (Task::Classification, Label::Class(class)) => {
+                let learned = &self.state.learned;
+                let room = learned.classes.len() < CLASSES_MAX && class.len() <= NAME_MAX;
+                if room || learned.class_of.contains_key(class) {
+                    Ok(())
+                } else {
+                    Err(Rejection::TooManyClasses { max: CLASSES_MAX as u32 })
+                }
+            }
+            (Task::Regression, Label::Number(number)) if number.is_finite() => Ok(()),
+            (Task::Regression, Label::Number(number)) => Err(Rejection::NotFinite(number.to_string())),
+            (Task::Classification, Label::Number(_)) => Err(wrong("a class")),
+            (Task::Regression, Label::Class(_)) => Err(wrong("a number")),
+            (Task::Patterns, _) => Err(wrong("nothing")),
+        }
+    }
+
+    /// Writes the row of an input; nothing for a signal.
+    fn fill_row(&mut self, input: &Input) -> Result<(), Rejection> {
+        match input {
+            Input::Features(features) => self.state.learned.schema.row(features, &mut self.row),
+            Input::Signal(_) => Ok(()),
+        }
+    }
+
+    fn event(&mut self, at: EntryId, event: &Event) -> Result<Answer, Rejection> {
+        if event.id.is_empty() || event.id.len() > NAME_MAX {
+            return Err(Rejection::WrongInput {
+                task: self.state.config.task,
+                expected: format!("an id of 1 to {NAME_MAX} bytes"),
+            });
+        }
+        self.check(&event.input, event.label.as_ref())?;
+        if let Some(known) = self.state.recent.get(&event.id) {
+            let record = known.record.clone();
+            self.state.counts.duplicates += 1;
+            // A label that the first try didn't bring is taken up, as feedback would be.
+            let learned = match &event.label {
+                Some(label) if !record.labelled => self.feedback(&event.id, label)? == FeedbackOutcome::Joined,
+                _ => false,
+            };
+            return Ok(Answer {
+                id: event.id.clone(),
+                duplicate: true,
+                prediction: record.prediction,
+                path: record.path,
+                confidence: record.confidence,
+                votes: Vec::new(),
+                learned,
+                drift: false,
+                patterns: Vec::new(),
+            });
+        }
+        self.fill_row(&event.input)?;
+        let patterns = self.perceive(&event.input, true);
+        let predicted = self.predict();
+        let (learned, drift) = match &event.label {
+            Some(label) => self.teach(label, &predicted.prediction, predicted.confidence, predicted.expected)?,
+            None => (false, false),
+        };
+        self.state.counts.events += 1;
+        self.state.counts.applied_digest = self.state.counts.applied_digest.wrapping_add(event_digest(&event.id));
+        let takes_labels = self.state.config.task != Task::Patterns;
+        let remembered = Remembered {
+            record: EventRecord {
+                applied_at: at,
+                prediction: predicted.prediction.clone(),
+                confidence: predicted.confidence,
+                path: predicted.path,
+                labelled: event.label.is_some(),
+            },
+            input: (event.label.is_none() && takes_labels).then(|| event.input.clone()),
+        };
+        let horizon = self.state.config.hyperparameters.horizon_events;
+        self.state.recent.insert(event.id.clone(), remembered, horizon);
+        Ok(Answer {
+            id: event.id.clone(),
+            duplicate: false,
+            prediction: predicted.prediction,
+            path: predicted.path,
+            confidence: predicted.confidence,
+            votes: predicted.votes,
+            learned,
+            drift,
+            patterns,
+        })
+    }
+
+    fn infer(&mut self, input: &Input) -> Result<Answer, Rejection> {
+        self.check(input, None)?;
+        // What a mere question names for the first time is not learned: it is asked of a copy of the schema.
+        if let Input::Features(features) = input {
+            let mut schema = self.state.learned.schema.clone();
+            schema.row(features, &mut self.row)?;
+        }
+        let patterns = self.perceive(input, false);
+        let predicted = self.predict();
+        Ok(Answer {
+            id: String::new(),
+            duplicate: false,
+            prediction: predicted.prediction,
+            path: predicted.path,
+            confidence: predicted.confidence,
+            votes: predicted.votes,
+            learned: false,
+            drift: false,
+            patterns,
+        })
+    }
+
+    fn perceive(&mut self, input: &Input, learn: bool) -> Vec<crate::answer::PatternMatch> {
+        match (&mut self.state.learned.model, input) {
+            (Model::Patterns(patterns, random), Input::Signal(signal)) => {
+                patterns.perceive(signal, &self.state.config.hyperparameters, random, learn)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Predicts for the row.
+    fn predict(&mut self) -> Predicted {
+        let learned = &self.state.learned;
+        let cold = learned.experiences < u64::from(self.state.config.hyperparameters.cold_start_experiences);
+        let path = if cold { AnswerPath::ColdStart } else { AnswerPath::Ensemble };
+        let nothing = Predicted { prediction: None, confidence: 0.0, path, votes: Vec::new(), expected: None };
+        match &learned.model {
+            Model::Patterns(..) => nothing,
+            Model::Classification(model) => {
+                let classes = learned.classes.len();
+                if classes == 0 {
+                    self.opinion.shares.clear();
+                    return nothing;
+                }
+                model.consider(&self.row, classes, &mut self.opinion);
+                let name = |class: usize| Prediction::Class(learned.classes[class].clone());
+                // Before there is enough to tell the members apart, the memory of all experiences alone is the base.
+                let shares = if cold { &self.opinion.members[COLD_MEMBER] } else { &self.opinion.shares };
+                let top = best(shares).unwrap_or(0);
+                let votes = MEMBERS.iter().zip(&self.opinion.members).zip(model.weights());
+                let votes = votes.map(|((member, shares), weight)| Vote {
+                    member: (*member).to_owned(),
+                    prediction: name(best(shares).unwrap_or(0)),
+                    weight: *weight as f32,
+                });
+                Predicted {
+                    prediction: Some(name(top)),
+                    confidence: shares[top] as f32,
+                    path,
+                    votes: votes.collect(),
+                    expected: None,
+                }
+            }
+            Model::Regression(model) => {
+                let expected = model.consider(&self.row);
+                if learned.experiences == 0 {
+                    return Predicted { expected: Some(expected), ..nothing };
+                }
+                let votes = crate::learner::REGRESSION_MEMBERS.iter().zip(expected).zip(model.weights());
+                let votes = votes.map(|((member, value), weight)| Vote {
+                    member: (*member).to_owned(),
+                    prediction: Prediction::Number(value),
+                    weight: *weight as f32,
+                });
+                let mixed = if cold { expected[1] } else { model.mix(&expected) };
+                Predicted {
+                    prediction: Some(Prediction::Number(mixed)),
+                    confidence: model.confidence(&expected) as f32,
+                    path,
+                    votes: votes.collect(),
+                    expected: Some(expected),
+                }
+            }
+        }
+    }
+
+    /// Scores the prediction, then lets the gate decide about the lesson: whether it was learned, and whether it drifted.
+    fn teach(
+        &mut self,
+        label: &Label,
+        prediction: &Option<Prediction>,
+        confidence: f32,
+        expected: Option<[f64; 3]>,
+    ) -> Result<(bool, bool), Rejection> {
+        let parameters = self.state.config.hyperparameters.clone();
+        let State { score, learned, counts, .. } = &mut self.state;
+        let cold = learned.experiences < u64::from(parameters.cold_start_experiences);
+        let opens = |right: bool| {
+            cold || match parameters.gate_mode {
+                GateMode::Always => true,
+                GateMode::Uncertain => !right || confidence < parameters.confidence_gate,
+                GateMode::Confident => confidence >= parameters.confidence_gate,
+            }
+        };
+        let (opened, drifts) = match label {
+            Label::Class(name) => {
+                let predicted = match prediction {
+                    Some(Prediction::Class(class)) => learned.class_of.get(class).map(|class| *class as usize),
+                    Some(Prediction::Number(_)) | None => None,
+                };
+                let known = self.opinion.shares.len();
+                let class = learned.class(name)?;
+                let Model::Classification(model) = &mut learned.model else { return Ok((false, false)) };
+                let probability = self.opinion.shares.get(class).copied().unwrap_or(0.0);
+                score.classified(predicted, probability, class);
+                if class >= known || known == 0 {
+                    // The members must know of the class before they are told.
+                    model.consider(&self.row, learned.classes.len(), &mut self.opinion);
+                }
+                model.see(class, &self.opinion);
+                let opened = opens(predicted == Some(class));
+                (opened, if opened { model.learn(&self.row, class, &mut self.opinion) } else { 0 })
+            }
+            Label::Number(target) => {
+                let Model::Regression(model) = &mut learned.model else { return Ok((false, false)) };
+                let expected = expected.unwrap_or_else(|| model.consider(&self.row));
+                if let Some(Prediction::Number(number)) = prediction {
+                    score.estimated(*number, *target);
+                } else {
+                    score.labels += 1;
+                }
+                model.see(*target, &expected);
+                let opened = opens(false);
+                if opened {
+                    model.learn(&self.row, *target);
+                }
+                (opened, 0)
+            }
+        };
+        learned.experiences += 1;
+        counts.updates += u64::from(opened);
+        counts.drifts += drifts as u64;
+        Ok((opened, drifts > 0))
+    }
+
+    /// Joins a label with its event: scored by the prediction of then, learned with the state of now.
+    fn feedback(&mut self, id: &str, label: &Label) -> Result<FeedbackOutcome, Rejection> {
+        let task = self.state.config.task;
+        let wrong = |expected: &str| Rejection::WrongLabel { task, expected: expected.to_owned() };
+        self.check_label(Some(label), wrong)?;
+        let Some(known) = self.state.recent.get(id) else { return Ok(FeedbackOutcome::Unknown) };
+        if known.record.labelled {
+            return Ok(FeedbackOutcome::AlreadyLabelled);
+        }
+        let record = known.record.clone();
+        let Some(input) = self.state.recent.label(id) else {
+            // Its input was forgotten to keep the bound of bytes.
+            return Ok(FeedbackOutcome::Unknown);
+        };
+        self.fill_row(&input)?;
+        let expected = self.predict().expected;
+        self.teach(label, &record.prediction, record.confidence, expected)?;
+        Ok(FeedbackOutcome::Joined)
     }
 }

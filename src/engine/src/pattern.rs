@@ -321,13 +321,12 @@ mod tests {
         let mut patterns = Patterns::default();
         let mut random = Random::new(1);
         let parameters = Hyperparameters::default();
-        let (signal, places) = planted(2);
-        patterns.perceive(&signal, &parameters, &mut random, true);
-        let (signal, places) = (planted(3).0, [places, planted(3).1].pop().unwrap());
+        patterns.perceive(&planted(2).0, &parameters, &mut random, true);
+        let (signal, places) = planted(3);
         let found = patterns.perceive(&signal, &parameters, &mut random, true);
         let most = patterns.summary(1)[0].clone();
         let hits = places.iter().filter(|place| {
-            found.iter().any(|hit| hit.id == most.id && (hit.start as i64 - **place as i64).abs() < 20)
+            found.iter().any(|hit| hit.id == most.id && (hit.start..hit.start + hit.length).contains(&(**place as u32)))
         });
         assert!(hits.count() >= 24, "{found:?}");
         assert!(most.support >= 48);

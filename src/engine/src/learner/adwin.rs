@@ -33,11 +33,6 @@ impl Adwin {
         if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
     }
 
-    /// Numbers in the window.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
     /// Takes a number in; whether the window shrank.
     pub fn insert(&mut self, value: f64) -> bool {
         self.sizes[0].push_back(value as f32);
@@ -127,13 +122,15 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_the_error_rate_is_noticed_within_300_events() {
-        for seed in 0..10 {
-            let (mut detector, mut random) = (Adwin::new(0.002), Random::new(seed));
-            assert_eq!(run(&mut detector, &mut random, 0.2, 2_000), None);
-            let delay = run(&mut detector, &mut random, 0.4, 2_000).unwrap();
-            assert!(delay < 300, "{delay}");
-        }
+    fn a_step_of_the_error_rate_is_noticed_within_200_events_on_average() {
+        let delays: Vec<usize> = (0..20)
+            .map(|seed| {
+                let (mut detector, mut random) = (Adwin::new(0.002), Random::new(seed));
+                assert_eq!(run(&mut detector, &mut random, 0.2, 2_000), None);
+                run(&mut detector, &mut random, 0.4, 2_000).unwrap()
+            })
+            .collect();
+        assert!(delays.iter().sum::<usize>() / delays.len() < 200, "{delays:?}");
     }
 
     #[test]
@@ -150,7 +147,7 @@ mod tests {
         for _ in 0..100_000 {
             detector.insert(0.0);
         }
-        assert_eq!(detector.count(), 100_000);
+        assert_eq!(detector.count, 100_000);
         assert!(detector.sizes.iter().map(VecDeque::len).sum::<usize>() < 120);
     }
 }

@@ -20,7 +20,7 @@ use self::linear::Linear;
 use self::memory::{Memory, Neighbours};
 use self::scale::Scale;
 use self::simple::{Bayes, Sequence};
-pub use self::regression::Regression;
+pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression};
 pub use self::tree::best;
 use crate::random::Random;
 

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::gauss::{Gauss, phi};
+use super::gauss::Gauss;
 use crate::random::Random;
 
 /// Weight that a leaf sees between two looks for a split.
@@ -304,7 +304,7 @@ mod tests {
             right += usize::from(tree.vote(&row, 1.0, &mut [0.0; 2], &mut scratch) == Some(usize::from(row[1] > 0.6)));
         }
         assert!(right > 470, "{right}");
-        assert!((phi(0.0) - 0.5).abs() < 1e-6);
+        assert!((super::super::gauss::phi(0.0) - 0.5).abs() < 1e-6);
     }
 
     #[test]

@@ -1,0 +1,254 @@
+//! What everything else rests on: a state after a crash, restored and replayed, equals the state without one, byte by byte.
+
+use hebb_engine::{
+    Control, Entry, EntryId, Event, Features, FeedbackOutcome, GateMode, Hyperparameters, Input, Label, Outcome,
+    Partition, PartitionConfig, Query, SnapshotError, Task, Value, event_digest,
+};
+use proptest::prelude::*;
+
+fn label(task: Task) -> BoxedStrategy<Label> {
+    match task {
+        Task::Regression => (-100.0f64..100.0).prop_map(Label::Number).boxed(),
+        _ => prop_oneof![9 => (0u8..4).prop_map(|class| Label::Class(class.to_string())), 1 => Just(Label::Number(1.0))].boxed(),
+    }
+}
+
+fn input(task: Task) -> BoxedStrategy<Input> {
+    let value = prop_oneof![
+        6 => (-10.0f64..10.0).prop_map(Value::Number),
+        2 => "[a-c]".prop_map(Value::Text),
+        1 => Just(Value::Missing),
+        1 => Just(Value::Number(f64::NAN)),
+    ];
+    let features = prop_oneof![
+        prop::collection::vec(-10.0f64..10.0, 1..6).prop_map(Features::Dense),
+        prop::collection::vec(("[p-s]", value), 1..5).prop_map(Features::Named),
+    ];
+    let signal = prop::collection::vec(-1.0f32..1.0, 0..80).prop_map(Input::Signal);
+    match task {
+        Task::Patterns => prop_oneof![9 => signal, 1 => features.prop_map(Input::Features)].boxed(),
+        _ => prop_oneof![1 => signal, 19 => features.prop_map(Input::Features)].boxed(),
+    }
+}
+
+fn entry(task: Task) -> impl Strategy<Value = Entry> {
+    let id = (0u16..60).prop_map(|number| number.to_string());
+    let parameters = (1u32..40, 1u32..60, 0u8..3).prop_map(move |(memory, horizon, gate)| {
+        let gate_mode = [GateMode::Always, GateMode::Uncertain, GateMode::Confident][usize::from(gate)];
+        let hyperparameters = Hyperparameters {
+            memory_max_vectors: memory,
+            horizon_events: horizon,
+            cold_start_experiences: 10,
+            max_local_patterns: memory,
+            gate_mode,
+            ..Hyperparameters::default()
+        };
+        Entry::Control(Control::Configure(PartitionConfig { task, hyperparameters, seed: 1 }))
+    });
+    prop_oneof![
+        20 => (id.clone(), input(task), prop::option::of(label(task)))
+            .prop_map(|(id, input, label)| Entry::Event(Event { id, input, label })),
+        5 => (id.clone(), label(task)).prop_map(|(id, label)| Entry::Feedback { id, label }),
+        2 => input(task).prop_map(Entry::Infer),
+        1 => Just(Entry::Query(Query::Statistics)),
+        1 => id.prop_map(|id| Entry::Query(Query::Event { id })),
+        1 => parameters,
+        1 => Just(Entry::Control(Control::Reset)),
+        1 => Just(Entry::Control(Control::Configure(PartitionConfig::new(Task::Regression)))),
+    ]
+}
+
+fn at(place: usize) -> EntryId {
+    EntryId { at_ms: place as u64 + 1, seq: 0 }
+}
+
+fn check(task: Task, entries: &[Entry], crashes: &[prop::sample::Index], checkpoints: &[prop::sample::Index]) {
+    let mut steady = Partition::new(PartitionConfig::new(task));
+    let outcomes: Vec<Outcome> = entries.iter().enumerate().map(|(place, entry)| steady.apply(at(place), entry)).collect();
+
+    let crashes: Vec<usize> = crashes.iter().map(|index| index.index(entries.len())).collect();
+    let checkpoints: Vec<usize> = checkpoints.iter().map(|index| index.index(entries.len())).collect();
+    let mut partition = Partition::new(PartitionConfig::new(task));
+    let mut stored = (0, partition.snapshot());
+    for place in 0..entries.len() {
+        // The entry passes through the log as bytes.
+        let entry = Entry::decode(&entries[place].encode()).unwrap();
+        assert_eq!(format!("{:?}", partition.apply(at(place), &entry)), format!("{:?}", outcomes[place]));
+        if checkpoints.contains(&place) {
+            stored = (place + 1, partition.snapshot());
+        }
+        if crashes.contains(&place) {
+            partition = Partition::restore(&stored.1).unwrap();
+            assert_eq!(partition.snapshot(), stored.1);
+            for (replayed, entry) in entries.iter().enumerate().take(place + 1).skip(stored.0) {
+                let outcome = partition.apply(at(replayed), entry);
+                assert_eq!(format!("{outcome:?}"), format!("{:?}", outcomes[replayed]));
+            }
+        }
+    }
+    assert!(partition.snapshot() == steady.snapshot(), "the replayed state differs");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_classification_replays_byte_for_byte(
+        entries in prop::collection::vec(entry(Task::Classification), 1..250),
+        crashes in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        checkpoints in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        check(Task::Classification, &entries, &crashes, &checkpoints);
+    }
+
+    #[test]
+    fn a_regression_replays_byte_for_byte(
+        entries in prop::collection::vec(entry(Task::Regression), 1..200),
+        crashes in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        checkpoints in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        check(Task::Regression, &entries, &crashes, &checkpoints);
+    }
+
+    #[test]
+    fn patterns_replay_byte_for_byte(
+        entries in prop::collection::vec(entry(Task::Patterns), 1..120),
+        crashes in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        checkpoints in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        check(Task::Patterns, &entries, &crashes, &checkpoints);
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_refused(place in any::<prop::sample::Index>(), flip in 1u8..=255, cut in any::<prop::sample::Index>()) {
+        let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
+        for number in 0..200usize {
+            partition.apply(at(number), &labelled(number, number as f64 % 7.0));
+        }
+        let snapshot = partition.snapshot();
+        let mut damaged = snapshot.clone();
+        damaged[place.index(snapshot.len())] ^= flip;
+        prop_assert!(Partition::restore(&damaged).is_err());
+        prop_assert!(Partition::restore(&snapshot[..cut.index(snapshot.len())]).is_err());
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_distinct_ids_in_any_order(mut ids in prop::collection::vec("[a-f]{1,3}", 1..60)) {
+        let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
+        for (place, id) in ids.iter().enumerate() {
+            let event = Event { id: id.clone(), input: Input::Features(Features::Dense(vec![1.0])), label: None };
+            partition.apply(at(place), &Entry::Event(event));
+        }
+        let sent = ids.len();
+        ids.sort();
+        ids.dedup();
+        let expected = ids.iter().fold(0u64, |sum, id| sum.wrapping_add(event_digest(id)));
+        let statistics = partition.statistics();
+        prop_assert_eq!(statistics.applied_digest, expected);
+        prop_assert_eq!((statistics.events, statistics.duplicates), (ids.len() as u64, (sent - ids.len()) as u64));
+    }
+}
+
+fn labelled(number: usize, x: f64) -> Entry {
+    Entry::Event(Event {
+        id: number.to_string(),
+        input: Input::Features(Features::Dense(vec![x, 1.0])),
+        label: Some(Label::Class(if x > 3.0 { "high" } else { "low" }.to_owned())),
+    })
+}
+
+#[test]
+fn a_future_version_is_refused_by_its_number() {
+    let mut snapshot = Partition::new(PartitionConfig::new(Task::Classification)).snapshot();
+    snapshot[4] = 9;
+    let error = Partition::restore(&snapshot).unwrap_err();
+    assert!(matches!(error, SnapshotError::Version { found: 9, supported: 1 }), "{error}");
+}
+
+#[test]
+fn a_retry_is_answered_as_the_first_time_and_not_learned_twice() {
+    let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
+    for number in 0..50usize {
+        partition.apply(at(number), &labelled(number, number as f64 % 7.0));
+    }
+    let Outcome::Answer(first) = partition.apply(at(50), &labelled(50, 6.0)) else { panic!("an answer") };
+    let before = partition.statistics();
+    let Outcome::Answer(again) = partition.apply(at(51), &labelled(50, 6.0)) else { panic!("an answer") };
+    assert!(again.duplicate && !first.duplicate);
+    assert_eq!((again.prediction, again.confidence), (first.prediction, first.confidence));
+    let after = partition.statistics();
+    assert_eq!((after.events, after.labels, after.updates, after.duplicates), (before.events, before.labels, before.updates, 1));
+}
+
+#[test]
+fn a_label_that_comes_later_is_learned_once() {
+    let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
+    let event = Event { id: "e".to_owned(), input: Input::Features(Features::Dense(vec![1.0])), label: None };
+    partition.apply(at(0), &Entry::Event(event));
+    let feedback = |id: &str| Entry::Feedback { id: id.to_owned(), label: Label::Class("up".to_owned()) };
+    assert_eq!(partition.apply(at(1), &feedback("e")), Outcome::Feedback(FeedbackOutcome::Joined));
+    assert_eq!(partition.apply(at(2), &feedback("e")), Outcome::Feedback(FeedbackOutcome::AlreadyLabelled));
+    assert_eq!(partition.apply(at(3), &feedback("x")), Outcome::Feedback(FeedbackOutcome::Unknown));
+    assert_eq!((partition.statistics().labels, partition.statistics().updates), (1, 1));
+}
+
+#[test]
+fn a_rejected_entry_leaves_what_was_learned_as_it_was() {
+    let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
+    for number in 0..50usize {
+        partition.apply(at(number), &labelled(number, number as f64 % 7.0));
+    }
+    let before = partition.statistics();
+    let bad = |input| Entry::Event(Event { id: "bad".to_owned(), input, label: None });
+    for entry in [
+        bad(Input::Signal(vec![1.0])),
+        bad(Input::Features(Features::Dense(vec![f64::INFINITY]))),
+        bad(Input::Features(Features::Dense(vec![0.0; 5_000]))),
+    ] {
+        assert!(matches!(partition.apply(at(60), &entry), Outcome::Rejected(_)));
+    }
+    let after = partition.statistics();
+    assert_eq!((after.events, after.features, after.rejected), (before.events, before.features, 3));
+    assert!(matches!(partition.apply(at(61), &Entry::Query(Query::Event { id: "bad".to_owned() })), Outcome::Event(None)));
+}
+
+#[test]
+fn an_abrupt_drift_is_followed_within_a_few_hundred_events() {
+    let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
+    let mut state = 1u64;
+    let mut unit = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as f64 / (1u64 << 31) as f64
+    };
+    let mut right_after = 0;
+    for number in 0..4_000usize {
+        let row = [unit() * 10.0, unit() * 10.0, unit() * 10.0];
+        let threshold = if number < 2_000 { 8.0 } else { 13.0 };
+        let class = if row[0] + row[1] > threshold { "above" } else { "below" };
+        let event = Event {
+            id: number.to_string(),
+            input: Input::Features(Features::Dense(row.to_vec())),
+            label: Some(Label::Class(class.to_owned())),
+        };
+        let Outcome::Answer(answer) = partition.apply(at(number), &Entry::Event(event)) else { panic!("an answer") };
+        let right = matches!(&answer.prediction, Some(hebb_engine::Prediction::Class(name)) if name == class);
+        right_after += usize::from(number >= 2_400 && right);
+    }
+    assert!(right_after > 1_600 * 92 / 100, "{right_after} of 1600");
+}
+
+#[test]
+fn the_uncertain_gate_saves_updates_and_keeps_most_of_the_accuracy() {
+    let run = |gate_mode| {
+        let hyperparameters = Hyperparameters { gate_mode, ..Hyperparameters::default() };
+        let mut partition = Partition::new(PartitionConfig { hyperparameters, ..PartitionConfig::new(Task::Classification) });
+        for number in 0..3_000usize {
+            partition.apply(at(number), &labelled(number, (number * 37 % 70) as f64 / 10.0));
+        }
+        partition.statistics()
+    };
+    let (always, uncertain) = (run(GateMode::Always), run(GateMode::Uncertain));
+    assert_eq!(always.updates, 3_000);
+    assert!(uncertain.updates < 2_000, "{}", uncertain.updates);
+    assert!(uncertain.accuracy > always.accuracy - 0.02);
+}
