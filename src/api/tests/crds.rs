@@ -1,17 +1,19 @@
-//! `crds/` is generated: this fails when it is stale, and `HEBB_UPDATE=1 cargo test -p hebb-api --test crds` mends it.
+//! `crds/`, and its copy in the chart, are generated: this fails when it is stale, and `HEBB_UPDATE=1 cargo test -p hebb-api --test crds` mends it.
 
 use std::path::Path;
 
 #[test]
 fn the_crds_in_the_tree_are_those_of_the_types() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crds");
-    for (name, yaml) in hebb_api::crd_yaml().unwrap() {
-        let path = folder.join(&name);
-        if std::env::var_os("HEBB_UPDATE").is_some() {
-            std::fs::write(&path, &yaml).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for folder in ["crds", "charts/hebb/files/crds"] {
+        for (name, yaml) in hebb_api::crd_yaml().unwrap() {
+            let path = root.join(folder).join(&name);
+            if std::env::var_os("HEBB_UPDATE").is_some() {
+                std::fs::write(&path, &yaml).unwrap();
+            }
+            let stored = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(stored == yaml, "{folder}/{name} is stale: HEBB_UPDATE=1 cargo test -p hebb-api --test crds");
         }
-        let stored = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(stored == yaml, "{name} is stale: HEBB_UPDATE=1 cargo test -p hebb-api --test crds");
     }
 }
 
