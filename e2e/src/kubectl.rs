@@ -1,0 +1,149 @@
+//! The cluster as its users reach it: by kubectl, in the current environment (KUBECONFIG).
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::Error;
+
+/// Runs kubectl and returns what it printed.
+///
+/// # Errors
+/// What kubectl wrote to standard error.
+pub fn kubectl(arguments: &[&str]) -> Result<String, Error> {
+    let output = Command::new("kubectl").args(arguments).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("kubectl {}: {}", arguments.join(" "), said.trim()).into())
+}
+
+/// Applies a text, as `kubectl apply -f -`.
+///
+/// # Errors
+/// What kubectl wrote to standard error.
+pub fn apply(namespace: &str, yaml: &str) -> Result<String, Error> {
+    let mut child = Command::new("kubectl")
+        .args(["-n", namespace, "apply", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(yaml.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned().into())
+}
+
+/// One object, or a list, as JSON.
+///
+/// # Errors
+/// What kubectl wrote to standard error.
+pub fn get(namespace: &str, what: &[&str]) -> Result<Value, Error> {
+    let mut arguments = vec!["-n", namespace, "get", "-o", "json"];
+    arguments.extend(what);
+    Ok(serde_json::from_str(&kubectl(&arguments)?)?)
+}
+
+/// Asks again and again until the answer is there.
+///
+/// # Errors
+/// After `limit`, with what was waited for.
+pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Result<T, Error> {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = ask() {
+            return Ok(found);
+        }
+        if started.elapsed() > limit {
+            return Err(format!("{what}: not within {} s", limit.as_secs()).into());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A namespace that enforces the restricted Pod Security standard, empty at the start.
+///
+/// # Errors
+/// What kubectl wrote to standard error.
+pub fn fresh_namespace(name: &str) -> Result<(), Error> {
+    kubectl(&["delete", "namespace", name, "--ignore-not-found", "--wait", "--timeout=120s"])?;
+    kubectl(&["create", "namespace", name])?;
+    kubectl(&["label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"])?;
+    Ok(())
+}
+
+/// The status of a condition of a LearningCluster.
+pub fn condition(namespace: &str, name: &str, type_: &str) -> Option<String> {
+    let cluster = get(namespace, &["learningcluster", name]).ok()?;
+    let conditions = cluster["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|condition| condition["type"] == type_)?;
+    found["status"].as_str().map(str::to_owned)
+}
+
+/// Waits until a LearningCluster is ready for the generation that it has now.
+///
+/// # Errors
+/// After `limit`.
+pub fn wait_ready(namespace: &str, name: &str, limit: Duration) -> Result<(), Error> {
+    wait_for(&format!("LearningCluster {name} is ready"), limit, || {
+        let cluster = get(namespace, &["learningcluster", name]).ok()?;
+        let current = cluster["status"]["observedGeneration"] == cluster["metadata"]["generation"];
+        (current && condition(namespace, name, "Ready").as_deref() == Some("True")).then_some(())
+    })
+}
+
+/// What the coordinators say, asked in a pod as a user would.
+///
+/// # Errors
+/// What kubectl wrote to standard error.
+pub fn cluster_status(namespace: &str, name: &str) -> Result<Value, Error> {
+    let mut last: Error = "no coordinator".into();
+    for number in 0..3 {
+        let pod = format!("{name}-coordinator-{number}");
+        let arguments = ["-n", namespace, "exec", &pod, "--", "/hebb", "--log-level", "error", "status", "--json"];
+        match kubectl(&arguments) {
+            Ok(text) => return Ok(serde_json::from_str(&text)?),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The worker that owns a domain's first partition.
+///
+/// # Errors
+/// Where nobody says so.
+pub fn owner(namespace: &str, name: &str, domain: &str) -> Result<String, Error> {
+    wait_for("an owner of the partition", Duration::from_secs(30), || {
+        let status = cluster_status(namespace, name).ok()?;
+        let domains = status["domains"].as_array()?;
+        let found = domains.iter().find(|known| known["name"] == domain)?;
+        found["partitions"][0]["owner"].as_str().map(str::to_owned)
+    })
+}
+
+/// Kills a pod without warning: SIGKILL, and the object goes at once.
+///
+/// # Errors
+/// What kubectl wrote to standard error.
+pub fn kill_pod(namespace: &str, pod: &str) -> Result<(), Error> {
+    kubectl(&["-n", namespace, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"]).map(drop)
+}
+
+/// The address of a cluster's gateway, as its Service has it.
+///
+/// # Errors
+/// What kubectl wrote to standard error.
+pub fn gateway(namespace: &str, name: &str) -> Result<String, Error> {
+    let service = get(namespace, &["service", &format!("{name}-gateway")])?;
+    let address = service["spec"]["clusterIP"].as_str().ok_or("the Service has no address")?;
+    Ok(format!("http://{address}"))
+}

@@ -1,0 +1,8 @@
+//! What the demo and the tests against a real cluster share: kubectl, a client that keeps a ledger, and the data.
+
+pub mod data;
+pub mod kubectl;
+pub mod ledger;
+
+/// Anything that ends a run.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
