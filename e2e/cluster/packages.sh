@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the single node needs, only those that are missing, and starts none of their services.
-#   packages.sh [control-plane|node|tools|redis]…    all by default
+#   packages.sh [control-plane|node|tools|redis|redis-server|build]…    all by default
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -25,6 +25,11 @@ TOOLS="
 # redis-tools holds the server as well (redis-server is a link to redis-check-rdb): no service comes with it.
 REDIS="
 redis-check-rdb redis-tools"
+# The tests of the log start servers of their own.
+REDIS_SERVER="
+redis-server redis-server"
+BUILD="
+musl-gcc musl-tools"
 
 missing() {
   local command package
@@ -68,6 +73,8 @@ main() {
     case $set in
     control-plane) wanted+=$CONTROL_PLANE ;;
     node) wanted+=$NODE ;;
+    redis-server) wanted+=$REDIS_SERVER ;;
+    build) wanted+=$BUILD ;;
     tools) wanted+=$TOOLS ;;
     redis) wanted+=$REDIS ;;
     *) die "unknown set of packages '$set'" ;;

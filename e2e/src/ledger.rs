@@ -125,7 +125,7 @@ impl Client {
             self.send(place, record).await
         });
         let mut sends = sends.buffered(in_flight);
-        let mut ledger = Ledger { started, ..Ledger::default() };
+        let mut ledger = Ledger::default();
         while let Some(acknowledged) = sends.next().await {
             let acknowledged = acknowledged?;
             ledger.digest = ledger.digest.wrapping_add(event_digest(&self.id(acknowledged.place)));
@@ -157,7 +157,7 @@ impl Client {
 }
 
 /// Everything that was acknowledged.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ledger {
     /// In the order of the stream.
     pub events: Vec<Acknowledged>,
@@ -165,13 +165,6 @@ pub struct Ledger {
     pub digest: u64,
     /// From the first send to the last answer.
     pub seconds: f64,
-    started: Instant,
-}
-
-impl Default for Ledger {
-    fn default() -> Self {
-        Self { events: Vec::new(), digest: 0, seconds: 0.0, started: Instant::now() }
-    }
 }
 
 impl Ledger {

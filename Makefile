@@ -1,0 +1,74 @@
+# Hebb's tasks. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TRIPLE ?= $(shell uname -m)-unknown-linux-musl
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+BIN := $(CARGO_TARGET_DIR)/$(TRIPLE)/release
+# One profile and one target for image, tests and demo: every dependency is compiled once.
+CARGO_FLAGS := --release --locked --target $(TRIPLE)
+
+.PHONY: help
+help: ## List the tasks
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
+
+.PHONY: demo
+demo: cluster-install ## Try Hebb on a real Kubernetes: sets up everything, streams real data, kills parts of it on the way
+	data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; $$HEBB_IN_NODE $(BIN)/demo --data "$$data"
+
+.PHONY: test
+test: lint test-unit test-e2e ## Every test: lints, unit and property tests, API server, real cluster
+	@echo "every test passed"
+
+.PHONY: lint
+lint: toolchain ## Formatting, lints, documentation
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets --quiet
+
+.PHONY: test-unit
+test-unit: toolchain ## Unit and property tests, the store against a real Redis, the definitions against a real API server
+	e2e/cluster/packages.sh redis-server control-plane
+	e2e/cluster/binaries.sh api >/dev/null
+	cargo test $(CARGO_FLAGS) --workspace --exclude hebb-e2e
+	cargo test $(CARGO_FLAGS) -p hebb-e2e --lib --test definitions
+
+.PHONY: test-e2e
+test-e2e: cluster-install ## Tests on the real cluster: kills, drift, silence, deletion
+	cargo build $(CARGO_FLAGS) -p hebb-e2e --tests --quiet
+	data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; export HEBB_E2E_DATA=$$data; \
+	  $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) -p hebb-e2e --test cluster -- --nocapture --test-threads=1
+
+.PHONY: bench-path
+bench-path: cluster-install ## Throughput and latency through gateway, Redis and worker on the real cluster
+	data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; $$HEBB_IN_NODE $(BIN)/bench --data "$$data"
+
+.PHONY: build
+build: toolchain ## The static binary, and the programs of demo and tests
+	cargo build $(CARGO_FLAGS) -p hebb -p hebb-e2e
+
+.PHONY: toolchain
+toolchain: ## What building needs
+	@command -v cargo >/dev/null || { echo "install Rust first: https://rustup.rs" >&2; exit 1; }
+	@rustup target list --installed 2>/dev/null | grep -qx "$(TRIPLE)" || rustup target add "$(TRIPLE)"
+	@e2e/cluster/packages.sh build
+
+.PHONY: cluster-up
+cluster-up: ## A real Kubernetes: CLUSTER=<context|kind|k3d|local>, or what this machine can do
+	e2e/cluster/up.sh
+
+.PHONY: cluster-down
+cluster-down: ## Remove the cluster of cluster-up
+	e2e/cluster/down.sh
+
+.PHONY: cluster-install
+cluster-install: build cluster-up ## The operator of this tree on the cluster, by its chart
+	e2e/install.sh $(BIN)/hebb
+
+.PHONY: streams
+streams: toolchain ## Accuracy and speed of the engine on a folder of streams: DATA=folder
+	cargo run $(CARGO_FLAGS) -p hebb-engine --example streams -- "$(DATA)"
+
+.PHONY: generate
+generate: toolchain ## Write the generated definitions anew
+	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) -p hebb-api --test crds --quiet
