@@ -15,7 +15,7 @@ help: ## List the tasks
 
 .PHONY: demo
 demo: cluster-install ## Try Hebb on a real Kubernetes: sets up everything, streams real data, kills parts of it on the way
-	data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; $$HEBB_IN_NODE $(BIN)/demo --data "$$data"
+	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; $$HEBB_IN_NODE $(BIN)/demo --data "$$data"
 
 .PHONY: test
 test: lint test-unit test-e2e ## Every test: lints, unit and property tests, API server, real cluster
@@ -36,12 +36,12 @@ test-unit: toolchain ## Unit and property tests, the store against a real Redis,
 .PHONY: test-e2e
 test-e2e: cluster-install ## Tests on the real cluster: kills, drift, silence, deletion
 	cargo build $(CARGO_FLAGS) -p hebb-e2e --tests --quiet
-	data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; export HEBB_E2E_DATA=$$data; \
+	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; export HEBB_E2E_DATA=$$data; \
 	  $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) -p hebb-e2e --test cluster -- --nocapture --test-threads=1
 
 .PHONY: bench-path
 bench-path: cluster-install ## Throughput and latency through gateway, Redis and worker on the real cluster
-	data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; $$HEBB_IN_NODE $(BIN)/bench --data "$$data"
+	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; $$HEBB_IN_NODE $(BIN)/bench --data "$$data"
 
 .PHONY: build
 build: toolchain ## The static binary, and the programs of demo and tests
@@ -55,15 +55,15 @@ toolchain: ## What building needs
 
 .PHONY: cluster-up
 cluster-up: ## A real Kubernetes: CLUSTER=<context|kind|k3d|local>, or what this machine can do
-	e2e/cluster/up.sh
+	@e2e/cluster/up.sh
 
 .PHONY: cluster-down
 cluster-down: ## Remove the cluster of cluster-up
-	e2e/cluster/down.sh
+	@e2e/cluster/down.sh
 
 .PHONY: cluster-install
 cluster-install: build cluster-up ## The operator of this tree on the cluster, by its chart
-	e2e/install.sh $(BIN)/hebb
+	@e2e/install.sh $(BIN)/hebb
 
 .PHONY: streams
 streams: toolchain ## Accuracy and speed of the engine on a folder of streams: DATA=folder

@@ -18,6 +18,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(50);
 /// One attempt: the gateway itself gives up a little earlier.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(12);
 
+/// Answers that are this far apart are no outage.
+const SILENCE_MIN: Duration = Duration::from_millis(200);
+
 /// What became of one event.
 #[derive(Clone, Debug)]
 pub struct Acknowledged {
@@ -47,8 +50,15 @@ impl Client {
     /// # Errors
     /// An HTTP client that can't be made.
     pub fn new(gateway: &str, domain: &str, prefix: &str) -> Result<Self, Error> {
-        let http = reqwest::Client::builder().timeout(ATTEMPT_TIMEOUT).pool_max_idle_per_host(256).build()?;
-        Ok(Self { http, url: format!("{gateway}/v1/domains/{domain}"), prefix: prefix.to_owned() })
+        let http = reqwest::Client::builder()
+            .timeout(ATTEMPT_TIMEOUT)
+            .pool_max_idle_per_host(256)
+            .build()?;
+        Ok(Self {
+            http,
+            url: format!("{gateway}/v1/domains/{domain}"),
+            prefix: prefix.to_owned(),
+        })
     }
 
     /// The id of the event at a place.
@@ -61,12 +71,18 @@ impl Client {
     /// # Errors
     /// An answer that no retry can change, or no answer for [`GIVE_UP_AFTER`].
     pub async fn send(&self, place: usize, record: &Record) -> Result<Acknowledged, Error> {
-        let body = json!({"id": self.id(place), "features": record.features, "label": record.label});
+        let body =
+            json!({"id": self.id(place), "features": record.features, "label": record.label});
         let started = Instant::now();
         let mut retries = 0;
         loop {
             let attempt = Instant::now();
-            let sent = self.http.post(format!("{}/infer-and-adapt", self.url)).json(&body).send().await;
+            let sent = self
+                .http
+                .post(format!("{}/infer-and-adapt", self.url))
+                .json(&body)
+                .send()
+                .await;
             let said = match sent {
                 Ok(response) if response.status().is_success() => {
                     // A body that breaks off is no acknowledgement.
@@ -102,7 +118,14 @@ impl Client {
     /// # Errors
     /// No good answer.
     pub async fn describe(&self) -> Result<Value, Error> {
-        Ok(self.http.get(&self.url).send().await?.error_for_status()?.json().await?)
+        Ok(self
+            .http
+            .get(&self.url)
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?)
     }
 
     /// Sends all events in order, so many under way at once and at most `rate` a second; `seen` is told of each.
@@ -117,18 +140,21 @@ impl Client {
         mut seen: impl FnMut(&Acknowledged),
     ) -> Result<Ledger, Error> {
         let started = Instant::now();
-        let sends = futures::stream::iter(records.iter().enumerate()).map(|(place, record)| async move {
-            if let Some(rate) = rate {
-                let due = started + Duration::from_secs_f64(place as f64 / rate);
-                tokio::time::sleep_until(due.into()).await;
-            }
-            self.send(place, record).await
-        });
+        let sends =
+            futures::stream::iter(records.iter().enumerate()).map(|(place, record)| async move {
+                if let Some(rate) = rate {
+                    let due = started + Duration::from_secs_f64(place as f64 / rate);
+                    tokio::time::sleep_until(due.into()).await;
+                }
+                self.send(place, record).await
+            });
         let mut sends = sends.buffered(in_flight);
         let mut ledger = Ledger::default();
         while let Some(acknowledged) = sends.next().await {
             let acknowledged = acknowledged?;
-            ledger.digest = ledger.digest.wrapping_add(event_digest(&self.id(acknowledged.place)));
+            ledger.digest = ledger
+                .digest
+                .wrapping_add(event_digest(&self.id(acknowledged.place)));
             seen(&acknowledged);
             ledger.events.push(acknowledged);
         }
@@ -143,7 +169,9 @@ impl Client {
     pub async fn settle(&self, ledger: &Ledger) -> Result<Value, Error> {
         let domain = self.describe().await?;
         let digest = format!("{:016x}", ledger.digest);
-        if domain["events"].as_u64() != Some(ledger.events.len() as u64) || domain["appliedDigest"] != digest.as_str() {
+        if domain["events"].as_u64() != Some(ledger.events.len() as u64)
+            || domain["appliedDigest"] != digest.as_str()
+        {
             return Err(format!(
                 "acknowledged {} events with digest {digest}, but applied {} with digest {}",
                 ledger.events.len(),
@@ -170,7 +198,8 @@ pub struct Ledger {
 impl Ledger {
     /// Share of right predictions.
     pub fn accuracy(&self) -> f64 {
-        self.events.iter().filter(|event| event.right).count() as f64 / self.events.len().max(1) as f64
+        self.events.iter().filter(|event| event.right).count() as f64
+            / self.events.len().max(1) as f64
     }
 
     /// A quantile of the latency, in milliseconds.
@@ -178,14 +207,18 @@ impl Ledger {
         let mut sorted: Vec<Duration> = self.events.iter().map(|event| event.latency).collect();
         sorted.sort();
         let place = ((sorted.len() as f64 * quantile) as usize).min(sorted.len().saturating_sub(1));
-        sorted.get(place).map_or(0.0, |latency| latency.as_secs_f64() * 1e3)
+        sorted
+            .get(place)
+            .map_or(0.0, |latency| latency.as_secs_f64() * 1e3)
     }
 
-    /// How long after `event` answers came again: the end of the longest silence that touches the time after it.
+    /// How long after `event` answers came again: the end of the longest silence after it. Nothing where no silence was
+    /// longer than [`SILENCE_MIN`].
     pub fn recovery(&self, event: Instant) -> Duration {
         let mut times: Vec<Instant> = self.events.iter().map(|acknowledged| acknowledged.at).collect();
         times.sort();
-        let silences = times.windows(2).filter(|pair| pair[1] > event && pair[0] < event + Duration::from_secs(30));
+        let after = |pair: &&[Instant]| pair[1] > event && pair[0] < event + Duration::from_secs(30);
+        let silences = times.windows(2).filter(after).filter(|pair| pair[1] - pair[0] > SILENCE_MIN);
         let longest = silences.max_by_key(|pair| pair[1] - pair[0]);
         longest.map_or(Duration::ZERO, |pair| pair[1].saturating_duration_since(event))
     }

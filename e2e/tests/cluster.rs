@@ -1,0 +1,384 @@
+//! What the README promises, on a real cluster: kills under load lose nothing, hand-made changes are repaired, a cluster at
+//! rest writes nothing, a bad object harms no other, and a deleted cluster leaves nothing behind.
+//!
+//! `make test-e2e` runs these after it has installed the operator. `HEBB_E2E_DATA` names the stream.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use hebb_e2e::data::{self, Record};
+use hebb_e2e::kubectl::{
+    apply, cluster_status, condition, fresh_namespace, gateway, get, kill_pod, kubectl, owner,
+    wait_for, wait_ready,
+};
+use hebb_e2e::ledger::{Client, Ledger};
+use tokio::sync::watch;
+
+const READY: Duration = Duration::from_secs(120);
+/// Hand-made drift is repaired within this.
+const REPAIR: Duration = Duration::from_secs(5);
+/// Answers come again within this.
+const RESUME: Duration = Duration::from_secs(10);
+
+const CLUSTER: &str = "
+apiVersion: hebb.dev/v1alpha1
+kind: LearningCluster
+metadata: {name: NAME}
+spec:
+  domains: [{name: shuttle, task: Classification}]
+  gateway: {replicas: 1}
+  coordinator: {replicas: 2}
+  redis: {storage: {size: 1Gi, deletionPolicy: Delete}}
+";
+
+fn learning_cluster(name: &str) -> String {
+    CLUSTER.replace("NAME", name)
+}
+
+fn records(count: usize) -> Vec<Record> {
+    let path: PathBuf = std::env::var_os("HEBB_E2E_DATA").unwrap().into();
+    let mut records = data::read(&path, "anomaly").unwrap();
+    records.truncate(count);
+    records
+}
+
+/// Streams events at 500 a second and does something at half of them; the ledger, and when it was done.
+async fn under_load(
+    client: &Client,
+    count: usize,
+    act: impl FnOnce() -> Instant + Send + 'static,
+) -> (Ledger, Instant) {
+    let records = records(count);
+    let (progress, mut seen) = watch::channel(0);
+    let half = count / 2;
+    let acting = tokio::spawn(async move {
+        seen.wait_for(|done| *done >= half).await.unwrap();
+        tokio::task::spawn_blocking(act).await.unwrap()
+    });
+    let replay = client.replay(&records, 32, Some(500.0), |event| {
+        progress.send_replace(event.place + 1);
+    });
+    let ledger = replay.await.unwrap();
+    (ledger, acting.await.unwrap())
+}
+
+fn killed(
+    namespace: &'static str,
+    pod: impl FnOnce() -> String + Send + 'static,
+) -> impl FnOnce() -> Instant + Send {
+    move || {
+        let pod = pod();
+        let at = Instant::now();
+        let how = kill_pod(namespace, &pod).unwrap();
+        println!("{pod}: {how}");
+        at
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_is_applied_once_whoever_is_killed() {
+    const SPACE: &str = "hebb-e2e-kill";
+    fresh_namespace(SPACE).unwrap();
+    apply(SPACE, &learning_cluster("kill")).unwrap();
+    wait_ready(SPACE, "kill", READY).unwrap();
+    let url = gateway(SPACE, "kill").unwrap();
+
+    let worker = || owner(SPACE, "kill", "shuttle").unwrap();
+    let leader = || {
+        cluster_status(SPACE, "kill").unwrap()["leader"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let redis = || "kill-redis-0".to_owned();
+    let gate = || {
+        let pods = get(
+            SPACE,
+            &["pods", "-l", "app.kubernetes.io/component=gateway"],
+        )
+        .unwrap();
+        pods["items"][0]["metadata"]["name"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let mut total = Ledger::default();
+    for (what, act) in [
+        (
+            "worker",
+            Box::new(killed(SPACE, worker)) as Box<dyn FnOnce() -> Instant + Send>,
+        ),
+        ("leader", Box::new(killed(SPACE, leader))),
+        ("redis", Box::new(killed(SPACE, redis))),
+        ("gateway", Box::new(killed(SPACE, gate))),
+    ] {
+        let client = Client::new(&url, "shuttle", &format!("{what}-")).unwrap();
+        let (ledger, at) = under_load(&client, 4_000, act).await;
+        let resumed = ledger.recovery(at);
+        println!(
+            "{what}: {} acknowledged, answers resumed after {:.1} s",
+            ledger.events.len(),
+            resumed.as_secs_f64()
+        );
+        assert!(resumed < RESUME, "{what}: {resumed:?}");
+        total.digest = total.digest.wrapping_add(ledger.digest);
+        total.events.extend(ledger.events);
+        client.settle(&total).await.unwrap();
+    }
+    wait_ready(SPACE, "kill", READY).unwrap();
+    kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_conditions_tell_the_truth_while_redis_is_down() {
+    const SPACE: &str = "hebb-e2e-truth";
+    fresh_namespace(SPACE).unwrap();
+    apply(SPACE, &learning_cluster("truth")).unwrap();
+    wait_ready(SPACE, "truth", READY).unwrap();
+    // A Redis that can't come back: its image doesn't exist.
+    let broken = "{\"spec\":{\"redis\":{\"image\":\"localhost/hebb/no-such-image:1\"}}}";
+    kubectl(&[
+        "-n",
+        SPACE,
+        "patch",
+        "lc",
+        "truth",
+        "--type=merge",
+        "-p",
+        broken,
+    ])
+    .unwrap();
+    wait_for(
+        "Ready is false while Redis is down",
+        Duration::from_secs(30),
+        || {
+            let is = |type_| condition(SPACE, "truth", type_);
+            (is("Ready").as_deref() == Some("False")
+                && is("RedisAvailable").as_deref() == Some("False"))
+            .then_some(())
+        },
+    )
+    .unwrap();
+    wait_for(
+        "the message names the image",
+        Duration::from_secs(30),
+        || {
+            let cluster = get(SPACE, &["lc", "truth"]).ok()?;
+            let text = cluster["status"]["conditions"].to_string();
+            (text.contains("ImagePull") || text.contains("ErrImage")).then_some(())
+        },
+    )
+    .unwrap();
+    let image = "[{\"op\":\"remove\",\"path\":\"/spec/redis/image\"}]";
+    kubectl(&[
+        "-n",
+        SPACE,
+        "patch",
+        "lc",
+        "truth",
+        "--type=json",
+        "-p",
+        image,
+    ])
+    .unwrap();
+    // The StatefulSet waits for its broken pod for ever, as Kubernetes documents; a person deletes it.
+    kubectl(&[
+        "-n",
+        SPACE,
+        "delete",
+        "pod",
+        "truth-redis-0",
+        "--grace-period=0",
+        "--force",
+    ])
+    .unwrap();
+    wait_ready(SPACE, "truth", READY).unwrap();
+    let events = kubectl(&[
+        "-n",
+        SPACE,
+        "get",
+        "events",
+        "--field-selector",
+        "involvedObject.name=truth",
+        "-o",
+        "jsonpath={.items[*].reason}",
+    ])
+    .unwrap();
+    for reason in ["Created", "BecameReady", "NotReady", "LeaderElected"] {
+        assert!(events.contains(reason), "{reason} in {events}");
+    }
+    kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hand_made_changes_are_repaired_rest_is_silent_and_deletion_leaves_nothing() {
+    const SPACE: &str = "hebb-e2e-rest";
+    fresh_namespace(SPACE).unwrap();
+    // A bad object beside a good one: refused, with the field's name.
+    let refused = apply(
+        SPACE,
+        &learning_cluster("bad").replace("replicas: 2", "replicas: 0"),
+    )
+    .unwrap_err()
+    .to_string();
+    assert!(refused.contains("spec.coordinator.replicas"), "{refused}");
+    apply(SPACE, &learning_cluster("rest")).unwrap();
+    wait_ready(SPACE, "rest", READY).unwrap();
+
+    kubectl(&["-n", SPACE, "delete", "service", "rest-gateway"]).unwrap();
+    wait_for("the Service is back", REPAIR, || {
+        get(SPACE, &["service", "rest-gateway"]).ok()
+    })
+    .unwrap();
+
+    kubectl(&[
+        "-n",
+        SPACE,
+        "scale",
+        "statefulset",
+        "rest-worker",
+        "--replicas=5",
+    ])
+    .unwrap();
+    wait_for("the workers are as many as the spec says", REPAIR, || {
+        let workers = get(SPACE, &["statefulset", "rest-worker"]).ok()?;
+        (workers["spec"]["replicas"] == 2).then_some(())
+    })
+    .unwrap();
+
+    kubectl(&[
+        "-n",
+        SPACE,
+        "set",
+        "image",
+        "deployment/rest-gateway",
+        "gateway=example.com/other:1",
+    ])
+    .unwrap();
+    wait_for("the image is the cluster's", REPAIR, || {
+        let gateway = get(SPACE, &["deployment", "rest-gateway"]).ok()?;
+        let image = gateway["spec"]["template"]["spec"]["containers"][0]["image"]
+            .as_str()?
+            .to_owned();
+        (!image.contains("other")).then_some(())
+    })
+    .unwrap();
+
+    kubectl(&["-n", SPACE, "scale", "lc", "rest", "--replicas=3"]).unwrap();
+    wait_ready(SPACE, "rest", READY).unwrap();
+    let shown = kubectl(&["-n", SPACE, "get", "lc", "rest"]).unwrap();
+    assert!(
+        shown.contains("3/3") && shown.contains("Standalone"),
+        "{shown}"
+    );
+
+    // A paused cluster is left alone; a resumed one is repaired.
+    kubectl(&[
+        "-n",
+        SPACE,
+        "annotate",
+        "lc",
+        "rest",
+        "hebb.dev/paused=true",
+    ])
+    .unwrap();
+    wait_for(
+        "the status says that it is paused",
+        Duration::from_secs(10),
+        || (get(SPACE, &["lc", "rest"]).ok()?["status"]["phase"] == "Paused").then_some(()),
+    )
+    .unwrap();
+    kubectl(&["-n", SPACE, "delete", "pdb", "rest-worker"]).unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(
+        get(SPACE, &["pdb", "rest-worker"]).is_err(),
+        "a paused cluster was written to"
+    );
+    kubectl(&["-n", SPACE, "annotate", "lc", "rest", "hebb.dev/paused-"]).unwrap();
+    wait_for("the budget is back", REPAIR, || {
+        get(SPACE, &["pdb", "rest-worker"]).ok()
+    })
+    .unwrap();
+    wait_ready(SPACE, "rest", READY).unwrap();
+
+    silence(SPACE);
+
+    // Suspended: no pods, and what was learned is there again afterwards.
+    let client = Client::new(&gateway(SPACE, "rest").unwrap(), "shuttle", "s-").unwrap();
+    let ledger = client
+        .replay(&records(500), 32, None, |_| {})
+        .await
+        .unwrap();
+    kubectl(&[
+        "-n",
+        SPACE,
+        "patch",
+        "lc",
+        "rest",
+        "--type=merge",
+        "-p",
+        "{\"spec\":{\"suspend\":true}}",
+    ])
+    .unwrap();
+    wait_for("no pod is left", Duration::from_secs(90), || {
+        get(SPACE, &["pods"]).ok()?["items"]
+            .as_array()?
+            .is_empty()
+            .then_some(())
+    })
+    .unwrap();
+    assert_eq!(
+        condition(SPACE, "rest", "Suspended").as_deref(),
+        Some("True")
+    );
+    kubectl(&[
+        "-n",
+        SPACE,
+        "patch",
+        "lc",
+        "rest",
+        "--type=merge",
+        "-p",
+        "{\"spec\":{\"suspend\":false}}",
+    ])
+    .unwrap();
+    wait_ready(SPACE, "rest", READY).unwrap();
+    client.settle(&ledger).await.unwrap();
+
+    kubectl(&["-n", SPACE, "delete", "lc", "rest"]).unwrap();
+    let kinds = "pods,services,deployments,statefulsets,configmaps,secrets,serviceaccounts,poddisruptionbudgets,persistentvolumeclaims";
+    wait_for("nothing is left", Duration::from_secs(90), || {
+        let left = get(SPACE, &[kinds, "-l", "hebb.dev/cluster=rest"]).ok()?;
+        left["items"].as_array()?.is_empty().then_some(())
+    })
+    .unwrap();
+    kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
+}
+
+/// For a minute nobody of Hebb writes to the API server, but for the operator's lease.
+fn silence(namespace: &str) {
+    let log = std::env::var("HEBB_AUDIT_LOG").unwrap_or_default();
+    if log.is_empty() {
+        println!("skipped: this cluster has no audit log to prove silence with");
+        return;
+    }
+    let before = std::fs::read_to_string(&log).unwrap().lines().count();
+    std::thread::sleep(Duration::from_secs(60));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let written: Vec<&str> = text
+        .lines()
+        .skip(before)
+        .filter(|line| {
+            line.contains("system:serviceaccount:hebb-system:")
+                || line.contains(&format!("\"namespace\":\"{namespace}\""))
+        })
+        .filter(|line| !line.contains("\"resource\":\"leases\""))
+        .collect();
+    assert!(
+        written.is_empty(),
+        "{} writes at rest, the first: {}",
+        written.len(),
+        written[0]
+    );
+    println!("no write within 60 s at rest");
+}
