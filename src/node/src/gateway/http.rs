@@ -92,14 +92,13 @@ pub async fn one_event(
     let implied = body.label.as_ref().map_or(Task::Classification, wire::LabelBody::implied_task);
     // Checked before an unknown domain is made: a bad event changes nothing.
     let key = checked_key(body.key.as_deref())?;
-    let domain = match shared.domains.find(domain).await? {
+    let known = shared.domains.find(domain).await?;
+    let task = known.as_ref().map_or(implied, |domain| domain.config.task);
+    let event = wire::event(body, task, fresh_id)?;
+    let domain = match known {
         Some(domain) => domain,
-        None => {
-            wire::features_input(body.features.0.clone(), implied)?;
-            shared.domains.find_or_declare(domain, || implied).await?
-        }
+        None => shared.domains.find_or_declare(domain, || implied).await?,
     };
-    let event = wire::event(body, domain.config.task, fresh_id)?;
     let partition = partition_of(&domain, key.as_deref(), &event.id);
     answer(shared, &partition, &Entry::Event(event), on_full, started).await
 }
