@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dispatch::OnFull;
 use super::domains::partition_of;
-use super::reply::{ErrorBody, Failure, expose};
+use super::reply::{Address, ErrorBody, Failure, expose};
 use super::wire::{self, AnswerBody, BODY_MAX, EventBody, FeedbackBody, SignalBody};
 use super::{Shared, ndjson};
 
@@ -68,7 +68,7 @@ fn is_ndjson(request: &Request) -> bool {
         .is_some_and(|value| value.starts_with("application/x-ndjson"))
 }
 
-async fn infer_and_adapt(State(shared): Gateway, Path(domain): Path<String>, request: Request) -> Response {
+async fn infer_and_adapt(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, request: Request) -> Response {
     if is_ndjson(&request) {
         return ndjson::stream(shared, domain, request.into_body());
     }
@@ -146,7 +146,7 @@ async fn known_domain(shared: &Shared, name: &str) -> Result<Domain, Failure> {
     shared.domains.find(name).await?.ok_or_else(|| Failure::UnknownDomain(name.to_owned()))
 }
 
-async fn infer(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+async fn infer(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
         let body = read_body(body).await?;
@@ -165,7 +165,7 @@ async fn infer(State(shared): Gateway, Path(domain): Path<String>, body: Body) -
     respond(&shared, "infer", started, result.await)
 }
 
-async fn perceive(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+async fn perceive(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
         let body = read_body(body).await?;
@@ -195,7 +195,7 @@ struct FeedbackAnswer {
     outcome: &'static str,
 }
 
-async fn feedback(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+async fn feedback(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
         let body = read_body(body).await?;
@@ -256,7 +256,7 @@ struct DomainDetail {
 }
 
 /// Reads every partition at one place of its log each: what was acknowledged before is counted.
-async fn describe_domain(State(shared): Gateway, Path(name): Path<String>) -> Response {
+async fn describe_domain(State(shared): Gateway, Address(Path(name)): Address<Path<String>>) -> Response {
     let started = Instant::now();
     let result = async {
         let domain = known_domain(&shared, &name).await?;
@@ -315,8 +315,8 @@ struct RecordBody {
 
 async fn event(
     State(shared): Gateway,
-    Path((name, id)): Path<(String, String)>,
-    Query(query): Query<KeyQuery>,
+    Address(Path((name, id))): Address<Path<(String, String)>>,
+    Address(Query(query)): Address<Query<KeyQuery>>,
 ) -> Response {
     let started = Instant::now();
     let result = async {
@@ -358,8 +358,8 @@ struct LibraryPattern {
 
 async fn patterns(
     State(shared): Gateway,
-    Path(name): Path<String>,
-    Query(query): Query<PatternsQuery>,
+    Address(Path(name)): Address<Path<String>>,
+    Address(Query(query)): Address<Query<PatternsQuery>>,
 ) -> Response {
     let started = Instant::now();
     let result = async {
