@@ -13,7 +13,7 @@ use hebb_engine::{Entry, FeedbackOutcome, Outcome, Query as EngineQuery, Statist
 use hebb_log::{Domain, PartitionKey};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::OnFull;
+use super::dispatch::{OnFull, Sent};
 use super::domains::partition_of;
 use super::reply::{Address, ErrorBody, Failure, expose};
 use super::wire::{self, AnswerBody, BODY_MAX, EventBody, FeedbackBody, SignalBody};
@@ -80,13 +80,29 @@ async fn infer_and_adapt(State(shared): Gateway, Address(Path(domain)): Address<
     respond(&shared, "infer-and-adapt", started, result.await)
 }
 
+/// An entry on its way to its answer.
+pub struct Begun {
+    sent: Sent,
+    started: Instant,
+}
+
 /// Applies one event and says what the engine answered.
-pub async fn one_event(
+async fn one_event(
     shared: &Shared,
     domain: &str,
     body: &[u8],
     on_full: OnFull,
 ) -> Result<AnswerBody, Failure> {
+    finish(shared, begin_event(shared, domain, body, on_full).await?).await
+}
+
+/// Checks an event and sends it; events that are begun one after the other are learned in that order.
+pub async fn begin_event(
+    shared: &Shared,
+    domain: &str,
+    body: &[u8],
+    on_full: OnFull,
+) -> Result<Begun, Failure> {
     let started = Instant::now();
     let body: EventBody = wire::parse(body)?;
     let implied = body.label.as_ref().map_or(Task::Classification, wire::LabelBody::implied_task);
@@ -100,7 +116,18 @@ pub async fn one_event(
         None => shared.domains.find_or_declare(domain, || implied).await?,
     };
     let partition = partition_of(&domain, key.as_deref(), &event.id);
-    answer(shared, &partition, &Entry::Event(event), on_full, started).await
+    let sent = shared.dispatcher.send(&partition, Entry::Event(event).encode(), on_full).await?;
+    Ok(Begun { sent, started })
+}
+
+/// Waits for the answer to what was begun.
+pub async fn finish(shared: &Shared, begun: Begun) -> Result<AnswerBody, Failure> {
+    let Begun { sent, started } = begun;
+    match shared.dispatcher.outcome(sent).await? {
+        Outcome::Answer(answer) => Ok(wire::answer_body(answer, started.elapsed().as_secs_f64() * 1e3)),
+        Outcome::Rejected(rejection) => Err(rejection.into()),
+        _ => Err(Failure::Unexpected),
+    }
 }
 
 async fn answer(
@@ -110,11 +137,8 @@ async fn answer(
     on_full: OnFull,
     started: Instant,
 ) -> Result<AnswerBody, Failure> {
-    match shared.dispatcher.submit(partition, entry.encode(), on_full).await? {
-        Outcome::Answer(answer) => Ok(wire::answer_body(answer, started.elapsed().as_secs_f64() * 1e3)),
-        Outcome::Rejected(rejection) => Err(rejection.into()),
-        _ => Err(Failure::Unexpected),
-    }
+    let sent = shared.dispatcher.send(partition, entry.encode(), on_full).await?;
+    finish(shared, Begun { sent, started }).await
 }
 
 fn checked_key(key: Option<&str>) -> Result<Option<String>, Failure> {
