@@ -12,9 +12,8 @@ use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 
-use super::Shared;
+use super::{Shared, http};
 use super::dispatch::OnFull;
-use super::http::one_event;
 use super::reply::Failure;
 use super::wire::{BODY_MAX, WireError};
 
@@ -24,17 +23,27 @@ const IN_FLIGHT_MAX: usize = 512;
 /// Answers a stream of `infer-and-adapt` events.
 pub fn stream(shared: Arc<Shared>, domain: String, body: Body) -> Response {
     let domain: Arc<str> = domain.into();
+    let (begin, finish) = (shared.clone(), shared);
+    // Begun one after the other, so that the events are learned in the order of their lines; awaited many at once.
     let answers = lines(body)
-        .map(move |line| {
-            let shared = shared.clone();
-            let domain = domain.clone();
+        .then(move |line| {
+            let (shared, domain) = (begin.clone(), domain.clone());
             async move {
-                let line = match line {
-                    Ok(line) => line,
-                    Err(failure) => return Ok(encode(&failure.body())),
-                };
                 let started = Instant::now();
-                let result = one_event(&shared, &domain, &line, OnFull::Wait).await;
+                let begun = match line {
+                    Ok(line) => http::begin_event(&shared, &domain, &line, OnFull::Wait).await,
+                    Err(failure) => Err(failure),
+                };
+                (started, begun)
+            }
+        })
+        .map(move |(started, begun)| {
+            let shared = finish.clone();
+            async move {
+                let result = match begun {
+                    Ok(begun) => http::finish(&shared, begun).await,
+                    Err(failure) => Err(failure),
+                };
                 shared.metrics.answered("stream", result.is_ok(), started.elapsed().as_secs_f64());
                 Ok::<_, std::convert::Infallible>(match result {
                     Ok(answer) => encode(&answer),
