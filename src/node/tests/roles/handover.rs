@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hebb_engine::Task;
-use hebb_log::{Durability, LocalStore};
+use hebb_log::{LocalConfig, LocalStore};
 use hebb_node::{
     ClusterSettings, Identity, NodeError, Stop, Stopper, Store, run_coordinator, run_gateway, run_worker,
     stop_channel,
@@ -73,8 +73,8 @@ struct Front {
 }
 
 impl Front {
-    fn start(directory: &std::path::Path) -> Self {
-        let store = Store::new(LocalStore::open(directory, Durability::EverySecond).unwrap());
+    async fn start(directory: &std::path::Path) -> Self {
+        let store = Store::new(LocalStore::open(directory, LocalConfig::default()).await.unwrap());
         let (stopper, stop) = stop_channel();
         let (gateway, coordinator) = (identity("gateway"), identity("coordinator"));
         let front = Self {
@@ -172,7 +172,7 @@ async fn check_each_once(api: &Api, events: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_stops_hands_its_partitions_over_and_one_that_comes_gets_its_share() {
     let directory = tempfile::tempdir().unwrap();
-    let front = Front::start(directory.path());
+    let front = Front::start(directory.path()).await;
     let a = Worker::start(&front.store, "a");
     let b = Worker::start(&front.store, "b");
     front.owned_by(&["a", "b"]).await;
@@ -197,7 +197,7 @@ async fn a_worker_that_stops_hands_its_partitions_over_and_one_that_comes_gets_i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_crashes_is_replaced_within_ten_seconds_and_nothing_is_lost() {
     let directory = tempfile::tempdir().unwrap();
-    let front = Front::start(directory.path());
+    let front = Front::start(directory.path()).await;
     let a = Worker::start(&front.store, "a");
     let b = Worker::start(&front.store, "b");
     front.owned_by(&["a", "b"]).await;

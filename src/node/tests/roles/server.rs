@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hebb_log::{Durability, LocalStore, LogError};
+use hebb_log::{LocalConfig, LocalStore, OpenError};
 use hebb_node::{ClusterSettings, EmbeddedAddresses, NodeError, Stopper, Store, run_embedded, stop_channel};
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -74,11 +74,9 @@ impl Server {
 async fn open(directory: &Path) -> LocalStore {
     let started = Instant::now();
     loop {
-        match LocalStore::open(directory, Durability::EverySecond) {
+        match LocalStore::open(directory, LocalConfig::default()).await {
             Ok(store) => return store,
-            Err(LogError::Unavailable(why)) if started.elapsed() < Duration::from_secs(5) => {
-                assert!(why.to_string().contains("in use"), "{why}");
-            }
+            Err(OpenError::InUse(_)) if started.elapsed() < Duration::from_secs(5) => {}
             Err(error) => panic!("{error}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
