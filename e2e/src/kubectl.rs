@@ -201,8 +201,11 @@ pub fn kill_pod(namespace: &str, pod: &str) -> Result<&'static str, Error> {
     }
 }
 
-/// The processes of a pod but its pause container, by their control group.
-fn processes_of(uid: &str) -> Result<Vec<u32>, Error> {
+/// The processes of a pod but its pause container, by their control group, where the pods run on this machine.
+///
+/// # Errors
+/// A file system without /proc.
+pub fn processes_of(uid: &str) -> Result<Vec<u32>, Error> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let entry = entry?;

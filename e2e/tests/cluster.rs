@@ -301,6 +301,14 @@ async fn hand_made_changes_are_repaired_rest_is_silent_and_deletion_leaves_nothi
     .unwrap();
     wait_ready(SPACE, "rest", READY).unwrap();
 
+    // What the changes above set in motion comes to its end: a surplus pod goes, the last probe is answered.
+    wait_for("only the wanted pods are left", Duration::from_secs(90), || {
+        let pods = get(SPACE, &["pods"]).ok()?;
+        let leaving = pods["items"].as_array()?.iter().any(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
+        (!leaving && pods["items"].as_array()?.len() == 7).then_some(())
+    })
+    .unwrap();
+    std::thread::sleep(Duration::from_secs(5));
     silence(SPACE);
 
     // Suspended: no pods, and what was learned is there again afterwards.

@@ -1,11 +1,15 @@
 //! Connections that come back: dialled when needed, dropped at the first doubt, with a deadline on everything.
 //! Never repeats a command by itself: whether a lost answer meant a write, only the caller can judge.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, PushInfo, PushKind, RedisError, Script,
+    ServerErrorKind, Value,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
@@ -40,30 +44,72 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A connection that knows of its end. Without that, the first call after an outage would fail on a dead connection, and
+/// its caller couldn't know that nothing was sent.
+#[derive(Clone)]
+struct Connection {
+    redis: MultiplexedConnection,
+    ended: Arc<AtomicBool>,
+}
+
+impl Connection {
+    fn is_alive(&self) -> bool {
+        !self.ended.load(Ordering::Acquire)
+    }
+}
+
 /// Opens connections, with pauses between failures.
 pub(super) struct Dialer {
+    /// Speaks RESP3, in which a connection reports its end.
     client: Client,
+    /// Speaks RESP2, in which a subscribed connection does nothing else.
+    subscriber: Client,
     backoff: Mutex<Backoff>,
 }
 
 impl Dialer {
-    pub(super) fn new(client: Client) -> Self {
-        Self { client, backoff: Mutex::default() }
+    pub(super) fn new(client: Client, subscriber: Client) -> Self {
+        Self {
+            client,
+            subscriber,
+            backoff: Mutex::default(),
+        }
     }
 
     /// Dials until somebody answers; the caller has the deadline.
-    async fn dial(&self) -> MultiplexedConnection {
+    async fn dial(&self) -> Connection {
+        self.attempt(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Connection, RedisError> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
         // The deadline of a call is around the call: a blocking read may take longer than any default.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        self.attempt(|| self.client.get_multiplexed_async_connection_with_config(&config)).await
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_push_sender(move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    end.store(true, Ordering::Release);
+                }
+                Ok::<_, redis::aio::SendError>(())
+            });
+        let redis = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        Ok(Connection { redis, ended })
     }
 
     /// Dials for a subscription until somebody answers; the caller has the deadline.
     pub(super) async fn dial_subscription(&self) -> PubSub {
-        self.attempt(|| self.client.get_async_pubsub()).await
+        self.attempt(|| self.subscriber.get_async_pubsub()).await
     }
 
-    async fn attempt<T, F: Future<Output = Result<T, RedisError>>>(&self, connect: impl Fn() -> F) -> T {
+    async fn attempt<T, F: Future<Output = Result<T, RedisError>>>(
+        &self,
+        connect: impl Fn() -> F,
+    ) -> T {
         loop {
             let not_before = lock(&self.backoff).not_before;
             if let Some(not_before) = not_before {
@@ -90,7 +136,10 @@ impl Dialer {
     }
 
     pub(super) fn unreachable(&self, after: Duration) -> LogError {
-        let last = lock(&self.backoff).last.clone().unwrap_or_else(|| "still trying".to_owned());
+        let last = lock(&self.backoff)
+            .last
+            .clone()
+            .unwrap_or_else(|| "still trying".to_owned());
         LogError::unavailable(Silence::Unreachable { after, last })
     }
 }
@@ -98,28 +147,39 @@ impl Dialer {
 /// One shared connection: calls on it overtake nothing, so none of them may block.
 pub(super) struct Link {
     dialer: Arc<Dialer>,
-    current: Mutex<Option<(u64, MultiplexedConnection)>>,
+    current: Mutex<Option<(u64, Connection)>>,
     /// The number of the newest connection; locked by the one who dials.
     dialling: tokio::sync::Mutex<u64>,
 }
 
 impl Link {
     pub(super) fn new(dialer: Arc<Dialer>) -> Self {
-        Self { dialer, current: Mutex::default(), dialling: tokio::sync::Mutex::new(0) }
+        Self {
+            dialer,
+            current: Mutex::default(),
+            dialling: tokio::sync::Mutex::new(0),
+        }
     }
 
-    async fn connection(&self) -> (u64, MultiplexedConnection) {
-        if let Some(current) = lock(&self.current).clone() {
+    async fn connection(&self) -> (u64, Connection) {
+        if let Some(current) = self.living() {
             return current;
         }
         let mut newest = self.dialling.lock().await;
-        if let Some(current) = lock(&self.current).clone() {
+        if let Some(current) = self.living() {
             return current;
         }
         let connection = self.dialer.dial().await;
         *newest += 1;
         *lock(&self.current) = Some((*newest, connection.clone()));
         (*newest, connection)
+    }
+
+    fn living(&self) -> Option<(u64, Connection)> {
+        lock(&self.current)
+            .as_ref()
+            .filter(|(_, connection)| connection.is_alive())
+            .cloned()
     }
 
     fn forget(&self, number: u64) {
@@ -137,7 +197,7 @@ impl Link {
         let Ok((number, mut connection)) = timeout_at(until, self.connection()).await else {
             return Err(self.dialer.unreachable(deadline));
         };
-        match timeout_at(until, exchange(&mut connection, cmd, script)).await {
+        match timeout_at(until, exchange(&mut connection.redis, cmd, script)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 if is_doubtful(&error) {
@@ -157,36 +217,50 @@ impl Link {
 pub(super) struct Pool {
     dialer: Arc<Dialer>,
     permits: Semaphore,
-    idle: Mutex<Vec<MultiplexedConnection>>,
+    idle: Mutex<Vec<Connection>>,
 }
 
 /// A connection out of the pool. It goes back only by `give_back`: one that was dropped in the middle of a call would
 /// hand the answer to the next.
 pub(super) struct Lent<'a> {
     pool: &'a Pool,
-    connection: MultiplexedConnection,
+    connection: Connection,
     _permit: SemaphorePermit<'a>,
 }
 
 impl Pool {
     pub(super) fn new(dialer: Arc<Dialer>) -> Self {
-        Self { dialer, permits: Semaphore::new(POOL_SIZE), idle: Mutex::default() }
+        Self {
+            dialer,
+            permits: Semaphore::new(POOL_SIZE),
+            idle: Mutex::default(),
+        }
     }
 
     pub(super) async fn lend(&self, deadline: Duration) -> Result<Lent<'_>, LogError> {
         let lent = async {
             let permit = self.permits.acquire().await.ok()?;
-            let idle = lock(&self.idle).pop();
+            let idle = self.idle();
             let connection = match idle {
                 Some(connection) => connection,
                 None => self.dialer.dial().await,
             };
-            Some(Lent { pool: self, connection, _permit: permit })
+            Some(Lent {
+                pool: self,
+                connection,
+                _permit: permit,
+            })
         };
         match timeout(deadline, lent).await {
             Ok(Some(lent)) => Ok(lent),
             Ok(None) | Err(_) => Err(self.dialer.unreachable(deadline)),
         }
+    }
+
+    fn idle(&self) -> Option<Connection> {
+        let mut idle = lock(&self.idle);
+        idle.retain(Connection::is_alive);
+        idle.pop()
     }
 
     /// Whether a connection can be had without waiting for somebody else's call.
@@ -202,11 +276,14 @@ impl Lent<'_> {
         script: Option<&Script>,
         deadline: Duration,
     ) -> Result<Value, LogError> {
-        match timeout(deadline, exchange(&mut self.connection, cmd, script)).await {
+        match timeout(deadline, exchange(&mut self.connection.redis, cmd, script)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 if is_doubtful(&error) {
-                    debug!(kind = error.category(), "a connection was lost, the idle ones are dropped with it");
+                    debug!(
+                        kind = error.category(),
+                        "a connection was lost, the idle ones are dropped with it"
+                    );
                     lock(&self.pool.idle).clear();
                 }
                 Err(typed(error))
@@ -226,7 +303,9 @@ async fn exchange(
     script: Option<&Script>,
 ) -> Result<Value, RedisError> {
     match (cmd.query_async(connection).await, script) {
-        (Err(error), Some(script)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+        (Err(error), Some(script))
+            if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
+        {
             script.load_async(connection).await?;
             cmd.query_async(connection).await
         }
@@ -253,7 +332,9 @@ fn is_doubtful(error: &RedisError) -> bool {
 fn typed(error: RedisError) -> LogError {
     match (error.kind(), error.code()) {
         (_, Some("WRONGTYPE")) => LogError::Corrupt("a key of another type".to_owned()),
-        (ErrorKind::UnexpectedReturnType | ErrorKind::Parse, _) => LogError::Corrupt(error.category().to_owned()),
+        (ErrorKind::UnexpectedReturnType | ErrorKind::Parse, _) => {
+            LogError::Corrupt(error.category().to_owned())
+        }
         _ => LogError::unavailable(error),
     }
 }

@@ -11,9 +11,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, Value};
+use redis::{
+    Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
+    Value,
+};
 
-pub(crate) use self::directory::{reconfigured, unknown};
 use self::link::{Dialer, Link, Pool};
 use self::scripts::Scripts;
 use crate::{Durability, EntryId, LogError, PartitionKey, bounds};
@@ -60,7 +62,14 @@ impl RedisConfig {
 
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, username, password, cluster, durability } = self;
+        let Self {
+            host,
+            port,
+            username,
+            password,
+            cluster,
+            durability,
+        } = self;
         f.debug_struct("RedisConfig")
             .field("host", host)
             .field("port", port)
@@ -93,7 +102,9 @@ struct Inner {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("cluster", &self.inner.cluster).finish_non_exhaustive()
+        f.debug_struct("RedisStore")
+            .field("cluster", &self.inner.cluster)
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,10 +114,19 @@ impl RedisStore {
     /// # Errors
     /// [`LogError::Invalid`] where the configuration makes no sense.
     pub fn lazy(config: RedisConfig) -> Result<Self, LogError> {
-        let RedisConfig { host, port, username, password, cluster, durability } = config;
+        let RedisConfig {
+            host,
+            port,
+            username,
+            password,
+            cluster,
+            durability,
+        } = config;
         bounds::name("the cluster's name", &cluster)?;
         if matches!(durability, Durability::Replicated { replicas: 0 }) {
-            return Err(LogError::Invalid("replicated durability needs at least one replica".to_owned()));
+            return Err(LogError::Invalid(
+                "replicated durability needs at least one replica".to_owned(),
+            ));
         }
         let mut settings = RedisConnectionInfo::default();
         if let Some(username) = username {
@@ -115,12 +135,18 @@ impl RedisStore {
         if let Some(password) = password {
             settings = settings.set_password(password);
         }
-        let info = ConnectionAddr::Tcp(host, port)
-            .into_connection_info()
-            .map_err(|error| LogError::Invalid(error.category().to_owned()))?
-            .set_redis_settings(settings);
-        let client = redis::Client::open(info).map_err(|error| LogError::Invalid(error.category().to_owned()))?;
-        let dialer = Arc::new(Dialer::new(client));
+        let address = ConnectionAddr::Tcp(host, port);
+        let client = |settings| {
+            let info = address
+                .clone()
+                .into_connection_info()?
+                .set_redis_settings(settings);
+            redis::Client::open(info)
+        };
+        let invalid = |error: RedisError| LogError::Invalid(error.category().to_owned());
+        let subscriber = client(settings.clone()).map_err(invalid)?;
+        let client = client(settings.set_protocol(ProtocolVersion::RESP3)).map_err(invalid)?;
+        let dialer = Arc::new(Dialer::new(client, subscriber));
         Ok(Self {
             inner: Arc::new(Inner {
                 cluster,
@@ -150,7 +176,11 @@ impl RedisStore {
     /// # Errors
     /// [`LogError::Unavailable`].
     pub async fn ping(&self) -> Result<(), LogError> {
-        self.inner.control.send(&redis::cmd("PING"), None, CALL_DEADLINE).await.map(drop)
+        self.inner
+            .control
+            .send(&redis::cmd("PING"), None, CALL_DEADLINE)
+            .await
+            .map(drop)
     }
 
     /// A key of a partition. They share the hash tag, so that they share a slot and a script can use them together.
@@ -164,7 +194,10 @@ impl RedisStore {
     }
 
     async fn control(&self, call: &scripts::Call<'_>) -> Result<Value, LogError> {
-        self.inner.control.send(&call.cmd, Some(call.script), CALL_DEADLINE).await
+        self.inner
+            .control
+            .send(&call.cmd, Some(call.script), CALL_DEADLINE)
+            .await
     }
 
     async fn ask(&self, cmd: &Cmd) -> Result<Value, LogError> {
@@ -179,7 +212,9 @@ fn deadline(bytes: usize) -> Duration {
 
 fn millis(duration: Duration) -> u64 {
     // Redis refuses a lease of 0 ms.
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, u64::from(u32::MAX))
+    u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX)
+        .clamp(1, u64::from(u32::MAX))
 }
 
 fn odd(what: &str) -> LogError {
@@ -201,9 +236,10 @@ fn text(value: Value, what: &str) -> Result<String, LogError> {
 fn number(value: &Value, what: &str) -> Result<u64, LogError> {
     match value {
         Value::Int(number) => u64::try_from(*number).map_err(|_| odd(what)),
-        Value::BulkString(digits) => {
-            std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or_else(|| odd(what))
-        }
+        Value::BulkString(digits) => std::str::from_utf8(digits)
+            .ok()
+            .and_then(|digits| digits.parse().ok())
+            .ok_or_else(|| odd(what)),
         _ => Err(odd(what)),
     }
 }
@@ -221,7 +257,10 @@ fn fields<const N: usize>(value: Value, what: &str) -> Result<[Value; N], LogErr
 
 fn entry_id(text: &[u8]) -> Option<EntryId> {
     let (at_ms, seq) = std::str::from_utf8(text).ok()?.split_once('-')?;
-    Some(EntryId { at_ms: at_ms.parse().ok()?, seq: seq.parse().ok()? })
+    Some(EntryId {
+        at_ms: at_ms.parse().ok()?,
+        seq: seq.parse().ok()?,
+    })
 }
 
 /// Whether the script found the claim, or the term, superseded.

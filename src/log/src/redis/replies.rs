@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use redis::aio::{PubSubSink, PubSubStream};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -25,10 +25,14 @@ impl RedisStore {
     async fn subscription(&self, channel: &str) -> Result<(PubSubSink, PubSubStream), LogError> {
         let subscribed = async {
             let (mut sink, stream) = self.inner.dialer.dial_subscription().await.split();
-            sink.subscribe(channel).await.map_err(LogError::unavailable)?;
+            sink.subscribe(channel)
+                .await
+                .map_err(LogError::unavailable)?;
             Ok((sink, stream))
         };
-        timeout(CALL_DEADLINE, subscribed).await.unwrap_or_else(|_| Err(self.inner.dialer.unreachable(CALL_DEADLINE)))
+        timeout(CALL_DEADLINE, subscribed)
+            .await
+            .unwrap_or_else(|_| Err(self.inner.dialer.unreachable(CALL_DEADLINE)))
     }
 }
 
@@ -36,11 +40,16 @@ impl RedisStore {
 impl Replies for RedisStore {
     async fn send(&self, gateway: &str, replies: Vec<Reply>) -> Result<(), LogError> {
         bounds::name("the gateway's id", gateway)?;
-        let body = postcard::to_stdvec(&replies).map_err(|error| LogError::Invalid(error.to_string()))?;
+        let body =
+            postcard::to_stdvec(&replies).map_err(|error| LogError::Invalid(error.to_string()))?;
         bounds::size("the batch of replies", body.len(), bounds::MAX_BATCH_BYTES)?;
         let mut cmd = redis::cmd("PUBLISH");
         cmd.arg(self.replies_key(gateway)).arg(body.as_slice());
-        self.inner.bulk.send(&cmd, None, deadline(body.len())).await.map(drop)
+        self.inner
+            .bulk
+            .send(&cmd, None, deadline(body.len()))
+            .await
+            .map(drop)
     }
 
     async fn subscribe(&self, gateway: &str) -> Result<mpsc::Receiver<Vec<Reply>>, LogError> {
@@ -69,7 +78,10 @@ impl Replies for RedisStore {
 }
 
 /// Passes batches on until the connection or the receiver is gone.
-async fn forward((mut sink, mut stream): (PubSubSink, PubSubStream), sender: &mpsc::Sender<Vec<Reply>>) {
+async fn forward(
+    (mut sink, mut stream): (PubSubSink, PubSubStream),
+    sender: &mpsc::Sender<Vec<Reply>>,
+) {
     loop {
         let message = tokio::select! {
             () = sender.closed() => return,
@@ -78,15 +90,19 @@ async fn forward((mut sink, mut stream): (PubSubSink, PubSubStream), sender: &mp
         match message {
             Ok(Some(message)) => match postcard::from_bytes(message.get_payload_bytes()) {
                 Ok(replies) => {
-                    if sender.send(replies).await.is_err() {
-                        return;
+                    // Waiting would let the messages behind this one pile up without a bound.
+                    if let Err(TrySendError::Full(_)) = sender.try_send(replies) {
+                        debug!("the gateway misses a batch of replies");
                     }
                 }
                 Err(error) => warn!(%error, "a batch of replies can't be read"),
             },
             Ok(None) => return,
             Err(_) => {
-                if !matches!(timeout(CALL_DEADLINE, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
+                if !matches!(
+                    timeout(CALL_DEADLINE, sink.ping::<redis::Value>()).await,
+                    Ok(Ok(_))
+                ) {
                     return;
                 }
             }

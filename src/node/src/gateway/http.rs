@@ -13,9 +13,9 @@ use hebb_engine::{Entry, FeedbackOutcome, Outcome, Query as EngineQuery, Statist
 use hebb_log::{Domain, PartitionKey};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::OnFull;
+use super::dispatch::{OnFull, Sent};
 use super::domains::partition_of;
-use super::reply::{ErrorBody, Failure, expose};
+use super::reply::{Address, ErrorBody, Failure, expose};
 use super::wire::{self, AnswerBody, BODY_MAX, EventBody, FeedbackBody, SignalBody};
 use super::{Shared, ndjson};
 
@@ -68,7 +68,7 @@ fn is_ndjson(request: &Request) -> bool {
         .is_some_and(|value| value.starts_with("application/x-ndjson"))
 }
 
-async fn infer_and_adapt(State(shared): Gateway, Path(domain): Path<String>, request: Request) -> Response {
+async fn infer_and_adapt(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, request: Request) -> Response {
     if is_ndjson(&request) {
         return ndjson::stream(shared, domain, request.into_body());
     }
@@ -80,28 +80,54 @@ async fn infer_and_adapt(State(shared): Gateway, Path(domain): Path<String>, req
     respond(&shared, "infer-and-adapt", started, result.await)
 }
 
+/// An entry on its way to its answer.
+pub struct Begun {
+    sent: Sent,
+    started: Instant,
+}
+
 /// Applies one event and says what the engine answered.
-pub async fn one_event(
+async fn one_event(
     shared: &Shared,
     domain: &str,
     body: &[u8],
     on_full: OnFull,
 ) -> Result<AnswerBody, Failure> {
+    finish(shared, begin_event(shared, domain, body, on_full).await?).await
+}
+
+/// Checks an event and sends it; events that are begun one after the other are learned in that order.
+pub async fn begin_event(
+    shared: &Shared,
+    domain: &str,
+    body: &[u8],
+    on_full: OnFull,
+) -> Result<Begun, Failure> {
     let started = Instant::now();
     let body: EventBody = wire::parse(body)?;
     let implied = body.label.as_ref().map_or(Task::Classification, wire::LabelBody::implied_task);
     // Checked before an unknown domain is made: a bad event changes nothing.
     let key = checked_key(body.key.as_deref())?;
-    let domain = match shared.domains.find(domain).await? {
+    let known = shared.domains.find(domain).await?;
+    let task = known.as_ref().map_or(implied, |domain| domain.config.task);
+    let event = wire::event(body, task, fresh_id)?;
+    let domain = match known {
         Some(domain) => domain,
-        None => {
-            wire::features_input(body.features.0.clone(), implied)?;
-            shared.domains.find_or_declare(domain, || implied).await?
-        }
+        None => shared.domains.find_or_declare(domain, || implied).await?,
     };
-    let event = wire::event(body, domain.config.task, fresh_id)?;
     let partition = partition_of(&domain, key.as_deref(), &event.id);
-    answer(shared, &partition, &Entry::Event(event), on_full, started).await
+    let sent = shared.dispatcher.send(&partition, Entry::Event(event).encode(), on_full).await?;
+    Ok(Begun { sent, started })
+}
+
+/// Waits for the answer to what was begun.
+pub async fn finish(shared: &Shared, begun: Begun) -> Result<AnswerBody, Failure> {
+    let Begun { sent, started } = begun;
+    match shared.dispatcher.outcome(sent).await? {
+        Outcome::Answer(answer) => Ok(wire::answer_body(answer, started.elapsed().as_secs_f64() * 1e3)),
+        Outcome::Rejected(rejection) => Err(rejection.into()),
+        _ => Err(Failure::Unexpected),
+    }
 }
 
 async fn answer(
@@ -111,11 +137,8 @@ async fn answer(
     on_full: OnFull,
     started: Instant,
 ) -> Result<AnswerBody, Failure> {
-    match shared.dispatcher.submit(partition, entry.encode(), on_full).await? {
-        Outcome::Answer(answer) => Ok(wire::answer_body(answer, started.elapsed().as_secs_f64() * 1e3)),
-        Outcome::Rejected(rejection) => Err(rejection.into()),
-        _ => Err(Failure::Unexpected),
-    }
+    let sent = shared.dispatcher.send(partition, entry.encode(), on_full).await?;
+    finish(shared, Begun { sent, started }).await
 }
 
 fn checked_key(key: Option<&str>) -> Result<Option<String>, Failure> {
@@ -147,7 +170,7 @@ async fn known_domain(shared: &Shared, name: &str) -> Result<Domain, Failure> {
     shared.domains.find(name).await?.ok_or_else(|| Failure::UnknownDomain(name.to_owned()))
 }
 
-async fn infer(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+async fn infer(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
         let body = read_body(body).await?;
@@ -166,7 +189,7 @@ async fn infer(State(shared): Gateway, Path(domain): Path<String>, body: Body) -
     respond(&shared, "infer", started, result.await)
 }
 
-async fn perceive(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+async fn perceive(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
         let body = read_body(body).await?;
@@ -196,7 +219,7 @@ struct FeedbackAnswer {
     outcome: &'static str,
 }
 
-async fn feedback(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+async fn feedback(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
         let body = read_body(body).await?;
@@ -257,7 +280,7 @@ struct DomainDetail {
 }
 
 /// Reads every partition at one place of its log each: what was acknowledged before is counted.
-async fn describe_domain(State(shared): Gateway, Path(name): Path<String>) -> Response {
+async fn describe_domain(State(shared): Gateway, Address(Path(name)): Address<Path<String>>) -> Response {
     let started = Instant::now();
     let result = async {
         let domain = known_domain(&shared, &name).await?;
@@ -316,8 +339,8 @@ struct RecordBody {
 
 async fn event(
     State(shared): Gateway,
-    Path((name, id)): Path<(String, String)>,
-    Query(query): Query<KeyQuery>,
+    Address(Path((name, id))): Address<Path<(String, String)>>,
+    Address(Query(query)): Address<Query<KeyQuery>>,
 ) -> Response {
     let started = Instant::now();
     let result = async {
@@ -359,8 +382,8 @@ struct LibraryPattern {
 
 async fn patterns(
     State(shared): Gateway,
-    Path(name): Path<String>,
-    Query(query): Query<PatternsQuery>,
+    Address(Path(name)): Address<Path<String>>,
+    Address(Query(query)): Address<Query<PatternsQuery>>,
 ) -> Response {
     let started = Instant::now();
     let result = async {

@@ -1,5 +1,9 @@
 //! What every endpoint answers with: errors as JSON, metrics as text; and the check of a bearer token.
 
+use std::fmt;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use prometheus::{Encoder, Registry, TextEncoder};
@@ -38,6 +42,9 @@ pub enum Failure {
     /// What was sent is refused.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The path or the query can't be read.
+    #[error("the address is not what this endpoint takes: {0}")]
+    Address(String),
     /// The entry found no answer.
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
@@ -67,6 +74,7 @@ impl Failure {
             Failure::Wire(WireError::Shape(_)) => (StatusCode::BAD_REQUEST, "bad_body"),
             Failure::Wire(WireError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Failure::Wire(WireError::Unfit(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "unfit"),
+            Failure::Address(_) => (StatusCode::BAD_REQUEST, "bad_address"),
             Failure::Rejected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "rejected"),
             Failure::DomainName(_) => (StatusCode::BAD_REQUEST, "bad_domain_name"),
             Failure::UnknownDomain(_) => (StatusCode::NOT_FOUND, "unknown_domain"),
@@ -94,6 +102,17 @@ impl IntoResponse for Failure {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+/// An extractor of the address, whose refusals are answered as every other error is.
+pub struct Address<E>(pub E);
+
+impl<S: Send + Sync, E: FromRequestParts<S, Rejection: fmt::Display>> FromRequestParts<S> for Address<E> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        E::from_request_parts(parts, state).await.map(Self).map_err(|why| Failure::Address(why.to_string()))
     }
 }
 
