@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::duration::Duration;
 use crate::{AlertPolicy, LearningCluster};
 
 /// Bytes of a configuration file.
@@ -144,7 +145,19 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
     };
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
     check(!name.is_empty(), "metadata.name: is needed");
-    check(name.len() <= 40, "metadata.name: at most 40 characters");
+    check(
+        name.is_empty() || (name.len() <= 40 && is_label(name) && !name.starts_with(|c: char| c.is_ascii_digit())),
+        "metadata.name: at most 40 lower-case letters, digits and '-', beginning with a letter",
+    );
+    let seconds = |duration: Duration| duration.0.as_secs_f64();
+    check(
+        (0.1..=300.0).contains(&seconds(spec.engine.checkpoint_interval)),
+        "spec.engine.checkpointInterval: must be between 100ms and 5m",
+    );
+    check(
+        (1.0..=3600.0).contains(&seconds(spec.workers.drain_timeout)),
+        "spec.workers.drainTimeout: must be between 1s and 1h",
+    );
     let engine = &spec.engine;
     let shares = [
         ("edgeThreshold", engine.edge_threshold),
@@ -219,6 +232,8 @@ mod tests {
             ("{domains: [{name: a, task: Classification}, {name: a, task: Regression}]}", "spec.domains[1].name"),
             ("{domains: [{name: a, task: Guess}]}", "unknown variant `Guess`"),
             ("{engine: {checkpointInterval: soon}}", "\"soon\" is no duration"),
+            ("{engine: {checkpointInterval: 0s}}", "spec.engine.checkpointInterval: must be between 100ms and 5m"),
+            ("{workers: {drainTimeout: 2h}}", "spec.workers.drainTimeout: must be between 1s and 1h"),
         ] {
             let error = load(&format!("{HEAD}spec: {spec}\n")).unwrap_err().to_string();
             assert!(error.contains(problem), "{spec}: {error}");

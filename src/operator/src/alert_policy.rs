@@ -9,6 +9,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
+use kube::core::DeserializeGuard;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::timeout;
@@ -17,6 +18,7 @@ use tracing::warn;
 use crate::conditions::{Desired, is_true, merge};
 use crate::context::Context;
 use crate::learning_cluster::with_causes;
+use crate::unreadable::refuse;
 
 /// A pass reads one list and writes one status.
 const PASS_DEADLINE: Duration = Duration::from_secs(15);
@@ -34,10 +36,16 @@ pub enum Error {
     Deadline,
 }
 
-/// Validates one policy.
-pub async fn reconcile(policy: Arc<AlertPolicy>, context: Arc<Context>) -> Result<Action, Error> {
+/// Validates one policy, or says on it why it can't be read.
+pub async fn reconcile(policy: Arc<DeserializeGuard<AlertPolicy>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
-    let result = timeout(PASS_DEADLINE, pass(&policy, &context)).await.unwrap_or(Err(Error::Deadline));
+    let pass = async {
+        match &policy.0 {
+            Ok(policy) => pass(policy, &context).await,
+            Err(invalid) => refuse::<AlertPolicy>(invalid, &context).await.map_err(Error::Status),
+        }
+    };
+    let result = timeout(PASS_DEADLINE, pass).await.unwrap_or(Err(Error::Deadline));
     let word = if result.is_ok() { "settled" } else { "failed" };
     context.metrics.reconciled("AlertPolicy", word, started.elapsed());
     result.map(|()| {
@@ -47,7 +55,7 @@ pub async fn reconcile(policy: Arc<AlertPolicy>, context: Arc<Context>) -> Resul
 }
 
 /// What follows a failed pass.
-pub fn on_error(policy: Arc<AlertPolicy>, error: &Error, context: Arc<Context>) -> Action {
+pub fn on_error(policy: Arc<DeserializeGuard<AlertPolicy>>, error: &Error, context: Arc<Context>) -> Action {
     warn!(policy = %ObjectRef::from_obj(&*policy), error = with_causes(error), "a pass failed");
     Action::requeue(context.failures.next_delay(&policy.uid().unwrap_or_default()))
 }
@@ -86,12 +94,12 @@ async fn pass(policy: &AlertPolicy, context: &Context) -> Result<(), Error> {
 async fn targets(policy: &AlertPolicy, context: &Context, namespace: &str) -> Result<usize, Error> {
     let api: Api<LearningCluster> = Api::namespaced(context.client.clone(), namespace);
     if let Some(target) = &policy.spec.target_ref {
-        return Ok(usize::from(api.get_opt(&target.name).await.map_err(Error::Observe)?.is_some()));
+        return Ok(usize::from(api.get_metadata_opt(&target.name).await.map_err(Error::Observe)?.is_some()));
     }
     let Some(selector) = &policy.spec.target_selector else { return Ok(0) };
     let labels: Vec<String> = selector.match_labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let selected = ListParams::default().labels(&labels.join(","));
-    Ok(api.list(&selected).await.map_err(Error::Observe)?.items.len())
+    Ok(api.list_metadata(&selected).await.map_err(Error::Observe)?.items.len())
 }
 
 /// What the status says.

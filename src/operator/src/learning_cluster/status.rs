@@ -110,7 +110,10 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
     } else if !gateway.complete() {
         (false, "GatewaysNotReady", because(format!("{} of {} gateways are ready", gateway.ready, gateway.desired)))
     } else if unowned != Some(0) && worker.desired > 0 {
-        (false, "PartitionsUnowned", because(format!("{} partition(s) have no owner", unowned.unwrap_or(0))))
+        (false, "PartitionsUnowned", because(match unowned {
+            Some(unowned) => format!("{unowned} partition(s) have no owner"),
+            None => "the coordinator hasn't said whether every partition has an owner".to_owned(),
+        }))
     } else {
         (true, "Ready", String::new())
     };
