@@ -61,7 +61,11 @@ async fn main() -> Result<(), Error> {
     let singles = client.replay(some, 64, None, |_| {}).await?;
     client.settle(&singles).await?;
     let per_second = singles.events.len() as f64 / singles.seconds;
-    println!("    {per_second:.0} events/s, p50 {:.1} ms, p99 {:.1} ms", singles.latency_ms(0.5), singles.latency_ms(0.99));
+    println!(
+        "    {per_second:.0} events/s, p50 {:.1} ms, p99 {:.1} ms",
+        singles.latency_ms(0.5),
+        singles.latency_ms(0.99)
+    );
 
     println!("==> {} single requests at 1,000 a second", some.len());
     let client = Client::new(&url, "paced", "p-")?;
@@ -130,7 +134,9 @@ async fn stream_lines(url: &str, records: &[Record]) -> Result<f64, Error> {
 fn memory(namespace: &str) -> Result<Vec<(String, f64)>, Error> {
     let mut found = Vec::new();
     for pod in get(namespace, &["pods"])?["items"].as_array().into_iter().flatten() {
-        let (Some(name), Some(uid)) = (pod["metadata"]["name"].as_str(), pod["metadata"]["uid"].as_str()) else { continue };
+        let (Some(name), Some(uid)) = (pod["metadata"]["name"].as_str(), pod["metadata"]["uid"].as_str()) else {
+            continue;
+        };
         let mut kib = 0.0;
         for pid in processes_of(uid)? {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;

@@ -34,7 +34,9 @@ pub enum LoadError {
         message: String,
     },
     /// Of a kind that isn't known here.
-    #[error("document {document}: {api_version} {kind} is not a kind of Hebb; expected hebb.dev/v1alpha1 LearningCluster or AlertPolicy")]
+    #[error(
+        "document {document}: {api_version} {kind} is not a kind of Hebb; expected hebb.dev/v1alpha1 LearningCluster or AlertPolicy"
+    )]
     Kind {
         /// The document's number, from 1.
         document: usize,
@@ -181,8 +183,14 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
     }
     check(spec.domains.len() <= 64, "spec.domains: at most 64");
     for (place, domain) in spec.domains.iter().enumerate() {
-        check(is_label(&domain.name), &format!("spec.domains[{place}].name: lower-case letters, digits and '-', at most 63"));
-        check((1..=64).contains(&domain.partitions), &format!("spec.domains[{place}].partitions: must be between 1 and 64"));
+        check(
+            is_label(&domain.name),
+            &format!("spec.domains[{place}].name: lower-case letters, digits and '-', at most 63"),
+        );
+        check(
+            (1..=64).contains(&domain.partitions),
+            &format!("spec.domains[{place}].partitions: must be between 1 and 64"),
+        );
         let first = spec.domains.iter().position(|other| other.name == domain.name);
         check(first == Some(place), &format!("spec.domains[{place}].name: {:?} is there twice", domain.name));
     }
@@ -191,10 +199,7 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
 
 fn is_label(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= 63
-        && name.starts_with(inner)
-        && name.ends_with(inner)
-        && name.chars().all(|c| inner(c) || c == '-')
+    name.len() <= 63 && name.starts_with(inner) && name.ends_with(inner) && name.chars().all(|c| inner(c) || c == '-')
 }
 
 #[cfg(test)]

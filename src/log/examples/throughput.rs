@@ -5,8 +5,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use hebb_log::{
-    Durability, EntryId, LocalConfig, LocalStore, Log, PartitionKey, Record, RedisConfig,
-    RedisStore, ReplyTo,
+    Durability, EntryId, LocalConfig, LocalStore, Log, PartitionKey, Record, RedisConfig, RedisStore, ReplyTo,
 };
 
 /// How long one figure is measured.
@@ -19,21 +18,10 @@ const ENTRY_BYTES: usize = 120;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    println!(
-        "{:<18} {:>6} {:>8} {:>12} {:>12}",
-        "store", "batch", "clients", "appends/s", "reads/s"
-    );
-    if let Some((host, port)) = std::env::args()
-        .nth(1)
-        .as_deref()
-        .and_then(|address| address.rsplit_once(':'))
-    {
+    println!("{:<18} {:>6} {:>8} {:>12} {:>12}", "store", "batch", "clients", "appends/s", "reads/s");
+    if let Some((host, port)) = std::env::args().nth(1).as_deref().and_then(|address| address.rsplit_once(':')) {
         let cluster = format!("throughput-{}", std::process::id());
-        measure(
-            "redis",
-            &RedisStore::connect(RedisConfig::new(host, port.parse()?, cluster)).await?,
-        )
-        .await?;
+        measure("redis", &RedisStore::connect(RedisConfig::new(host, port.parse()?, cluster)).await?).await?;
     }
     for durability in [Durability::EverySecond, Durability::Async] {
         let directory = tempfile::tempdir()?;
@@ -46,33 +34,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn measure(name: &str, store: &impl Log) -> Result<(), Box<dyn Error>> {
     for batch in BATCHES {
         for clients in [1, CLIENTS] {
-            let key = PartitionKey {
-                domain: format!("b{batch}c{clients}"),
-                index: 0,
-            };
+            let key = PartitionKey { domain: format!("b{batch}c{clients}"), index: 0 };
             let begun = Instant::now();
             let append = || async {
-                let reply_to = Some(ReplyTo {
-                    gateway: "gateway-0".to_owned(),
-                    request: 7,
-                });
-                let records = vec![
-                    Record {
-                        entry: vec![42; ENTRY_BYTES],
-                        reply_to
-                    };
-                    batch
-                ];
+                let reply_to = Some(ReplyTo { gateway: "gateway-0".to_owned(), request: 7 });
+                let records = vec![Record { entry: vec![42; ENTRY_BYTES], reply_to }; batch];
                 let mut appended = 0;
                 while begun.elapsed() < PERIOD {
                     appended += store.append(&key, &records, u64::MAX).await?.len();
                 }
                 Ok::<_, hebb_log::LogError>(appended)
             };
-            let appended: usize = futures::future::try_join_all((0..clients).map(|_| append()))
-                .await?
-                .into_iter()
-                .sum();
+            let appended: usize =
+                futures::future::try_join_all((0..clients).map(|_| append())).await?.into_iter().sum();
             let appends = appended as f64 / begun.elapsed().as_secs_f64();
 
             let begun = Instant::now();

@@ -36,9 +36,7 @@ pub(crate) fn partition(key: &PartitionKey) -> Result<(), LogError> {
 
 pub(crate) fn size(what: &str, size: usize, max: usize) -> Result<(), LogError> {
     if max < size {
-        return Err(LogError::Invalid(format!(
-            "{what} has {size} bytes, {max} are allowed"
-        )));
+        return Err(LogError::Invalid(format!("{what} has {size} bytes, {max} are allowed")));
     }
     Ok(())
 }
@@ -46,9 +44,7 @@ pub(crate) fn size(what: &str, size: usize, max: usize) -> Result<(), LogError> 
 pub(crate) fn domain(domain: &Domain) -> Result<(), LogError> {
     name("the domain's name", &domain.name)?;
     if domain.partitions == 0 || MAX_PARTITIONS < domain.partitions {
-        return Err(LogError::Invalid(format!(
-            "a domain has 1 to {MAX_PARTITIONS} partitions"
-        )));
+        return Err(LogError::Invalid(format!("a domain has 1 to {MAX_PARTITIONS} partitions")));
     }
     Ok(())
 }
@@ -61,10 +57,7 @@ pub(crate) fn member(member: &Member) -> Result<(), LogError> {
 /// Checks the records of an append and returns their bytes.
 pub(crate) fn records(records: &[Record]) -> Result<usize, LogError> {
     if MAX_RECORDS < records.len() {
-        return Err(LogError::Invalid(format!(
-            "{} records in one append, {MAX_RECORDS} are allowed",
-            records.len()
-        )));
+        return Err(LogError::Invalid(format!("{} records in one append, {MAX_RECORDS} are allowed", records.len())));
     }
     let mut bytes = 0;
     for record in records {

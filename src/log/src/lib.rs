@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use bounds::{
-    MAX_ASSIGNMENT_BYTES, MAX_BATCH_BYTES, MAX_NAME_BYTES, MAX_PARTITIONS, MAX_READ, MAX_RECORDS,
-    MAX_REPORT_BYTES, MAX_STATE_BYTES,
+    MAX_ASSIGNMENT_BYTES, MAX_BATCH_BYTES, MAX_NAME_BYTES, MAX_PARTITIONS, MAX_READ, MAX_RECORDS, MAX_REPORT_BYTES,
+    MAX_STATE_BYTES,
 };
 pub use local::{LocalConfig, LocalStore, OpenError};
 pub use redis::{RedisConfig, RedisStore};
@@ -232,12 +232,7 @@ pub trait Log: Send + Sync {
     ///
     /// # Errors
     /// [`LogError::Fenced`] where the claim was superseded, [`LogError::Unavailable`].
-    async fn checkpoint(
-        &self,
-        claim: &Claim,
-        position: EntryId,
-        state: &[u8],
-    ) -> Result<(), LogError>;
+    async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError>;
 
     /// Says how far the owner is: the entries applied since the last checkpoint. Feeds `waiting`; a loss of it costs nothing.
     ///
@@ -352,12 +347,7 @@ pub trait Directory: Send + Sync {
     ///
     /// # Errors
     /// [`LogError::Unavailable`].
-    async fn campaign(
-        &self,
-        candidate: &str,
-        address: &str,
-        lease: Duration,
-    ) -> Result<Leadership, LogError>;
+    async fn campaign(&self, candidate: &str, address: &str, lease: Duration) -> Result<Leadership, LogError>;
 
     /// Who leads now, if anybody.
     ///

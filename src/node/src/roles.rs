@@ -64,12 +64,8 @@ pub async fn run_coordinator(
     stop: Stop,
 ) -> Result<(), NodeError> {
     let listener = listen(identity.listen).await?;
-    let options = CoordinatorOptions {
-        id: identity.id,
-        address: identity.advertise,
-        domains: settings.domains.clone(),
-        token,
-    };
+    let options =
+        CoordinatorOptions { id: identity.id, address: identity.advertise, domains: settings.domains.clone(), token };
     let coordinator = Coordinator::new(store, options)?;
     let (ended, ()) = tokio::join!(serve(listener, coordinator.router(), stop.clone()), coordinator.run(stop));
     ended

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use hebb_api::{AlertPolicy, AlertPolicyStatus, LearningCluster, names};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
-use kube::core::DeserializeGuard;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::timeout;
@@ -83,7 +83,8 @@ async fn pass(policy: &AlertPolicy, context: &Context) -> Result<(), Error> {
     }
     let valid = is_true(&status.conditions, "ConfigValid");
     if valid != is_true(&former.conditions, "ConfigValid") || former.observed_generation.is_none() {
-        let (type_, reason) = if valid { (EventType::Normal, "ConfigValid") } else { (EventType::Warning, "ConfigInvalid") };
+        let (type_, reason) =
+            if valid { (EventType::Normal, "ConfigValid") } else { (EventType::Warning, "ConfigInvalid") };
         let note = policy.spec.problems().join("; ");
         context.tell(policy, type_, reason, "Validate", note).await;
     }
@@ -115,7 +116,12 @@ fn status(policy: &AlertPolicy, targets: usize, now: Timestamp) -> AlertPolicySt
     let desired = vec![
         Desired::new("Ready", valid && found, reason, message),
         Desired::new("ConfigValid", valid, if valid { "Valid" } else { "Invalid" }, problems.join("; ")),
-        Desired::new("TargetFound", found, if found { "Found" } else { "NotFound" }, format!("{targets} LearningCluster(s)")),
+        Desired::new(
+            "TargetFound",
+            found,
+            if found { "Found" } else { "NotFound" },
+            format!("{targets} LearningCluster(s)"),
+        ),
     ];
     let former = policy.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     AlertPolicyStatus {

@@ -77,7 +77,9 @@ pub enum OperatorError {
         source: std::io::Error,
     },
     /// The definitions are missing.
-    #[error("the LearningCluster and AlertPolicy definitions can't be read; are they installed, and may this account list them?")]
+    #[error(
+        "the LearningCluster and AlertPolicy definitions can't be read; are they installed, and may this account list them?"
+    )]
     Definitions(#[source] kube::Error),
     /// A metric can't be registered.
     #[error("the metrics can't be set up")]
@@ -131,7 +133,11 @@ pub async fn run_with(client: Client, settings: Settings, stop: watch::Receiver<
         candidate.run(&leads, released.clone()).await;
         if *released.borrow() { Ok(()) } else { Err(OperatorError::LeaseLost) }
     });
-    info!(identity = settings.identity, namespace = settings.namespace.as_deref().unwrap_or("(all)"), "waiting for the lease");
+    info!(
+        identity = settings.identity,
+        namespace = settings.namespace.as_deref().unwrap_or("(all)"),
+        "waiting for the lease"
+    );
     let mut early_stop = stop.clone();
     tokio::select! {
         _ = leading.wait_for(|leads| *leads) => {}
@@ -236,8 +242,9 @@ async fn run_clusters(
     // One object that can't be read must not end the watch of all.
     let clusters: Api<DeserializeGuard<LearningCluster>> = scoped(&client, &settings);
     // The status that a pass writes must not start the next one.
-    let significant =
-        |cluster: &DeserializeGuard<LearningCluster>| predicates::generation(cluster).map(|hash| hash ^ annotations(cluster));
+    let significant = |cluster: &DeserializeGuard<LearningCluster>| {
+        predicates::generation(cluster).map(|hash| hash ^ annotations(cluster))
+    };
     let (store, writer) = kube::runtime::reflector::store();
     let stream = watcher(clusters, watcher::Config::default())
         .default_backoff()
@@ -305,7 +312,11 @@ async fn run_policies(
             .collect::<Vec<_>>()
     };
     Controller::for_stream(stream, store)
-        .watches(scoped::<DeserializeGuard<LearningCluster>>(&client, &settings), watcher::Config::default(), of_cluster)
+        .watches(
+            scoped::<DeserializeGuard<LearningCluster>>(&client, &settings),
+            watcher::Config::default(),
+            of_cluster,
+        )
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stopped(stop.clone()))
         .run(alert_policy::reconcile, alert_policy::on_error, context)

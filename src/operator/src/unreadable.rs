@@ -5,10 +5,10 @@ use hebb_api::names;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::events::EventType;
-use kube::Resource;
 use serde_json::{Value, json};
 
 use crate::conditions::{Desired, merge};
@@ -41,7 +41,9 @@ where
         Err(kube::Error::Api(answer)) if answer.is_not_found() => return Ok(()),
         Err(error) => return Err(error),
     }
-    context.tell_of(found.object_ref(&resource), EventType::Warning, "Unreadable", "Observe", invalid.error.clone()).await;
+    context
+        .tell_of(found.object_ref(&resource), EventType::Warning, "Unreadable", "Observe", invalid.error.clone())
+        .await;
     Ok(())
 }
 
@@ -55,7 +57,8 @@ fn status(former: &Value, error: &str, generation: Option<i64>, now: Timestamp) 
         Desired::new("Stalled", true, "Unreadable", message),
     ];
     let mut conditions = merge(&standing, wanted, generation, now);
-    conditions.extend(standing.into_iter().filter(|old| !["Ready", "Reconciling", "Stalled"].contains(&old.type_.as_str())));
+    conditions
+        .extend(standing.into_iter().filter(|old| !["Ready", "Reconciling", "Stalled"].contains(&old.type_.as_str())));
     let mut status = former.as_object().cloned().unwrap_or_default();
     status.insert("observedGeneration".to_owned(), json!(generation));
     status.insert("conditions".to_owned(), json!(conditions));

@@ -76,16 +76,20 @@ async fn a_cluster_is_made_once_and_then_nothing_is_written(client: Client) {
     let children = scenario.children(CHILDREN).await;
     for child in &children {
         let owner = &child["metadata"]["ownerReferences"][0];
-        assert_eq!((&owner["kind"], &owner["name"], &owner["controller"]), (&json!("LearningCluster"), &json!("demo"), &json!(true)));
+        assert_eq!(
+            (&owner["kind"], &owner["name"], &owner["controller"]),
+            (&json!("LearningCluster"), &json!("demo"), &json!(true))
+        );
         assert_eq!(child["metadata"]["labels"]["hebb.dev/cluster"], "demo");
     }
     let redis: StatefulSet = scenario.api().get("demo-redis").await.unwrap();
     let retention = redis.spec.unwrap_or_default().persistent_volume_claim_retention_policy.unwrap();
     assert_eq!(retention.when_deleted.as_deref(), Some("Delete"));
-    scenario.status("a true status", PATIENT, |status| {
-        status["observedGeneration"] == 1 && scenario::condition(status, "Ready").starts_with("False")
-    })
-    .await;
+    scenario
+        .status("a true status", PATIENT, |status| {
+            status["observedGeneration"] == 1 && scenario::condition(status, "Ready").starts_with("False")
+        })
+        .await;
     // Some passes follow the last event, so let them.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let before = (scenario.versions().await, operator.writes().await);
@@ -144,12 +148,17 @@ async fn suspend_scales_to_zero_and_keeps_everything(client: Client) {
     scenario.create(&cluster("demo", json!({}))).await;
     scenario.children(CHILDREN).await;
     scenario.change("demo", json!({"spec": {"suspend": true}})).await;
-    scenario.status("suspended", PATIENT, |status| {
-        scenario::condition(status, "Suspended").starts_with("True") && status["phase"] == "Suspended"
-    })
-    .await;
+    scenario
+        .status("suspended", PATIENT, |status| {
+            scenario::condition(status, "Suspended").starts_with("True") && status["phase"] == "Suspended"
+        })
+        .await;
     for name in ["demo-worker", "demo-coordinator", "demo-redis"] {
-        assert_eq!(scenario.api::<StatefulSet>().get(name).await.unwrap().spec.unwrap_or_default().replicas, Some(0), "{name}");
+        assert_eq!(
+            scenario.api::<StatefulSet>().get(name).await.unwrap().spec.unwrap_or_default().replicas,
+            Some(0),
+            "{name}"
+        );
     }
     assert!(scenario.api::<PodDisruptionBudget>().list(&Default::default()).await.unwrap().items.is_empty());
     scenario.change("demo", json!({"spec": {"suspend": false}})).await;
@@ -207,11 +216,12 @@ async fn a_name_that_is_taken_is_said_and_not_taken_over(client: Client) {
     let theirs = scenario.api::<Service>().create(&Default::default(), &foreign).await.unwrap();
     let operator = scenario.operator("a", "hebb:1").await;
     scenario.create(&cluster("demo", json!({}))).await;
-    scenario.status("stalled", PATIENT, |status| {
-        let stalled = scenario::condition(status, "Stalled");
-        stalled.starts_with("True NameTaken") && stalled.contains("demo-gateway")
-    })
-    .await;
+    scenario
+        .status("stalled", PATIENT, |status| {
+            let stalled = scenario::condition(status, "Stalled");
+            stalled.starts_with("True NameTaken") && stalled.contains("demo-gateway")
+        })
+        .await;
     let after = scenario.api::<Service>().get("demo-gateway").await.unwrap();
     assert_eq!(after.metadata.resource_version, theirs.metadata.resource_version);
     operator.stop().await.unwrap();

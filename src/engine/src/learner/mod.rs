@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use self::forest::Forest;
 use self::linear::Linear;
 use self::memory::{Memory, Neighbours};
+pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression};
 use self::scale::Scale;
 use self::simple::{Bayes, Sequence};
-pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression};
 pub use self::tree::best;
 use crate::random::Random;
 

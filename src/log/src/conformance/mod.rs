@@ -45,33 +45,20 @@ macro_rules! conformance_suite {
 }
 
 fn key(domain: &str) -> PartitionKey {
-    PartitionKey {
-        domain: domain.to_owned(),
-        index: 0,
-    }
+    PartitionKey { domain: domain.to_owned(), index: 0 }
 }
 
 fn record(entry: impl Into<Vec<u8>>) -> Record {
-    Record {
-        entry: entry.into(),
-        reply_to: None,
-    }
+    Record { entry: entry.into(), reply_to: None }
 }
 
 fn records(count: usize) -> Vec<Record> {
     (0..count).map(|n| record(n.to_string())).collect()
 }
 
-async fn new_claim(
-    store: &impl Log,
-    key: &PartitionKey,
-    owner: &str,
-    lease: Duration,
-) -> Result<Claim, LogError> {
+async fn new_claim(store: &impl Log, key: &PartitionKey, owner: &str, lease: Duration) -> Result<Claim, LogError> {
     match store.claim(key, owner, None, lease).await? {
         Claimed::New(claim) => Ok(claim),
-        other => Err(LogError::Corrupt(format!(
-            "a new claim was wanted, {other:?} came"
-        ))),
+        other => Err(LogError::Corrupt(format!("a new claim was wanted, {other:?} came"))),
     }
 }

@@ -13,27 +13,15 @@ pub async fn a_claim_is_new_resumed_or_held<S: Store>(store: &S) -> Result<(), L
     match store.claim(&key, "worker-1", None, LONG).await? {
         Claimed::Held { owner, expires_in } => {
             assert_eq!(owner, "worker-0");
-            assert!(
-                expires_in <= LONG && LONG / 2 < expires_in,
-                "{expires_in:?}"
-            );
+            assert!(expires_in <= LONG && LONG / 2 < expires_in, "{expires_in:?}");
         }
         other => return Err(LogError::Corrupt(format!("{other:?}"))),
     }
-    assert_eq!(
-        store.claim(&key, "worker-0", Some(&first), LONG).await?,
-        Claimed::Resumed(first.clone())
-    );
+    assert_eq!(store.claim(&key, "worker-0", Some(&first), LONG).await?, Claimed::Resumed(first.clone()));
     // The same worker, started anew: it has no state in memory, so its own old lease holds it off.
-    assert!(matches!(
-        store.claim(&key, "worker-0", None, LONG).await?,
-        Claimed::Held { .. }
-    ));
+    assert!(matches!(store.claim(&key, "worker-0", None, LONG).await?, Claimed::Held { .. }));
     let status = store.status(&key).await?;
-    assert_eq!(
-        (status.owner.as_deref(), status.epoch),
-        (Some("worker-0"), first.epoch)
-    );
+    assert_eq!((status.owner.as_deref(), status.epoch), (Some("worker-0"), first.epoch));
     Ok(())
 }
 
@@ -43,29 +31,17 @@ pub async fn an_expired_lease_is_for_the_taking<S: Store>(store: &S) -> Result<(
     let first = new_claim(store, &key, "worker-0", SHORT).await?;
     sleep(AFTER_SHORT).await;
     assert_eq!(store.status(&key).await?.owner, None);
-    assert_eq!(
-        store.claim(&key, "worker-0", Some(&first), SHORT).await?,
-        Claimed::Resumed(first.clone())
-    );
+    assert_eq!(store.claim(&key, "worker-0", Some(&first), SHORT).await?, Claimed::Resumed(first.clone()));
     sleep(AFTER_SHORT).await;
     store.renew(&first, SHORT).await?;
-    assert!(matches!(
-        store.claim(&key, "worker-1", None, LONG).await?,
-        Claimed::Held { .. }
-    ));
+    assert!(matches!(store.claim(&key, "worker-1", None, LONG).await?, Claimed::Held { .. }));
     sleep(AFTER_SHORT).await;
     let second = new_claim(store, &key, "worker-1", LONG).await?;
     assert!(first.epoch < second.epoch && first.token != second.token);
-    assert!(matches!(
-        store.claim(&key, "worker-0", Some(&first), LONG).await?,
-        Claimed::Held { .. }
-    ));
+    assert!(matches!(store.claim(&key, "worker-0", Some(&first), LONG).await?, Claimed::Held { .. }));
     store.release(&second).await?;
     let third = store.claim(&key, "worker-0", Some(&first), LONG).await?;
-    assert!(
-        matches!(&third, Claimed::New(claim) if second.epoch < claim.epoch),
-        "{third:?}"
-    );
+    assert!(matches!(&third, Claimed::New(claim) if second.epoch < claim.epoch), "{third:?}");
     Ok(())
 }
 
@@ -75,10 +51,7 @@ pub async fn a_renewed_lease_holds<S: Store>(store: &S) -> Result<(), LogError> 
     let claim = new_claim(store, &key, "worker-0", SHORT).await?;
     store.renew(&claim, LONG).await?;
     sleep(AFTER_SHORT).await;
-    assert!(matches!(
-        store.claim(&key, "worker-1", None, LONG).await?,
-        Claimed::Held { .. }
-    ));
+    assert!(matches!(store.claim(&key, "worker-1", None, LONG).await?, Claimed::Held { .. }));
     Ok(())
 }
 
@@ -104,39 +77,18 @@ pub async fn a_superseded_owner_is_fenced<S: Store>(store: &S) -> Result<(), Log
     store.release(&first).await?;
     let second = new_claim(store, &key, "worker-1", LONG).await?;
     let before = store.status(&key).await?;
-    assert!(matches!(
-        store.checkpoint(&first, ids[3], b"stale").await,
-        Err(LogError::Fenced)
-    ));
-    assert!(matches!(
-        store.renew(&first, LONG).await,
-        Err(LogError::Fenced)
-    ));
-    assert!(matches!(
-        store.progress(&first, 3).await,
-        Err(LogError::Fenced)
-    ));
+    assert!(matches!(store.checkpoint(&first, ids[3], b"stale").await, Err(LogError::Fenced)));
+    assert!(matches!(store.renew(&first, LONG).await, Err(LogError::Fenced)));
+    assert!(matches!(store.progress(&first, 3).await, Err(LogError::Fenced)));
     store.release(&first).await?;
-    for forged in [
-        Claim {
-            epoch: second.epoch - 1,
-            ..second.clone()
-        },
-        Claim {
-            token: String::new(),
-            ..second.clone()
-        },
-    ] {
-        assert!(matches!(
-            store.progress(&forged, 3).await,
-            Err(LogError::Fenced)
-        ));
+    for forged in
+        [Claim { epoch: second.epoch - 1, ..second.clone() }, Claim { token: String::new(), ..second.clone() }]
+    {
+        assert!(matches!(store.progress(&forged, 3).await, Err(LogError::Fenced)));
     }
     assert_eq!(store.status(&key).await?, before);
     let kept = store.load(&key).await?;
-    assert!(kept.is_some_and(|kept| kept.state == b"first"
-        && kept.epoch == first.epoch
-        && kept.position == ids[0]));
+    assert!(kept.is_some_and(|kept| kept.state == b"first" && kept.epoch == first.epoch && kept.position == ids[0]));
     store.checkpoint(&second, ids[3], b"second").await?;
     Ok(())
 }
@@ -148,10 +100,7 @@ pub async fn a_checkpoint_trims_exactly<S: Store>(store: &S) -> Result<(), LogEr
     let claim = new_claim(store, &key, "worker-0", LONG).await?;
     store.checkpoint(&claim, ids[499], b"\0state\xff").await?;
     let left = store.read(&key, START, 1000, NO_WAIT).await?;
-    assert_eq!(
-        left.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
-        ids[500..]
-    );
+    assert_eq!(left.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids[500..]);
     let stored = store.load(&key).await?;
     assert!(stored.is_some_and(|stored| stored.position == ids[499]
         && stored.epoch == claim.epoch
@@ -163,10 +112,7 @@ pub async fn a_checkpoint_trims_exactly<S: Store>(store: &S) -> Result<(), LogEr
     assert!(ids[999] < next, "an emptied log gives no id twice");
     assert_eq!(store.read(&key, ids[999], 10, NO_WAIT).await?.len(), 1);
     // A position ahead of the log, as after a loss of its end: what comes then is after it.
-    let ahead = EntryId {
-        at_ms: next.at_ms + 3_600_000,
-        seq: 5,
-    };
+    let ahead = EntryId { at_ms: next.at_ms + 3_600_000, seq: 5 };
     store.checkpoint(&claim, ahead, b"ahead").await?;
     assert_eq!(store.status(&key).await?.length, 0);
     let after = store.append(&key, &records(1), PLENTY).await?[0];
@@ -182,19 +128,9 @@ pub async fn a_checkpoint_never_goes_back<S: Store>(store: &S) -> Result<(), Log
     let claim = new_claim(store, &key, "worker-0", LONG).await?;
     store.checkpoint(&claim, ids[7], b"new").await?;
     store.checkpoint(&claim, ids[3], b"old").await?;
-    assert!(
-        store
-            .load(&key)
-            .await?
-            .is_some_and(|stored| stored.position == ids[7] && stored.state == b"new")
-    );
+    assert!(store.load(&key).await?.is_some_and(|stored| stored.position == ids[7] && stored.state == b"new"));
     store.checkpoint(&claim, ids[7], b"again").await?;
-    assert!(
-        store
-            .load(&key)
-            .await?
-            .is_some_and(|stored| stored.state == b"again")
-    );
+    assert!(store.load(&key).await?.is_some_and(|stored| stored.state == b"again"));
     Ok(())
 }
 
@@ -205,12 +141,7 @@ pub async fn a_checkpoint_keeps_large_states<S: Store>(store: &S) -> Result<(), 
     let claim = new_claim(store, &key, "worker-0", LONG).await?;
     let state: Vec<u8> = (0..20_u32 << 20).map(|n| (n % 251) as u8).collect();
     store.checkpoint(&claim, id, &state).await?;
-    assert!(
-        store
-            .load(&key)
-            .await?
-            .is_some_and(|stored| stored.state == state)
-    );
+    assert!(store.load(&key).await?.is_some_and(|stored| stored.state == state));
     Ok(())
 }
 
@@ -224,10 +155,7 @@ pub async fn waiting_counts_what_is_not_applied<S: Store>(store: &S) -> Result<(
     let status = store.status(&key).await?;
     assert_eq!((status.waiting, status.length), (6, 10));
     store.append(&key, &records(4), 10).await?;
-    assert!(matches!(
-        store.append(&key, &records(1), 10).await,
-        Err(LogError::Full { waiting: 10, .. })
-    ));
+    assert!(matches!(store.append(&key, &records(1), 10).await, Err(LogError::Full { waiting: 10, .. })));
     store.checkpoint(&first, ids[6], b"seven").await?;
     let status = store.status(&key).await?;
     assert_eq!((status.waiting, status.length), (7, 7));

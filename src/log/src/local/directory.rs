@@ -28,12 +28,8 @@ impl Office {
 
     /// Above the last term, and above those of an earlier process by the clock.
     fn next_term(&mut self) -> u64 {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        self.term = u64::try_from(since.as_millis())
-            .unwrap_or(0)
-            .max(self.term + 1);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.term = u64::try_from(since.as_millis()).unwrap_or(0).max(self.term + 1);
         self.term
     }
 }
@@ -48,9 +44,7 @@ impl Directory for LocalStore {
             if let Some(stands) = tables.domains.get(domain.name.as_str())? {
                 return Ok(decode(stands.value()));
             }
-            tables
-                .domains
-                .insert(domain.name.as_str(), encoded.as_slice())?;
+            tables.domains.insert(domain.name.as_str(), encoded.as_slice())?;
             Ok(Ok(domain))
         })
         .await
@@ -66,9 +60,7 @@ impl Directory for LocalStore {
             };
             match stands.and_then(|stands| encode(&reconfigured(stands, &domain))) {
                 Ok(encoded) => {
-                    tables
-                        .domains
-                        .insert(domain.name.as_str(), encoded.as_slice())?;
+                    tables.domains.insert(domain.name.as_str(), encoded.as_slice())?;
                     Ok(Ok(()))
                 }
                 Err(error) => Ok(Err(error)),
@@ -79,16 +71,8 @@ impl Directory for LocalStore {
 
     async fn domains(&self) -> Result<Vec<Domain>, LogError> {
         self.read_blocking(|database| {
-            let table = database
-                .begin_read()
-                .map_err(failed)?
-                .open_table(DOMAINS)
-                .map_err(failed)?;
-            table
-                .iter()
-                .map_err(failed)?
-                .map(|domain| decode(domain.map_err(failed)?.1.value()))
-                .collect()
+            let table = database.begin_read().map_err(failed)?.open_table(DOMAINS).map_err(failed)?;
+            table.iter().map_err(failed)?.map(|domain| decode(domain.map_err(failed)?.1.value())).collect()
         })
         .await
     }
@@ -96,10 +80,7 @@ impl Directory for LocalStore {
     async fn beat(&self, member: &Member, ttl: Duration) -> Result<(), LogError> {
         bounds::member(member)?;
         let mut office = lock(&self.inner.office);
-        office.members.insert(
-            member.id.clone(),
-            (member.report.clone(), Instant::now() + ttl),
-        );
+        office.members.insert(member.id.clone(), (member.report.clone(), Instant::now() + ttl));
         Ok(())
     }
 
@@ -112,25 +93,14 @@ impl Directory for LocalStore {
         let mut office = lock(&self.inner.office);
         let now = Instant::now();
         office.members.retain(|_, (_, until)| now < *until);
-        let member = |(id, (report, _)): (&String, &(String, Instant))| Member {
-            id: id.clone(),
-            report: report.clone(),
-        };
+        let member =
+            |(id, (report, _)): (&String, &(String, Instant))| Member { id: id.clone(), report: report.clone() };
         Ok(office.members.iter().map(member).collect())
     }
 
-    async fn campaign(
-        &self,
-        candidate: &str,
-        address: &str,
-        lease: Duration,
-    ) -> Result<Leadership, LogError> {
+    async fn campaign(&self, candidate: &str, address: &str, lease: Duration) -> Result<Leadership, LogError> {
         bounds::name("the candidate's id", candidate)?;
-        bounds::size(
-            "the candidate's address",
-            address.len(),
-            bounds::MAX_NAME_BYTES + 6,
-        )?;
+        bounds::size("the candidate's address", address.len(), bounds::MAX_NAME_BYTES + 6)?;
         let mut office = lock(&self.inner.office);
         let now = Instant::now();
         if let Some((leadership, until)) = office.leader(now) {
@@ -141,25 +111,17 @@ impl Directory for LocalStore {
             return Ok(leadership.clone());
         }
         let term = office.next_term();
-        let leadership = Leadership {
-            leader: candidate.to_owned(),
-            address: address.to_owned(),
-            term,
-        };
+        let leadership = Leadership { leader: candidate.to_owned(), address: address.to_owned(), term };
         office.leader = Some((leadership.clone(), now + lease));
         Ok(leadership)
     }
 
     async fn leader(&self) -> Result<Option<Leadership>, LogError> {
-        Ok(lock(&self.inner.office)
-            .leader(Instant::now())
-            .map(|(leadership, _)| leadership.clone()))
+        Ok(lock(&self.inner.office).leader(Instant::now()).map(|(leadership, _)| leadership.clone()))
     }
 
     async fn resign(&self, candidate: &str) -> Result<(), LogError> {
-        lock(&self.inner.office)
-            .leader
-            .take_if(|(leadership, _)| leadership.leader == candidate);
+        lock(&self.inner.office).leader.take_if(|(leadership, _)| leadership.leader == candidate);
         Ok(())
     }
 

@@ -10,33 +10,20 @@ use tokio::time::timeout_at;
 use super::state::{Owner, Partition, State};
 use super::tables::{CHECKPOINTS, Encoded, Tables, failed, place, read_after};
 use super::{LocalStore, Stopped, lock};
-use crate::{
-    Checkpoint, Claim, Claimed, EntryId, Log, LogError, PartitionKey, PartitionStatus, Record,
-    bounds,
-};
+use crate::{Checkpoint, Claim, Claimed, EntryId, Log, LogError, PartitionKey, PartitionStatus, Record, bounds};
 
 /// The longest that one read waits, as long as in Redis.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
 fn now_ms() -> u64 {
     // A clock before 1970 gives the ids of its last sane moment.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Makes the file know the partition's number before anything is stored under it.
-fn enrol(
-    tables: &mut Tables<'_>,
-    key: &PartitionKey,
-    partition: &mut Partition,
-) -> Result<(), redb::Error> {
+fn enrol(tables: &mut Tables<'_>, key: &PartitionKey, partition: &mut Partition) -> Result<(), redb::Error> {
     if !partition.stored {
-        tables
-            .partitions
-            .insert(key.to_string().as_str(), partition.number)?;
+        tables.partitions.insert(key.to_string().as_str(), partition.number)?;
         partition.stored = true;
     }
     Ok(())
@@ -62,24 +49,15 @@ impl Log for LocalStore {
                 let partition = state.partition(&key);
                 let waiting = partition.waiting();
                 if waiting_max < waiting.saturating_add(records.len() as u64) {
-                    return Ok(Err(LogError::Full {
-                        waiting,
-                        max: waiting_max,
-                    }));
+                    return Ok(Err(LogError::Full { waiting, max: waiting_max }));
                 }
                 enrol(tables, &key, partition)?;
-                (
-                    partition.number,
-                    partition.newest.clone(),
-                    partition.next_ids(now_ms(), records.len()),
-                )
+                (partition.number, partition.newest.clone(), partition.next_ids(now_ms(), records.len()))
             };
             for (id, record) in ids.iter().zip(records.iter()) {
                 tables.log.insert(place(number, *id), record)?;
             }
-            tables
-                .appended
-                .extend(ids.last().map(|last| (newest, *last)));
+            tables.appended.extend(ids.last().map(|last| (newest, *last)));
             Ok(Ok(ids))
         })
         .await
@@ -106,9 +84,7 @@ impl Log for LocalStore {
         loop {
             let newest_id = *newest.borrow_and_update();
             if after < newest_id {
-                let entries = self
-                    .read_blocking(move |database| read_after(database, number, after, max))
-                    .await?;
+                let entries = self.read_blocking(move |database| read_after(database, number, after, max)).await?;
                 if !entries.is_empty() {
                     return Ok(entries);
                 }
@@ -130,11 +106,7 @@ impl Log for LocalStore {
     ) -> Result<Claimed, LogError> {
         bounds::partition(partition)?;
         bounds::name("the owner's name", owner)?;
-        let (key, owner, previous) = (
-            partition.clone(),
-            owner.to_owned(),
-            previous.map(|claim| claim.token.clone()),
-        );
+        let (key, owner, previous) = (partition.clone(), owner.to_owned(), previous.map(|claim| claim.token.clone()));
         self.write(move |tables, state| {
             let mut state = lock(state);
             let partition = state.partition(&key);
@@ -142,20 +114,9 @@ impl Log for LocalStore {
             let claimed = partition.claim(&key, &owner, previous.as_deref(), lease, now);
             if let Claimed::New(claim) = &claimed {
                 enrol(tables, &key, partition)?;
-                let Claim {
-                    partition: _,
-                    owner,
-                    epoch,
-                    token,
-                } = claim;
-                tables
-                    .owners
-                    .insert(partition.number, (*epoch, token.as_str(), owner.as_str()))?;
-                partition.owner = Some(Owner {
-                    epoch: *epoch,
-                    token: token.clone(),
-                    name: owner.clone(),
-                });
+                let Claim { partition: _, owner, epoch, token } = claim;
+                tables.owners.insert(partition.number, (*epoch, token.as_str(), owner.as_str()))?;
+                partition.owner = Some(Owner { epoch: *epoch, token: token.clone(), name: owner.clone() });
                 partition.lease = Some((token.clone(), now + lease));
                 // The new owner restores the checkpoint and replays the tail, all of which waits.
                 partition.applied = 0;
@@ -182,42 +143,24 @@ impl Log for LocalStore {
 
     async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
         bounds::partition(partition)?;
-        let Some(number) = self
-            .state()
-            .known(partition)
-            .map(|partition| partition.number)
-        else {
+        let Some(number) = self.state().known(partition).map(|partition| partition.number) else {
             return Ok(None);
         };
         self.read_blocking(move |database| {
-            let table = database
-                .begin_read()
-                .map_err(failed)?
-                .open_table(CHECKPOINTS)
-                .map_err(failed)?;
+            let table = database.begin_read().map_err(failed)?.open_table(CHECKPOINTS).map_err(failed)?;
             let Some(stored) = table.get(number).map_err(failed)? else {
                 return Ok(None);
             };
             let (at_ms, seq, epoch, state) = stored.value();
-            Ok(Some(Checkpoint {
-                position: EntryId { at_ms, seq },
-                epoch,
-                state: state.to_vec(),
-            }))
+            Ok(Some(Checkpoint { position: EntryId { at_ms, seq }, epoch, state: state.to_vec() }))
         })
         .await
     }
 
-    async fn checkpoint(
-        &self,
-        claim: &Claim,
-        position: EntryId,
-        state: &[u8],
-    ) -> Result<(), LogError> {
+    async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
         bounds::size("the state", state.len(), bounds::MAX_STATE_BYTES)?;
         let (claim, snapshot) = (claim.clone(), state.to_vec());
-        self.write(move |tables, state| store(tables, state, &claim, position, &snapshot))
-            .await
+        self.write(move |tables, state| store(tables, state, &claim, position, &snapshot)).await
     }
 
     async fn progress(&self, claim: &Claim, applied_since_checkpoint: u64) -> Result<(), LogError> {
@@ -228,17 +171,8 @@ impl Log for LocalStore {
 
     async fn status(&self, partition: &PartitionKey) -> Result<PartitionStatus, LogError> {
         bounds::partition(partition)?;
-        let nothing = PartitionStatus {
-            waiting: 0,
-            length: 0,
-            owner: None,
-            epoch: 0,
-            checkpointed: None,
-        };
-        Ok(self
-            .state()
-            .known(partition)
-            .map_or(nothing, |partition| partition.status(Instant::now())))
+        let nothing = PartitionStatus { waiting: 0, length: 0, owner: None, epoch: 0, checkpointed: None };
+        Ok(self.state().known(partition).map_or(nothing, |partition| partition.status(Instant::now())))
     }
 }
 
@@ -256,25 +190,17 @@ fn store(
             Ok(partition) => partition,
             Err(fenced) => return Ok(Err(fenced)),
         };
-        if partition
-            .checkpointed
-            .is_some_and(|stored| position < stored)
-        {
+        if partition.checkpointed.is_some_and(|stored| position < stored) {
             return Ok(Ok(()));
         }
         partition.number
     };
-    tables.checkpoints.insert(
-        number,
-        (position.at_ms, position.seq, claim.epoch, snapshot),
-    )?;
+    tables.checkpoints.insert(number, (position.at_ms, position.seq, claim.epoch, snapshot))?;
     let mut trimmed = 0;
-    tables
-        .log
-        .retain_in((number, 0, 0)..=place(number, position), |_, _| {
-            trimmed += 1;
-            false
-        })?;
+    tables.log.retain_in((number, 0, 0)..=place(number, position), |_, _| {
+        trimmed += 1;
+        false
+    })?;
     // Only this thread changes what a checkpoint changes, so nothing has moved since.
     let mut state = lock(state);
     let partition = state.partition(&claim.partition);

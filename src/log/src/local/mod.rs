@@ -98,10 +98,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub async fn open(
-        directory: impl Into<PathBuf>,
-        config: LocalConfig,
-    ) -> Result<Self, OpenError> {
+    pub async fn open(directory: impl Into<PathBuf>, config: LocalConfig) -> Result<Self, OpenError> {
         let directory = directory.into();
         // Opening a file after a crash reads it all.
         match tokio::task::spawn_blocking(move || Self::open_blocking(&directory, config)).await {
@@ -116,15 +113,9 @@ impl LocalStore {
             Durability::EverySecond => true,
             Durability::Replicated { .. } => return Err(OpenError::Replicated),
         };
-        create_private(directory).map_err(|source| OpenError::Create {
-            path: directory.to_owned(),
-            source,
-        })?;
+        create_private(directory).map_err(|source| OpenError::Create { path: directory.to_owned(), source })?;
         let path = directory.join(FILE);
-        create_private_file(&path).map_err(|source| OpenError::Create {
-            path: path.clone(),
-            source,
-        })?;
+        create_private_file(&path).map_err(|source| OpenError::Create { path: path.clone(), source })?;
         let database = Builder::new().set_cache_size(CACHE_BYTES).create(&path);
         Self::start(
             database.map_err(|error| match error {
@@ -153,16 +144,9 @@ impl LocalStore {
         let mut state = State::default();
         state.reload(&database).map_err(OpenError::Load)?;
         let state = Arc::new(Mutex::new(state));
-        let writer = Writer::start(Arc::clone(&database), Arc::clone(&state), synced)
-            .map_err(OpenError::Thread)?;
+        let writer = Writer::start(Arc::clone(&database), Arc::clone(&state), synced).map_err(OpenError::Thread)?;
         Ok(Self {
-            inner: Arc::new(Inner {
-                database,
-                state,
-                writer,
-                switchboard: Mutex::default(),
-                office: Mutex::default(),
-            }),
+            inner: Arc::new(Inner { database, state, writer, switchboard: Mutex::default(), office: Mutex::default() }),
         })
     }
 
@@ -170,27 +154,19 @@ impl LocalStore {
     /// where that is good. The outer one undoes the whole commit.
     async fn write<T: Send + 'static>(
         &self,
-        step: impl FnOnce(&mut Tables<'_>, &Mutex<State>) -> Result<Result<T, LogError>, redb::Error>
-        + Send
-        + 'static,
+        step: impl FnOnce(&mut Tables<'_>, &Mutex<State>) -> Result<Result<T, LogError>, redb::Error> + Send + 'static,
     ) -> Result<T, LogError> {
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move |tables, state| {
             let answer = step(tables, state)?;
             // Who stopped waiting doesn't want the answer.
-            Ok(Box::new(move |committed| {
-                drop(sender.send(committed.and(answer)))
-            }))
+            Ok(Box::new(move |committed| drop(sender.send(committed.and(answer)))))
         });
         let written = async {
             self.inner.writer.submit(job).await?;
-            receiver
-                .await
-                .unwrap_or_else(|_| Err(LogError::unavailable(Stopped)))
+            receiver.await.unwrap_or_else(|_| Err(LogError::unavailable(Stopped)))
         };
-        timeout(WRITE_DEADLINE, written)
-            .await
-            .unwrap_or_else(|_| Err(LogError::unavailable(Slow)))
+        timeout(WRITE_DEADLINE, written).await.unwrap_or_else(|_| Err(LogError::unavailable(Slow)))
     }
 
     /// Reads on a thread that may block.
@@ -221,10 +197,7 @@ struct Slow;
 #[cfg(unix)]
 fn create_private(directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 #[cfg(not(unix))]

@@ -59,15 +59,9 @@ impl Partition {
         let mut ids = Vec::with_capacity(count);
         for _ in 0..count {
             self.last = if self.last.at_ms < now_ms {
-                EntryId {
-                    at_ms: now_ms,
-                    seq: 0,
-                }
+                EntryId { at_ms: now_ms, seq: 0 }
             } else {
-                EntryId {
-                    at_ms: self.last.at_ms,
-                    seq: self.last.seq + 1,
-                }
+                EntryId { at_ms: self.last.at_ms, seq: self.last.seq + 1 }
             };
             ids.push(self.last);
         }
@@ -88,23 +82,11 @@ impl Partition {
             && now < *until
             && previous != Some(token)
         {
-            let owner = self
-                .owner
-                .as_ref()
-                .map(|owner| owner.name.clone())
-                .unwrap_or_default();
-            return Claimed::Held {
-                owner,
-                expires_in: *until - now,
-            };
+            let owner = self.owner.as_ref().map(|owner| owner.name.clone()).unwrap_or_default();
+            return Claimed::Held { owner, expires_in: *until - now };
         }
         let epoch = self.owner.as_ref().map_or(0, |owner| owner.epoch);
-        let claim = |epoch, token| Claim {
-            partition: partition.clone(),
-            owner: owner.to_owned(),
-            epoch,
-            token,
-        };
+        let claim = |epoch, token| Claim { partition: partition.clone(), owner: owner.to_owned(), epoch, token };
         match &mut self.owner {
             Some(last) if previous == Some(&last.token) => {
                 owner.clone_into(&mut last.name);
@@ -117,9 +99,7 @@ impl Partition {
     }
 
     pub(super) fn is_owned_by(&self, claim: &Claim) -> bool {
-        self.owner
-            .as_ref()
-            .is_some_and(|owner| owner.token == claim.token && owner.epoch == claim.epoch)
+        self.owner.as_ref().is_some_and(|owner| owner.token == claim.token && owner.epoch == claim.epoch)
     }
 
     pub(super) fn status(&self, now: Instant) -> PartitionStatus {
@@ -127,11 +107,7 @@ impl Partition {
         PartitionStatus {
             waiting: self.waiting(),
             length: self.length,
-            owner: self
-                .owner
-                .as_ref()
-                .filter(|_| held)
-                .map(|owner| owner.name.clone()),
+            owner: self.owner.as_ref().filter(|_| held).map(|owner| owner.name.clone()),
             epoch: self.owner.as_ref().map_or(0, |owner| owner.epoch),
             checkpointed: self.checkpointed,
         }
@@ -177,36 +153,24 @@ impl State {
             (partition.owner, partition.checkpointed) = (None, None);
         }
         let partitions = read.open_table(PARTITIONS).map_err(failed)?;
-        let (owners, checkpoints) = (
-            read.open_table(OWNERS).map_err(failed)?,
-            read.open_table(CHECKPOINTS).map_err(failed)?,
-        );
+        let (owners, checkpoints) =
+            (read.open_table(OWNERS).map_err(failed)?, read.open_table(CHECKPOINTS).map_err(failed)?);
         let log = read.open_table(LOG).map_err(failed)?;
         for stored in partitions.iter().map_err(failed)? {
             let (name, number) = stored.map_err(failed)?;
             let number = number.value();
-            let partition = self
-                .partitions
-                .entry(parse(name.value())?)
-                .or_insert_with(|| Partition::new(number));
+            let partition = self.partitions.entry(parse(name.value())?).or_insert_with(|| Partition::new(number));
             partition.stored = true;
             if let Some(owner) = owners.get(number).map_err(failed)? {
                 let (epoch, token, name) = owner.value();
-                partition.owner = Some(Owner {
-                    epoch,
-                    token: token.to_owned(),
-                    name: name.to_owned(),
-                });
+                partition.owner = Some(Owner { epoch, token: token.to_owned(), name: name.to_owned() });
             }
             if let Some(checkpoint) = checkpoints.get(number).map_err(failed)? {
                 let (at_ms, seq, _, _) = checkpoint.value();
                 partition.checkpointed = Some(EntryId { at_ms, seq });
                 partition.last = partition.last.max(EntryId { at_ms, seq });
             }
-            for entry in log
-                .range((number, 0, 0)..=(number, u64::MAX, u64::MAX))
-                .map_err(failed)?
-            {
+            for entry in log.range((number, 0, 0)..=(number, u64::MAX, u64::MAX)).map_err(failed)? {
                 let (_, at_ms, seq) = entry.map_err(failed)?.0.value();
                 partition.length += 1;
                 partition.last = partition.last.max(EntryId { at_ms, seq });
@@ -220,11 +184,6 @@ impl State {
 
 fn parse(name: &str) -> Result<PartitionKey, LogError> {
     name.rsplit_once('/')
-        .and_then(|(domain, index)| {
-            Some(PartitionKey {
-                domain: domain.to_owned(),
-                index: index.parse().ok()?,
-            })
-        })
+        .and_then(|(domain, index)| Some(PartitionKey { domain: domain.to_owned(), index: index.parse().ok()? }))
         .ok_or_else(|| LogError::Corrupt(format!("a partition named {name}")))
 }

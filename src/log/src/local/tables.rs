@@ -15,8 +15,7 @@ type Owned = (u64, &'static str, &'static str);
 /// `domain/index` to a number, which makes the keys of the log short.
 pub(super) const PARTITIONS: TableDefinition<'_, &str, u32> = TableDefinition::new("partitions");
 pub(super) const LOG: TableDefinition<'_, Place, &[u8]> = TableDefinition::new("log");
-pub(super) const CHECKPOINTS: TableDefinition<'_, u32, Stored> =
-    TableDefinition::new("checkpoints");
+pub(super) const CHECKPOINTS: TableDefinition<'_, u32, Stored> = TableDefinition::new("checkpoints");
 pub(super) const OWNERS: TableDefinition<'_, u32, Owned> = TableDefinition::new("owners");
 pub(super) const DOMAINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("domains");
 
@@ -65,15 +64,9 @@ pub(super) fn read_after(
     after: EntryId,
     max: usize,
 ) -> Result<Vec<(EntryId, Record)>, LogError> {
-    let log = database
-        .begin_read()
-        .map_err(failed)?
-        .open_table(LOG)
-        .map_err(failed)?;
-    let from = (
-        std::ops::Bound::Excluded(place(number, after)),
-        std::ops::Bound::Included((number, u64::MAX, u64::MAX)),
-    );
+    let log = database.begin_read().map_err(failed)?.open_table(LOG).map_err(failed)?;
+    let from =
+        (std::ops::Bound::Excluded(place(number, after)), std::ops::Bound::Included((number, u64::MAX, u64::MAX)));
     let mut entries = Vec::new();
     let mut room = MAX_READ_BYTES;
     for found in log.range::<Place>(from).map_err(failed)?.take(max) {
@@ -124,9 +117,7 @@ impl Encoded {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts
-            .zip(&self.ends)
-            .map(|(start, end)| &self.buffer[start..*end])
+        starts.zip(&self.ends).map(|(start, end)| &self.buffer[start..*end])
     }
 }
 
@@ -134,24 +125,11 @@ fn decode(value: &[u8]) -> Result<Record, LogError> {
     let corrupt = || LogError::Corrupt("a record is cut off".to_owned());
     let (first, rest) = value.split_first().ok_or_else(corrupt)?;
     let Some(length) = first.checked_sub(1) else {
-        return Ok(Record {
-            entry: rest.to_vec(),
-            reply_to: None,
-        });
+        return Ok(Record { entry: rest.to_vec(), reply_to: None });
     };
-    let (gateway, rest) = rest
-        .split_at_checked(usize::from(length))
-        .ok_or_else(corrupt)?;
+    let (gateway, rest) = rest.split_at_checked(usize::from(length)).ok_or_else(corrupt)?;
     let (request, entry) = rest.split_first_chunk::<8>().ok_or_else(corrupt)?;
-    let gateway = std::str::from_utf8(gateway)
-        .map_err(|_| corrupt())?
-        .to_owned();
-    let reply_to = Some(ReplyTo {
-        gateway,
-        request: u64::from_le_bytes(*request),
-    });
-    Ok(Record {
-        entry: entry.to_vec(),
-        reply_to,
-    })
+    let gateway = std::str::from_utf8(gateway).map_err(|_| corrupt())?.to_owned();
+    let reply_to = Some(ReplyTo { gateway, request: u64::from_le_bytes(*request) });
+    Ok(Record { entry: entry.to_vec(), reply_to })
 }

@@ -22,8 +22,7 @@ const SYNC_PERIOD: Duration = Duration::from_secs(1);
 /// Answers the caller once the commit has succeeded or failed.
 pub(super) type Answer = Box<dyn FnOnce(Result<(), LogError>) + Send>;
 /// One step of a commit.
-pub(super) type Job =
-    Box<dyn FnOnce(&mut Tables<'_>, &Mutex<State>) -> Result<Answer, redb::Error> + Send>;
+pub(super) type Job = Box<dyn FnOnce(&mut Tables<'_>, &Mutex<State>) -> Result<Answer, redb::Error> + Send>;
 
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the commit failed: {0}")]
@@ -36,38 +35,20 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(
-        database: Arc<Database>,
-        state: Arc<Mutex<State>>,
-        synced: bool,
-    ) -> std::io::Result<Self> {
+    pub(super) fn start(database: Arc<Database>, state: Arc<Mutex<State>>, synced: bool) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(MAX_JOBS);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()?;
-        let desk = Desk {
-            database,
-            state,
-            synced,
-            stale: false,
-        };
-        let thread = std::thread::Builder::new()
-            .name("hebb-log".to_owned())
-            .spawn(move || runtime.block_on(desk.work(jobs)))?;
-        Ok(Self {
-            queue: Some(queue),
-            thread: Some(thread),
-        })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let desk = Desk { database, state, synced, stale: false };
+        let thread =
+            std::thread::Builder::new().name("hebb-log".to_owned()).spawn(move || runtime.block_on(desk.work(jobs)))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
     pub(super) async fn submit(&self, job: Job) -> Result<(), LogError> {
         let Some(queue) = &self.queue else {
             return Err(LogError::unavailable(Stopped));
         };
-        queue
-            .send(job)
-            .await
-            .map_err(|_| LogError::unavailable(Stopped))
+        queue.send(job).await.map_err(|_| LogError::unavailable(Stopped))
     }
 }
 
@@ -136,11 +117,7 @@ impl Desk {
         }
     }
 
-    fn try_commit(
-        &mut self,
-        jobs: impl Iterator<Item = Job>,
-        answers: &mut Vec<Answer>,
-    ) -> Result<(), redb::Error> {
+    fn try_commit(&mut self, jobs: impl Iterator<Item = Job>, answers: &mut Vec<Answer>) -> Result<(), redb::Error> {
         if self.stale && lock(&self.state).reload(&self.database).is_ok() {
             self.stale = false;
         }
@@ -163,11 +140,7 @@ impl Desk {
 
     /// A synced commit brings the unsynced ones before it to the disk.
     fn sync(&self) {
-        let synced = self
-            .database
-            .begin_write()
-            .map_err(redb::Error::from)
-            .and_then(|write| Ok(write.commit()?));
+        let synced = self.database.begin_write().map_err(redb::Error::from).and_then(|write| Ok(write.commit()?));
         if let Err(error) = synced {
             error!(%error, "what was written in the last second isn't on the disk");
         }

@@ -63,83 +63,51 @@ impl Directory for RedisStore {
     async fn beat(&self, member: &Member, ttl: Duration) -> Result<(), LogError> {
         bounds::member(member)?;
         let keys = ["members", "beats"].map(|key| self.cluster_key(key));
-        let call = Call::new(&self.inner.scripts.beat, &keys)
-            .arg(&member.id)
-            .arg(&member.report)
-            .arg(millis(ttl));
+        let call = Call::new(&self.inner.scripts.beat, &keys).arg(&member.id).arg(&member.report).arg(millis(ttl));
         self.control(&call).await.map(drop)
     }
 
     async fn leave(&self, id: &str) -> Result<(), LogError> {
         let keys = ["members", "beats"].map(|key| self.cluster_key(key));
-        self.control(&Call::new(&self.inner.scripts.leave, &keys).arg(id))
-            .await
-            .map(drop)
+        self.control(&Call::new(&self.inner.scripts.leave, &keys).arg(id)).await.map(drop)
     }
 
     async fn members(&self) -> Result<Vec<Member>, LogError> {
         let keys = ["members", "beats"].map(|key| self.cluster_key(key));
-        let answer = self
-            .control(&Call::new(&self.inner.scripts.members, &keys))
-            .await?;
+        let answer = self.control(&Call::new(&self.inner.scripts.members, &keys)).await?;
         let mut pairs = list(answer, "members")?.into_iter();
         let mut members = Vec::with_capacity(pairs.len() / 2);
         while let (Some(id), Some(report)) = (pairs.next(), pairs.next()) {
-            members.push(Member {
-                id: text(id, "members")?,
-                report: text(report, "members")?,
-            });
+            members.push(Member { id: text(id, "members")?, report: text(report, "members")? });
         }
         members.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(members)
     }
 
-    async fn campaign(
-        &self,
-        candidate: &str,
-        address: &str,
-        lease: Duration,
-    ) -> Result<Leadership, LogError> {
+    async fn campaign(&self, candidate: &str, address: &str, lease: Duration) -> Result<Leadership, LogError> {
         bounds::name("the candidate's id", candidate)?;
-        bounds::size(
-            "the candidate's address",
-            address.len(),
-            bounds::MAX_NAME_BYTES + 6,
-        )?;
+        bounds::size("the candidate's address", address.len(), bounds::MAX_NAME_BYTES + 6)?;
         let keys = ["leader", "term"].map(|key| self.cluster_key(key));
-        let call = Call::new(&self.inner.scripts.campaign, &keys)
-            .arg(candidate)
-            .arg(address)
-            .arg(millis(lease));
+        let call = Call::new(&self.inner.scripts.campaign, &keys).arg(candidate).arg(address).arg(millis(lease));
         leadership(self.control(&call).await?)?.ok_or_else(|| odd("campaign"))
     }
 
     async fn leader(&self) -> Result<Option<Leadership>, LogError> {
         let mut cmd = redis::cmd("HMGET");
-        cmd.arg(self.cluster_key("leader"))
-            .arg("id")
-            .arg("address")
-            .arg("term");
+        cmd.arg(self.cluster_key("leader")).arg("id").arg("address").arg("term");
         leadership(self.ask(&cmd).await?)
     }
 
     async fn resign(&self, candidate: &str) -> Result<(), LogError> {
-        let call =
-            Call::new(&self.inner.scripts.resign, &[self.cluster_key("leader")]).arg(candidate);
+        let call = Call::new(&self.inner.scripts.resign, &[self.cluster_key("leader")]).arg(candidate);
         self.control(&call).await.map(drop)
     }
 
     async fn assign(&self, term: u64, assignment: &Assignment) -> Result<(), LogError> {
         let encoded = encode(assignment)?;
-        bounds::size(
-            "the assignment",
-            encoded.len(),
-            bounds::MAX_ASSIGNMENT_BYTES,
-        )?;
+        bounds::size("the assignment", encoded.len(), bounds::MAX_ASSIGNMENT_BYTES)?;
         let keys = ["term", "assignment"].map(|key| self.cluster_key(key));
-        let call = Call::with_capacity(&self.inner.scripts.assign, &keys, 2, 64 + encoded.len())
-            .arg(term)
-            .arg(encoded);
+        let call = Call::with_capacity(&self.inner.scripts.assign, &keys, 2, 64 + encoded.len()).arg(term).arg(encoded);
         fenced(&self.control(&call).await?, "assign")
     }
 

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, PushInfo, PushKind, RedisError, Script,
-    ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, PushInfo, PushKind, RedisError, Script, ServerErrorKind, Value,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -69,11 +68,7 @@ pub(super) struct Dialer {
 
 impl Dialer {
     pub(super) fn new(client: Client, subscriber: Client) -> Self {
-        Self {
-            client,
-            subscriber,
-            backoff: Mutex::default(),
-        }
+        Self { client, subscriber, backoff: Mutex::default() }
     }
 
     /// Dials until somebody answers; the caller has the deadline.
@@ -94,10 +89,7 @@ impl Dialer {
                 }
                 Ok::<_, redis::aio::SendError>(())
             });
-        let redis = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+        let redis = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         Ok(Connection { redis, ended })
     }
 
@@ -106,10 +98,7 @@ impl Dialer {
         self.attempt(|| self.subscriber.get_async_pubsub()).await
     }
 
-    async fn attempt<T, F: Future<Output = Result<T, RedisError>>>(
-        &self,
-        connect: impl Fn() -> F,
-    ) -> T {
+    async fn attempt<T, F: Future<Output = Result<T, RedisError>>>(&self, connect: impl Fn() -> F) -> T {
         loop {
             let not_before = lock(&self.backoff).not_before;
             if let Some(not_before) = not_before {
@@ -136,10 +125,7 @@ impl Dialer {
     }
 
     pub(super) fn unreachable(&self, after: Duration) -> LogError {
-        let last = lock(&self.backoff)
-            .last
-            .clone()
-            .unwrap_or_else(|| "still trying".to_owned());
+        let last = lock(&self.backoff).last.clone().unwrap_or_else(|| "still trying".to_owned());
         LogError::unavailable(Silence::Unreachable { after, last })
     }
 }
@@ -154,11 +140,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(dialer: Arc<Dialer>) -> Self {
-        Self {
-            dialer,
-            current: Mutex::default(),
-            dialling: tokio::sync::Mutex::new(0),
-        }
+        Self { dialer, current: Mutex::default(), dialling: tokio::sync::Mutex::new(0) }
     }
 
     async fn connection(&self) -> (u64, Connection) {
@@ -176,10 +158,7 @@ impl Link {
     }
 
     fn living(&self) -> Option<(u64, Connection)> {
-        lock(&self.current)
-            .as_ref()
-            .filter(|(_, connection)| connection.is_alive())
-            .cloned()
+        lock(&self.current).as_ref().filter(|(_, connection)| connection.is_alive()).cloned()
     }
 
     fn forget(&self, number: u64) {
@@ -187,12 +166,7 @@ impl Link {
     }
 
     /// Sends a command, which is a call of `script` where one is given.
-    pub(super) async fn send(
-        &self,
-        cmd: &Cmd,
-        script: Option<&Script>,
-        deadline: Duration,
-    ) -> Result<Value, LogError> {
+    pub(super) async fn send(&self, cmd: &Cmd, script: Option<&Script>, deadline: Duration) -> Result<Value, LogError> {
         let until = Instant::now() + deadline;
         let Ok((number, mut connection)) = timeout_at(until, self.connection()).await else {
             return Err(self.dialer.unreachable(deadline));
@@ -230,11 +204,7 @@ pub(super) struct Lent<'a> {
 
 impl Pool {
     pub(super) fn new(dialer: Arc<Dialer>) -> Self {
-        Self {
-            dialer,
-            permits: Semaphore::new(POOL_SIZE),
-            idle: Mutex::default(),
-        }
+        Self { dialer, permits: Semaphore::new(POOL_SIZE), idle: Mutex::default() }
     }
 
     pub(super) async fn lend(&self, deadline: Duration) -> Result<Lent<'_>, LogError> {
@@ -245,11 +215,7 @@ impl Pool {
                 Some(connection) => connection,
                 None => self.dialer.dial().await,
             };
-            Some(Lent {
-                pool: self,
-                connection,
-                _permit: permit,
-            })
+            Some(Lent { pool: self, connection, _permit: permit })
         };
         match timeout(deadline, lent).await {
             Ok(Some(lent)) => Ok(lent),
@@ -280,10 +246,7 @@ impl Lent<'_> {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 if is_doubtful(&error) {
-                    debug!(
-                        kind = error.category(),
-                        "a connection was lost, the idle ones are dropped with it"
-                    );
+                    debug!(kind = error.category(), "a connection was lost, the idle ones are dropped with it");
                     lock(&self.pool.idle).clear();
                 }
                 Err(typed(error))
@@ -303,9 +266,7 @@ async fn exchange(
     script: Option<&Script>,
 ) -> Result<Value, RedisError> {
     match (cmd.query_async(connection).await, script) {
-        (Err(error), Some(script))
-            if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
-        {
+        (Err(error), Some(script)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
             script.load_async(connection).await?;
             cmd.query_async(connection).await
         }
@@ -332,9 +293,7 @@ fn is_doubtful(error: &RedisError) -> bool {
 fn typed(error: RedisError) -> LogError {
     match (error.kind(), error.code()) {
         (_, Some("WRONGTYPE")) => LogError::Corrupt("a key of another type".to_owned()),
-        (ErrorKind::UnexpectedReturnType | ErrorKind::Parse, _) => {
-            LogError::Corrupt(error.category().to_owned())
-        }
+        (ErrorKind::UnexpectedReturnType | ErrorKind::Parse, _) => LogError::Corrupt(error.category().to_owned()),
         _ => LogError::unavailable(error),
     }
 }

@@ -7,12 +7,12 @@ use redis::{Cmd, Value};
 
 use super::scripts::Call;
 use super::{
-    CALL_DEADLINE, RedisStore, WAIT_DEADLINE, bytes, deadline, entry_id, fenced, fields, list,
-    millis, number, odd, text,
+    CALL_DEADLINE, RedisStore, WAIT_DEADLINE, bytes, deadline, entry_id, fenced, fields, list, millis, number, odd,
+    text,
 };
 use crate::{
-    Checkpoint, Claim, Claimed, Durability, EntryId, Log, LogError, PartitionKey, PartitionStatus,
-    Record, ReplyTo, bounds,
+    Checkpoint, Claim, Claimed, Durability, EntryId, Log, LogError, PartitionKey, PartitionStatus, Record, ReplyTo,
+    bounds,
 };
 
 /// The longest that one read waits: a connection that died silently is noticed after it.
@@ -27,27 +27,14 @@ struct TooFewReplicas {
 
 impl RedisStore {
     /// A call in the name of a claim: the owner's key comes first, token and epoch too.
-    fn owned<'a>(
-        &self,
-        script: &'a redis::Script,
-        claim: &Claim,
-        keys: &[&str],
-        bytes: usize,
-    ) -> Call<'a> {
+    fn owned<'a>(&self, script: &'a redis::Script, claim: &Claim, keys: &[&str], bytes: usize) -> Call<'a> {
         let mut all = vec![self.key(&claim.partition, "owner")];
         all.extend(keys.iter().map(|key| self.key(&claim.partition, key)));
-        Call::with_capacity(script, &all, 8, 256 + bytes)
-            .arg(&claim.token)
-            .arg(claim.epoch)
+        Call::with_capacity(script, &all, 8, 256 + bytes).arg(&claim.token).arg(claim.epoch)
     }
 
     /// Appends on a connection of its own: WAIT is about the writes of the connection that it's sent on, and blocks it.
-    async fn append_replicated(
-        &self,
-        call: &Call<'_>,
-        deadline: Duration,
-        wanted: u8,
-    ) -> Result<Value, LogError> {
+    async fn append_replicated(&self, call: &Call<'_>, deadline: Duration, wanted: u8) -> Result<Value, LogError> {
         let mut lent = self.inner.blocking.lend(CALL_DEADLINE).await?;
         let appended = lent.send(&call.cmd, Some(call.script), deadline).await?;
         let mut wait = redis::cmd("WAIT");
@@ -56,10 +43,7 @@ impl RedisStore {
         lent.give_back();
         // Nothing was appended where the log is full, and that needs nobody's consent.
         if acknowledged < u64::from(wanted) && matches!(appended, Value::Array(_)) {
-            return Err(LogError::unavailable(TooFewReplicas {
-                acknowledged,
-                wanted,
-            }));
+            return Err(LogError::unavailable(TooFewReplicas { acknowledged, wanted }));
         }
         Ok(appended)
     }
@@ -81,41 +65,26 @@ impl Log for RedisStore {
         let keys = [self.key(partition, "log"), self.key(partition, "progress")];
         // Around an argument there are up to 16 bytes of protocol.
         let room = size + records.len() * 64;
-        let mut call = Call::with_capacity(
-            &self.inner.scripts.append,
-            &keys,
-            1 + 2 * records.len(),
-            room,
-        )
-        .arg(waiting_max);
+        let mut call =
+            Call::with_capacity(&self.inner.scripts.append, &keys, 1 + 2 * records.len(), room).arg(waiting_max);
         for Record { entry, reply_to } in records {
-            let reply_to = reply_to
-                .as_ref()
-                .map(|to| format!("{} {}", to.gateway, to.request))
-                .unwrap_or_default();
+            let reply_to = reply_to.as_ref().map(|to| format!("{} {}", to.gateway, to.request)).unwrap_or_default();
             call = call.arg(entry.as_slice()).arg(reply_to);
         }
         let deadline = deadline(size);
         let answer = match self.inner.durability {
             Durability::Async | Durability::EverySecond => {
-                self.inner
-                    .bulk
-                    .send(&call.cmd, Some(call.script), deadline)
-                    .await?
+                self.inner.bulk.send(&call.cmd, Some(call.script), deadline).await?
             }
-            Durability::Replicated { replicas } => {
-                self.append_replicated(&call, deadline, replicas).await?
-            }
+            Durability::Replicated { replicas } => self.append_replicated(&call, deadline, replicas).await?,
         };
         match answer {
-            Value::Array(ids) if ids.len() == records.len() => ids
-                .into_iter()
-                .map(|id| entry_id(&bytes(id, "append")?).ok_or_else(|| odd("append")))
-                .collect(),
-            Value::Int(waiting) => Err(LogError::Full {
-                waiting: u64::try_from(waiting).unwrap_or(0),
-                max: waiting_max,
-            }),
+            Value::Array(ids) if ids.len() == records.len() => {
+                ids.into_iter().map(|id| entry_id(&bytes(id, "append")?).ok_or_else(|| odd("append"))).collect()
+            }
+            Value::Int(waiting) => {
+                Err(LogError::Full { waiting: u64::try_from(waiting).unwrap_or(0), max: waiting_max })
+            }
             _ => Err(odd("append")),
         }
     }
@@ -136,11 +105,7 @@ impl Log for RedisStore {
         let key = self.key(partition, "log");
         let wait = wait.min(MAX_WAIT);
         if wait.is_zero() || !self.inner.blocking.has_room() {
-            let at_once = self
-                .inner
-                .bulk
-                .send(&xread(&key, after, max, None), None, deadline(0))
-                .await?;
+            let at_once = self.inner.bulk.send(&xread(&key, after, max, None), None, deadline(0)).await?;
             let entries = entries(at_once)?;
             if wait.is_zero() || !entries.is_empty() {
                 return Ok(entries);
@@ -152,13 +117,7 @@ impl Log for RedisStore {
             Err(_) if !self.inner.blocking.has_room() => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        let answer = lent
-            .send(
-                &xread(&key, after, max, Some(wait)),
-                None,
-                wait + deadline(0),
-            )
-            .await?;
+        let answer = lent.send(&xread(&key, after, max, Some(wait)), None, wait + deadline(0)).await?;
         lent.give_back();
         entries(answer)
     }
@@ -175,28 +134,12 @@ impl Log for RedisStore {
         let keys = ["owner", "lease", "progress", "checkpoint"].map(|key| self.key(partition, key));
         let token = format!("{:032x}", rand::random::<u128>());
         let previous = previous.map_or("", |claim| claim.token.as_str());
-        let call = Call::new(&self.inner.scripts.claim, &keys)
-            .arg(owner)
-            .arg(previous)
-            .arg(token)
-            .arg(millis(lease));
+        let call = Call::new(&self.inner.scripts.claim, &keys).arg(owner).arg(previous).arg(token).arg(millis(lease));
         let [verdict, who, figure] = fields(self.control(&call).await?, "claim")?;
-        let (verdict, who, figure) = (
-            text(verdict, "claim")?,
-            text(who, "claim")?,
-            number(&figure, "claim")?,
-        );
-        let claim = |token| Claim {
-            partition: partition.clone(),
-            owner: owner.to_owned(),
-            epoch: figure,
-            token,
-        };
+        let (verdict, who, figure) = (text(verdict, "claim")?, text(who, "claim")?, number(&figure, "claim")?);
+        let claim = |token| Claim { partition: partition.clone(), owner: owner.to_owned(), epoch: figure, token };
         match verdict.as_str() {
-            "held" => Ok(Claimed::Held {
-                owner: who,
-                expires_in: Duration::from_millis(figure),
-            }),
+            "held" => Ok(Claimed::Held { owner: who, expires_in: Duration::from_millis(figure) }),
             "resumed" => Ok(Claimed::Resumed(claim(who))),
             "new" => Ok(Claimed::New(claim(who))),
             _ => Err(odd("claim")),
@@ -204,9 +147,7 @@ impl Log for RedisStore {
     }
 
     async fn renew(&self, claim: &Claim, lease: Duration) -> Result<(), LogError> {
-        let call = self
-            .owned(&self.inner.scripts.renew, claim, &["lease"], 0)
-            .arg(millis(lease));
+        let call = self.owned(&self.inner.scripts.renew, claim, &["lease"], 0).arg(millis(lease));
         fenced(&self.control(&call).await?, "renew")
     }
 
@@ -218,15 +159,8 @@ impl Log for RedisStore {
     async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
         bounds::partition(partition)?;
         let mut cmd = redis::cmd("HMGET");
-        cmd.arg(self.key(partition, "checkpoint"))
-            .arg("position")
-            .arg("epoch")
-            .arg("state");
-        let answer = self
-            .inner
-            .bulk
-            .send(&cmd, None, deadline(bounds::MAX_STATE_BYTES))
-            .await?;
+        cmd.arg(self.key(partition, "checkpoint")).arg("position").arg("epoch").arg("state");
+        let answer = self.inner.bulk.send(&cmd, None, deadline(bounds::MAX_STATE_BYTES)).await?;
         let [position, epoch, state] = fields(answer, "load")?;
         if matches!(position, Value::Nil) {
             return Ok(None);
@@ -238,59 +172,31 @@ impl Log for RedisStore {
         }))
     }
 
-    async fn checkpoint(
-        &self,
-        claim: &Claim,
-        position: EntryId,
-        state: &[u8],
-    ) -> Result<(), LogError> {
+    async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
         bounds::size("the state", state.len(), bounds::MAX_STATE_BYTES)?;
         let next = match position.seq.checked_add(1) {
-            Some(seq) => EntryId {
-                at_ms: position.at_ms,
-                seq,
-            },
-            None => EntryId {
-                at_ms: position.at_ms.saturating_add(1),
-                seq: 0,
-            },
+            Some(seq) => EntryId { at_ms: position.at_ms, seq },
+            None => EntryId { at_ms: position.at_ms.saturating_add(1), seq: 0 },
         };
         let call = self
-            .owned(
-                &self.inner.scripts.checkpoint,
-                claim,
-                &["checkpoint", "log", "progress"],
-                state.len(),
-            )
+            .owned(&self.inner.scripts.checkpoint, claim, &["checkpoint", "log", "progress"], state.len())
             .arg(position.to_string())
             .arg(position.at_ms)
             .arg(position.seq)
             .arg(next.to_string())
             .arg(state);
-        fenced(
-            &self
-                .inner
-                .bulk
-                .send(&call.cmd, Some(call.script), deadline(state.len()))
-                .await?,
-            "checkpoint",
-        )
+        fenced(&self.inner.bulk.send(&call.cmd, Some(call.script), deadline(state.len())).await?, "checkpoint")
     }
 
     async fn progress(&self, claim: &Claim, applied_since_checkpoint: u64) -> Result<(), LogError> {
-        let call = self
-            .owned(&self.inner.scripts.progress, claim, &["progress"], 0)
-            .arg(applied_since_checkpoint);
+        let call = self.owned(&self.inner.scripts.progress, claim, &["progress"], 0).arg(applied_since_checkpoint);
         fenced(&self.control(&call).await?, "progress")
     }
 
     async fn status(&self, partition: &PartitionKey) -> Result<PartitionStatus, LogError> {
         bounds::partition(partition)?;
-        let keys =
-            ["owner", "checkpoint", "log", "progress", "lease"].map(|key| self.key(partition, key));
-        let answer = self
-            .control(&Call::new(&self.inner.scripts.status, &keys))
-            .await?;
+        let keys = ["owner", "checkpoint", "log", "progress", "lease"].map(|key| self.key(partition, key));
+        let answer = self.control(&Call::new(&self.inner.scripts.status, &keys)).await?;
         let [waiting, length, owner, epoch, position] = fields(answer, "status")?;
         let owner = text(owner, "status")?;
         let position = bytes(position, "status")?;
@@ -325,11 +231,7 @@ fn entries(answer: Value) -> Result<Vec<(EntryId, Record)>, LogError> {
         Value::Map(streams) => streams,
         _ => return Err(odd("XREAD")),
     };
-    let found = streams
-        .into_iter()
-        .map(|(_, found)| found)
-        .next()
-        .ok_or_else(|| odd("XREAD"))?;
+    let found = streams.into_iter().map(|(_, found)| found).next().ok_or_else(|| odd("XREAD"))?;
     list(found, "XREAD")?.into_iter().map(entry).collect()
 }
 
@@ -339,16 +241,9 @@ fn entry(value: Value) -> Result<(EntryId, Record), LogError> {
     let id = entry_id(&bytes(id, "XREAD")?).ok_or_else(|| odd("XREAD"))?;
     let reply_to = match text(reply_to, "XREAD")?.rsplit_once(' ') {
         None => None,
-        Some((gateway, request)) => Some(ReplyTo {
-            gateway: gateway.to_owned(),
-            request: request.parse().map_err(|_| odd("XREAD"))?,
-        }),
+        Some((gateway, request)) => {
+            Some(ReplyTo { gateway: gateway.to_owned(), request: request.parse().map_err(|_| odd("XREAD"))? })
+        }
     };
-    Ok((
-        id,
-        Record {
-            entry: bytes(entry, "XREAD")?,
-            reply_to,
-        },
-    ))
+    Ok((id, Record { entry: bytes(entry, "XREAD")?, reply_to }))
 }

@@ -11,10 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{
-    Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
-    Value,
-};
+use redis::{Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, Value};
 
 use self::link::{Dialer, Link, Pool};
 use self::scripts::Scripts;
@@ -62,14 +59,7 @@ impl RedisConfig {
 
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            host,
-            port,
-            username,
-            password,
-            cluster,
-            durability,
-        } = self;
+        let Self { host, port, username, password, cluster, durability } = self;
         f.debug_struct("RedisConfig")
             .field("host", host)
             .field("port", port)
@@ -102,9 +92,7 @@ struct Inner {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore")
-            .field("cluster", &self.inner.cluster)
-            .finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("cluster", &self.inner.cluster).finish_non_exhaustive()
     }
 }
 
@@ -114,19 +102,10 @@ impl RedisStore {
     /// # Errors
     /// [`LogError::Invalid`] where the configuration makes no sense.
     pub fn lazy(config: RedisConfig) -> Result<Self, LogError> {
-        let RedisConfig {
-            host,
-            port,
-            username,
-            password,
-            cluster,
-            durability,
-        } = config;
+        let RedisConfig { host, port, username, password, cluster, durability } = config;
         bounds::name("the cluster's name", &cluster)?;
         if matches!(durability, Durability::Replicated { replicas: 0 }) {
-            return Err(LogError::Invalid(
-                "replicated durability needs at least one replica".to_owned(),
-            ));
+            return Err(LogError::Invalid("replicated durability needs at least one replica".to_owned()));
         }
         let mut settings = RedisConnectionInfo::default();
         if let Some(username) = username {
@@ -137,10 +116,7 @@ impl RedisStore {
         }
         let address = ConnectionAddr::Tcp(host, port);
         let client = |settings| {
-            let info = address
-                .clone()
-                .into_connection_info()?
-                .set_redis_settings(settings);
+            let info = address.clone().into_connection_info()?.set_redis_settings(settings);
             redis::Client::open(info)
         };
         let invalid = |error: RedisError| LogError::Invalid(error.category().to_owned());
@@ -176,11 +152,7 @@ impl RedisStore {
     /// # Errors
     /// [`LogError::Unavailable`].
     pub async fn ping(&self) -> Result<(), LogError> {
-        self.inner
-            .control
-            .send(&redis::cmd("PING"), None, CALL_DEADLINE)
-            .await
-            .map(drop)
+        self.inner.control.send(&redis::cmd("PING"), None, CALL_DEADLINE).await.map(drop)
     }
 
     /// A key of a partition. They share the hash tag, so that they share a slot and a script can use them together.
@@ -194,10 +166,7 @@ impl RedisStore {
     }
 
     async fn control(&self, call: &scripts::Call<'_>) -> Result<Value, LogError> {
-        self.inner
-            .control
-            .send(&call.cmd, Some(call.script), CALL_DEADLINE)
-            .await
+        self.inner.control.send(&call.cmd, Some(call.script), CALL_DEADLINE).await
     }
 
     async fn ask(&self, cmd: &Cmd) -> Result<Value, LogError> {
@@ -212,9 +181,7 @@ fn deadline(bytes: usize) -> Duration {
 
 fn millis(duration: Duration) -> u64 {
     // Redis refuses a lease of 0 ms.
-    u64::try_from(duration.as_millis())
-        .unwrap_or(u64::MAX)
-        .clamp(1, u64::from(u32::MAX))
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, u64::from(u32::MAX))
 }
 
 fn odd(what: &str) -> LogError {
@@ -236,10 +203,9 @@ fn text(value: Value, what: &str) -> Result<String, LogError> {
 fn number(value: &Value, what: &str) -> Result<u64, LogError> {
     match value {
         Value::Int(number) => u64::try_from(*number).map_err(|_| odd(what)),
-        Value::BulkString(digits) => std::str::from_utf8(digits)
-            .ok()
-            .and_then(|digits| digits.parse().ok())
-            .ok_or_else(|| odd(what)),
+        Value::BulkString(digits) => {
+            std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or_else(|| odd(what))
+        }
         _ => Err(odd(what)),
     }
 }
@@ -257,10 +223,7 @@ fn fields<const N: usize>(value: Value, what: &str) -> Result<[Value; N], LogErr
 
 fn entry_id(text: &[u8]) -> Option<EntryId> {
     let (at_ms, seq) = std::str::from_utf8(text).ok()?.split_once('-')?;
-    Some(EntryId {
-        at_ms: at_ms.parse().ok()?,
-        seq: seq.parse().ok()?,
-    })
+    Some(EntryId { at_ms: at_ms.parse().ok()?, seq: seq.parse().ok()? })
 }
 
 /// Whether the script found the claim, or the term, superseded.

@@ -25,14 +25,10 @@ impl RedisStore {
     async fn subscription(&self, channel: &str) -> Result<(PubSubSink, PubSubStream), LogError> {
         let subscribed = async {
             let (mut sink, stream) = self.inner.dialer.dial_subscription().await.split();
-            sink.subscribe(channel)
-                .await
-                .map_err(LogError::unavailable)?;
+            sink.subscribe(channel).await.map_err(LogError::unavailable)?;
             Ok((sink, stream))
         };
-        timeout(CALL_DEADLINE, subscribed)
-            .await
-            .unwrap_or_else(|_| Err(self.inner.dialer.unreachable(CALL_DEADLINE)))
+        timeout(CALL_DEADLINE, subscribed).await.unwrap_or_else(|_| Err(self.inner.dialer.unreachable(CALL_DEADLINE)))
     }
 }
 
@@ -40,16 +36,11 @@ impl RedisStore {
 impl Replies for RedisStore {
     async fn send(&self, gateway: &str, replies: Vec<Reply>) -> Result<(), LogError> {
         bounds::name("the gateway's id", gateway)?;
-        let body =
-            postcard::to_stdvec(&replies).map_err(|error| LogError::Invalid(error.to_string()))?;
+        let body = postcard::to_stdvec(&replies).map_err(|error| LogError::Invalid(error.to_string()))?;
         bounds::size("the batch of replies", body.len(), bounds::MAX_BATCH_BYTES)?;
         let mut cmd = redis::cmd("PUBLISH");
         cmd.arg(self.replies_key(gateway)).arg(body.as_slice());
-        self.inner
-            .bulk
-            .send(&cmd, None, deadline(body.len()))
-            .await
-            .map(drop)
+        self.inner.bulk.send(&cmd, None, deadline(body.len())).await.map(drop)
     }
 
     async fn subscribe(&self, gateway: &str) -> Result<mpsc::Receiver<Vec<Reply>>, LogError> {
@@ -78,10 +69,7 @@ impl Replies for RedisStore {
 }
 
 /// Passes batches on until the connection or the receiver is gone.
-async fn forward(
-    (mut sink, mut stream): (PubSubSink, PubSubStream),
-    sender: &mpsc::Sender<Vec<Reply>>,
-) {
+async fn forward((mut sink, mut stream): (PubSubSink, PubSubStream), sender: &mpsc::Sender<Vec<Reply>>) {
     loop {
         let message = tokio::select! {
             () = sender.closed() => return,
@@ -99,10 +87,7 @@ async fn forward(
             },
             Ok(None) => return,
             Err(_) => {
-                if !matches!(
-                    timeout(CALL_DEADLINE, sink.ping::<redis::Value>()).await,
-                    Ok(Ok(_))
-                ) {
+                if !matches!(timeout(CALL_DEADLINE, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
                     return;
                 }
             }

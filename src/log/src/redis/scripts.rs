@@ -199,18 +199,10 @@ impl<'a> Call<'a> {
     }
 
     /// A call for which so many arguments of so many bytes in all are to come.
-    pub(super) fn with_capacity(
-        script: &'a Script,
-        keys: &[String],
-        args: usize,
-        bytes: usize,
-    ) -> Self {
+    pub(super) fn with_capacity(script: &'a Script, keys: &[String], args: usize, bytes: usize) -> Self {
         let key_bytes: usize = keys.iter().map(String::len).sum();
         let mut cmd = Cmd::with_capacity(3 + keys.len() + args, 64 + key_bytes + bytes);
-        cmd.arg("EVALSHA")
-            .arg(script.get_hash())
-            .arg(keys.len())
-            .arg(keys);
+        cmd.arg("EVALSHA").arg(script.get_hash()).arg(keys.len()).arg(keys);
         Self { script, cmd }
     }
 

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use hebb_log::{
-    Claim, Claimed, Durability, EntryId, LocalConfig, LocalStore, Log, LogError, PartitionKey,
-    Record,
-};
+use hebb_log::{Claim, Claimed, Durability, EntryId, LocalConfig, LocalStore, Log, LogError, PartitionKey, Record};
 use proptest::prelude::*;
 
 const START: EntryId = EntryId { at_ms: 0, seq: 0 };
@@ -53,11 +50,7 @@ struct Model {
 
 impl Model {
     fn id(&self, index: usize) -> EntryId {
-        if self.ids.is_empty() {
-            START
-        } else {
-            self.ids[index % self.ids.len()]
-        }
+        if self.ids.is_empty() { START } else { self.ids[index % self.ids.len()] }
     }
 
     fn waiting(&self) -> u64 {
@@ -82,24 +75,15 @@ impl Model {
 async fn run(steps: Vec<Step>) {
     let directory = tempfile::tempdir().unwrap();
     // Unsynced commits take the same path and a hundredth of the time.
-    let config = LocalConfig {
-        durability: Durability::Async,
-    };
-    let key = PartitionKey {
-        domain: "model".to_owned(),
-        index: 0,
-    };
+    let config = LocalConfig { durability: Durability::Async };
+    let key = PartitionKey { domain: "model".to_owned(), index: 0 };
     let mut store = LocalStore::open(directory.path(), config).await.unwrap();
     let mut model = Model::default();
     for (number, step) in steps.into_iter().enumerate() {
         match step {
             Step::Append { count, max } => {
-                let batch: Vec<Record> = (0..count)
-                    .map(|n| Record {
-                        entry: vec![number as u8, n as u8],
-                        reply_to: None,
-                    })
-                    .collect();
+                let batch: Vec<Record> =
+                    (0..count).map(|n| Record { entry: vec![number as u8, n as u8], reply_to: None }).collect();
                 match store.append(&key, &batch, max).await {
                     Ok(ids) => {
                         assert!(count == 0 || model.waiting() + count as u64 <= max);
@@ -119,36 +103,17 @@ async fn run(steps: Vec<Step>) {
             }
             Step::Read { after, max } => {
                 let after = model.id(after);
-                let wanted: Vec<_> = model
-                    .log
-                    .iter()
-                    .filter(|(id, _)| after < *id)
-                    .take(max)
-                    .cloned()
-                    .collect();
-                assert_eq!(
-                    store.read(&key, after, max, Duration::ZERO).await.unwrap(),
-                    wanted
-                );
+                let wanted: Vec<_> = model.log.iter().filter(|(id, _)| after < *id).take(max).cloned().collect();
+                assert_eq!(store.read(&key, after, max, Duration::ZERO).await.unwrap(), wanted);
             }
-            Step::Claim {
-                worker,
-                with_previous,
-            } => {
+            Step::Claim { worker, with_previous } => {
                 let previous = model.claims[worker].clone().filter(|_| with_previous);
                 let same = previous.is_some() && previous == model.owner;
                 let name = format!("worker-{worker}");
-                match store
-                    .claim(&key, &name, previous.as_ref(), LONG)
-                    .await
-                    .unwrap()
-                {
+                match store.claim(&key, &name, previous.as_ref(), LONG).await.unwrap() {
                     Claimed::Held { owner, .. } => {
                         assert!(model.held && !same);
-                        assert_eq!(
-                            Some(owner),
-                            model.owner.as_ref().map(|claim| claim.owner.clone())
-                        );
+                        assert_eq!(Some(owner), model.owner.as_ref().map(|claim| claim.owner.clone()));
                     }
                     Claimed::Resumed(claim) => {
                         assert!(same);
@@ -157,12 +122,7 @@ async fn run(steps: Vec<Step>) {
                     }
                     Claimed::New(claim) => {
                         assert!(!same && !model.held);
-                        assert!(
-                            model
-                                .owner
-                                .as_ref()
-                                .is_none_or(|owner| owner.epoch < claim.epoch)
-                        );
+                        assert!(model.owner.as_ref().is_none_or(|owner| owner.epoch < claim.epoch));
                         model.owner = Some(claim.clone());
                         model.claims[worker] = Some(claim);
                         (model.held, model.applied) = (true, 0);
@@ -194,10 +154,7 @@ async fn run(steps: Vec<Step>) {
                 let state = vec![number as u8; number];
                 if let Some(claim) = model.claims[worker].clone()
                     && model.check_fence(worker, store.checkpoint(&claim, position, &state).await)
-                    && model
-                        .checkpoint
-                        .as_ref()
-                        .is_none_or(|(stored, _, _)| *stored <= position)
+                    && model.checkpoint.as_ref().is_none_or(|(stored, _, _)| *stored <= position)
                 {
                     model.log.retain(|(id, _)| position < *id);
                     model.applied = 0;
@@ -211,39 +168,14 @@ async fn run(steps: Vec<Step>) {
             }
         }
         let status = store.status(&key).await.unwrap();
-        assert_eq!(
-            (status.waiting, status.length),
-            (model.waiting(), model.log.len() as u64)
-        );
-        assert_eq!(
-            status.owner,
-            model
-                .owner
-                .as_ref()
-                .filter(|_| model.held)
-                .map(|claim| claim.owner.clone())
-        );
-        assert_eq!(
-            status.epoch,
-            model.owner.as_ref().map_or(0, |claim| claim.epoch)
-        );
-        assert_eq!(
-            status.checkpointed,
-            model.checkpoint.as_ref().map(|(position, _, _)| *position)
-        );
+        assert_eq!((status.waiting, status.length), (model.waiting(), model.log.len() as u64));
+        assert_eq!(status.owner, model.owner.as_ref().filter(|_| model.held).map(|claim| claim.owner.clone()));
+        assert_eq!(status.epoch, model.owner.as_ref().map_or(0, |claim| claim.epoch));
+        assert_eq!(status.checkpointed, model.checkpoint.as_ref().map(|(position, _, _)| *position));
         let stored = store.load(&key).await.unwrap();
-        assert_eq!(
-            stored.map(|stored| (stored.position, stored.epoch, stored.state)),
-            model.checkpoint
-        );
+        assert_eq!(stored.map(|stored| (stored.position, stored.epoch, stored.state)), model.checkpoint);
     }
-    assert_eq!(
-        store
-            .read(&key, START, 10_000, Duration::ZERO)
-            .await
-            .unwrap(),
-        model.log
-    );
+    assert_eq!(store.read(&key, START, 10_000, Duration::ZERO).await.unwrap(), model.log);
 }
 
 proptest! {

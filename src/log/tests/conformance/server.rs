@@ -28,38 +28,20 @@ impl Server {
 
     /// A replica of this server.
     pub fn replica(&self) -> Self {
-        Self::start_with(
-            self.fsync,
-            format!(
-                "--replicaof 127.0.0.1 {} --masterauth {PASSWORD}",
-                self.port
-            ),
-        )
+        Self::start_with(self.fsync, format!("--replicaof 127.0.0.1 {} --masterauth {PASSWORD}", self.port))
     }
 
     fn start_with(fsync: &'static str, extra: String) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let port = TcpListener::bind(("127.0.0.1", 0))
-            .and_then(|socket| socket.local_addr())
-            .expect("a port")
-            .port();
-        let mut server = Self {
-            port,
-            fsync,
-            extra,
-            directory,
-            child: None,
-        };
+        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port").port();
+        let mut server = Self { port, fsync, extra, directory, child: None };
         server.restart();
         server
     }
 
     /// Starts the server on the port and the files it had.
     pub fn restart(&mut self) {
-        let found = Command::new("redis-server")
-            .arg("--version")
-            .stdout(Stdio::null())
-            .status();
+        let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
         assert!(
             found.is_ok_and(|status| status.success()),
             "these tests need a real Redis: apt-get install redis-server"
@@ -73,19 +55,11 @@ impl Server {
             self.fsync,
             self.extra,
         );
-        let child = Command::new("sh")
-            .args(["-c", &script])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("a shell");
+        let child = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().expect("a shell");
         self.child = Some(child);
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(20),
-                "redis-server doesn't listen: {}",
-                self.log()
-            );
+            assert!(begun.elapsed() < Duration::from_secs(20), "redis-server doesn't listen: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -98,10 +72,7 @@ impl Server {
         }
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(10),
-                "redis-server outlived its SIGKILL"
-            );
+            assert!(begun.elapsed() < Duration::from_secs(10), "redis-server outlived its SIGKILL");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -109,9 +80,7 @@ impl Server {
     /// Sends a signal, for example `STOP`: the connections stay, but nobody answers.
     pub fn signal(&self, name: &str) {
         let pid = std::fs::read_to_string(self.directory.path().join("pid")).expect("a pid file");
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), pid.trim()])
-            .status();
+        let sent = Command::new("kill").args([&format!("-{name}"), pid.trim()]).status();
         assert!(sent.is_ok_and(|status| status.success()));
     }
 
@@ -120,16 +89,11 @@ impl Server {
     }
 
     pub fn config(&self, cluster: &str) -> RedisConfig {
-        RedisConfig {
-            password: Some(PASSWORD.to_owned()),
-            ..RedisConfig::new("127.0.0.1", self.port, cluster)
-        }
+        RedisConfig { password: Some(PASSWORD.to_owned()), ..RedisConfig::new("127.0.0.1", self.port, cluster) }
     }
 
     pub async fn store(&self, cluster: &str) -> RedisStore {
-        RedisStore::connect(self.config(cluster))
-            .await
-            .expect("redis-server answers")
+        RedisStore::connect(self.config(cluster)).await.expect("redis-server answers")
     }
 }
 

@@ -161,12 +161,7 @@ impl Dispatcher {
     }
 
     /// Puts an entry into its lane. What is sent one after the other stands in the log in that order.
-    pub async fn send(
-        &self,
-        partition: &PartitionKey,
-        entry: Vec<u8>,
-        on_full: OnFull,
-    ) -> Result<Sent, DispatchError> {
+    pub async fn send(&self, partition: &PartitionKey, entry: Vec<u8>, on_full: OnFull) -> Result<Sent, DispatchError> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();

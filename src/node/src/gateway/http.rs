@@ -68,7 +68,11 @@ fn is_ndjson(request: &Request) -> bool {
         .is_some_and(|value| value.starts_with("application/x-ndjson"))
 }
 
-async fn infer_and_adapt(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, request: Request) -> Response {
+async fn infer_and_adapt(
+    State(shared): Gateway,
+    Address(Path(domain)): Address<Path<String>>,
+    request: Request,
+) -> Response {
     if is_ndjson(&request) {
         return ndjson::stream(shared, domain, request.into_body());
     }
@@ -87,22 +91,12 @@ pub struct Begun {
 }
 
 /// Applies one event and says what the engine answered.
-async fn one_event(
-    shared: &Shared,
-    domain: &str,
-    body: &[u8],
-    on_full: OnFull,
-) -> Result<AnswerBody, Failure> {
+async fn one_event(shared: &Shared, domain: &str, body: &[u8], on_full: OnFull) -> Result<AnswerBody, Failure> {
     finish(shared, begin_event(shared, domain, body, on_full).await?).await
 }
 
 /// Checks an event and sends it; events that are begun one after the other are learned in that order.
-pub async fn begin_event(
-    shared: &Shared,
-    domain: &str,
-    body: &[u8],
-    on_full: OnFull,
-) -> Result<Begun, Failure> {
+pub async fn begin_event(shared: &Shared, domain: &str, body: &[u8], on_full: OnFull) -> Result<Begun, Failure> {
     let started = Instant::now();
     let body: EventBody = wire::parse(body)?;
     let implied = body.label.as_ref().map_or(Task::Classification, wire::LabelBody::implied_task);
@@ -153,12 +147,7 @@ fn fresh_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-fn respond<T: Serialize>(
-    shared: &Shared,
-    operation: &str,
-    started: Instant,
-    result: Result<T, Failure>,
-) -> Response {
+fn respond<T: Serialize>(shared: &Shared, operation: &str, started: Instant, result: Result<T, Failure>) -> Response {
     shared.metrics.answered(operation, result.is_ok(), started.elapsed().as_secs_f64());
     match result {
         Ok(body) => Json(body).into_response(),
@@ -305,8 +294,7 @@ fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {
     let sum = |field: fn(&Statistics) -> u64| partitions.iter().map(field).sum::<u64>();
     let labels = sum(|statistics| statistics.labels);
     let correct = sum(|statistics| statistics.correct);
-    let digest =
-        partitions.iter().fold(0u64, |digest, statistics| digest.wrapping_add(statistics.applied_digest));
+    let digest = partitions.iter().fold(0u64, |digest, statistics| digest.wrapping_add(statistics.applied_digest));
     DomainDetail {
         domain: domain.into(),
         events: sum(|statistics| statistics.events),

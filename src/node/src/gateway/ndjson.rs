@@ -12,10 +12,10 @@ use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 
-use super::{Shared, http};
 use super::dispatch::OnFull;
 use super::reply::Failure;
 use super::wire::{BODY_MAX, WireError};
+use super::{Shared, http};
 
 /// Events of one stream that are under way: one append's worth.
 const IN_FLIGHT_MAX: usize = 512;
@@ -95,7 +95,12 @@ impl Reader {
             }
             let found = self.buffer.len() - self.start;
             if found > BODY_MAX {
-                return Some(self.end_with(WireError::TooLarge { what: "the line", unit: "bytes", found, max: BODY_MAX }));
+                return Some(self.end_with(WireError::TooLarge {
+                    what: "the line",
+                    unit: "bytes",
+                    found,
+                    max: BODY_MAX,
+                }));
             }
             match self.chunks.next().await {
                 Some(Ok(chunk)) => {
@@ -134,14 +139,22 @@ mod tests {
     async fn read(chunks: Vec<&'static str>) -> Vec<String> {
         let chunks = stream::iter(chunks.into_iter().map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk))));
         lines(Body::from_stream(chunks))
-            .map(|line| line.map_or_else(|failure| failure.to_string(), |line| String::from_utf8(line).unwrap().trim().to_owned()))
+            .map(|line| {
+                line.map_or_else(
+                    |failure| failure.to_string(),
+                    |line| String::from_utf8(line).unwrap().trim().to_owned(),
+                )
+            })
             .collect()
             .await
     }
 
     #[tokio::test]
     async fn lines_are_found_wherever_the_chunks_end() {
-        assert_eq!(read(vec!["{\"a\"", ":1}\n\n{\"b\":2}\r\n{", "\"c\":3}"]).await, ["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"]);
+        assert_eq!(
+            read(vec!["{\"a\"", ":1}\n\n{\"b\":2}\r\n{", "\"c\":3}"]).await,
+            ["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"]
+        );
         assert!(read(vec![]).await.is_empty());
     }
 

@@ -55,7 +55,9 @@ pub enum Failure {
     #[error("the domain {0:?} is not declared, and allowUndeclaredDomains is false")]
     UnknownDomain(String),
     /// Not a name for a domain.
-    #[error("{0:?} is no name for a domain: 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit")]
+    #[error(
+        "{0:?} is no name for a domain: 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit"
+    )]
     DomainName(String),
     /// No such event.
     #[error("no event {0:?} within the horizon")]
@@ -147,7 +149,9 @@ mod tests {
     fn only_the_very_token_matches() {
         let mut headers = HeaderMap::new();
         assert!(!bearer_matches(&headers, "secret"));
-        for (given, matches) in [("Bearer secret", true), ("Bearer secre", false), ("Bearer secrets", false), ("secret", false)] {
+        for (given, matches) in
+            [("Bearer secret", true), ("Bearer secre", false), ("Bearer secrets", false), ("secret", false)]
+        {
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(given));
             assert_eq!(bearer_matches(&headers, "secret"), matches, "{given}");
         }

@@ -77,11 +77,7 @@ async fn a_label_may_come_later_and_counts_once() {
         let after = server.api.counts("d").await;
         assert_eq!(after["labels"].as_u64(), before["labels"].as_u64().map(|labels| labels + 1));
         let again = server.api.post("/v1/domains/d/feedback", &label).await;
-        assert_eq!(
-            (again.status, &again.body["outcome"]),
-            (StatusCode::OK, &json!("already_labelled")),
-            "{again:?}"
-        );
+        assert_eq!((again.status, &again.body["outcome"]), (StatusCode::OK, &json!("already_labelled")), "{again:?}");
         assert_eq!(server.api.counts("d").await, after);
     }
     let unknown = server.api.post("/v1/domains/d/feedback", &json!({ "id": "never", "label": "up" })).await;
@@ -92,8 +88,7 @@ async fn a_label_may_come_later_and_counts_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_request_gets_a_reason_and_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let declared =
-        [("d", Task::Classification, 2), ("numbers", Task::Regression, 1), ("shapes", Task::Patterns, 1)];
+    let declared = [("d", Task::Classification, 2), ("numbers", Task::Regression, 1), ("shapes", Task::Patterns, 1)];
     let server = Server::start(directory.path(), settings(&declared)).await;
     server.api.insist("d", &event(0)).await;
     let all = async || {
@@ -199,8 +194,7 @@ async fn a_domain_is_made_by_its_first_good_event_and_by_no_bad_one() {
     server.api.insist("d", &event(0)).await;
     server.api.insist("prices", &json!({ "features": [1], "label": 3.7 })).await;
     let known = server.api.get("/v1/domains").await;
-    let tasks: Vec<&Value> =
-        known.body["domains"].as_array().unwrap().iter().map(|domain| &domain["task"]).collect();
+    let tasks: Vec<&Value> = known.body["domains"].as_array().unwrap().iter().map(|domain| &domain["task"]).collect();
     assert_eq!(tasks, ["Classification", "Regression"], "{known:?}");
     server.stop().await;
 }
@@ -214,9 +208,8 @@ async fn a_stream_is_learned_and_answered_line_by_line_in_order() {
     settings.max_queue_size = 100;
     let server = Server::start(directory.path(), settings).await;
     let bad = 1_000;
-    let lines: Vec<String> = (0..2_000)
-        .map(|number| if number == bad { "{oops".to_owned() } else { event(number).to_string() })
-        .collect();
+    let lines: Vec<String> =
+        (0..2_000).map(|number| if number == bad { "{oops".to_owned() } else { event(number).to_string() }).collect();
     let answers = server.stream("d", lines.join("\n")).await;
     assert_eq!(answers.len(), 2_000);
     for (number, answer) in answers.iter().enumerate() {
@@ -325,11 +318,7 @@ async fn the_status_names_leader_worker_and_domain_and_every_role_is_healthy() {
     assert_eq!(workers.len(), 1, "{status}");
     assert_eq!((&workers[0]["id"], &workers[0]["partitions"]), (&json!("local"), &json!(2)), "{status}");
     let domain = &status["domains"][0];
-    assert_eq!(
-        (&domain["name"], &domain["labels"], &domain["lag"]),
-        (&json!("d"), &json!(20), &json!(0)),
-        "{status}"
-    );
+    assert_eq!((&domain["name"], &domain["labels"], &domain["lag"]), (&json!("d"), &json!(20), &json!(0)), "{status}");
     assert_eq!(domain["partitions"].as_array().unwrap().len(), 2);
     for api in [&server.api, &server.status, &server.worker] {
         for path in ["/health", "/health/liveness", "/health/readiness"] {

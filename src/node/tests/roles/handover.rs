@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use hebb_engine::Task;
 use hebb_log::{LocalConfig, LocalStore};
 use hebb_node::{
-    ClusterSettings, Identity, NodeError, Stop, Stopper, Store, run_coordinator, run_gateway, run_worker,
-    stop_channel,
+    ClusterSettings, Identity, NodeError, Stop, Stopper, Store, run_coordinator, run_gateway, run_worker, stop_channel,
 };
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;

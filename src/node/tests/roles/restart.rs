@@ -108,8 +108,7 @@ async fn check_after_the_crash(directory: &Path, acknowledged: Vec<usize>) {
     }
     let api = &server.api;
     let again = stream::iter(0..2_000).map(|number| async move { api.insist("d", &event(number)).await });
-    let duplicates =
-        again.buffer_unordered(16).filter(|(answer, _)| std::future::ready(answer["duplicate"] == true));
+    let duplicates = again.buffer_unordered(16).filter(|(answer, _)| std::future::ready(answer["duplicate"] == true));
     assert_eq!(duplicates.count().await, found);
     let ids: Vec<String> = (0..2_000).map(id).collect();
     let counts = api.counts("d").await;

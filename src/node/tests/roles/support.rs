@@ -79,12 +79,7 @@ impl Api {
     }
 
     /// Any request; the error of one that no answer came to.
-    pub async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: impl Into<reqwest::Body>,
-    ) -> reqwest::Result<Answer> {
+    pub async fn send(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> reqwest::Result<Answer> {
         let response = self.client.request(method, format!("{}{path}", self.base)).body(body).send().await?;
         let status = response.status();
         let retry_after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());

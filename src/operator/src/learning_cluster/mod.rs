@@ -17,10 +17,10 @@ use hebb_api::{LearningCluster, LearningClusterStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
-use kube::core::DeserializeGuard;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::timeout;
@@ -130,11 +130,7 @@ pub fn on_error(cluster: Arc<DeserializeGuard<LearningCluster>>, error: &Error, 
     Action::requeue(context.failures.next_delay(&cluster.uid().unwrap_or_default()))
 }
 
-async fn pass(
-    cluster: &LearningCluster,
-    context: &Context,
-    key: ObjectRef<LearningCluster>,
-) -> Result<Pass, Error> {
+async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<LearningCluster>) -> Result<Pass, Error> {
     if cluster.annotations().get(names::PAUSED_ANNOTATION).is_some_and(|value| value == "true") {
         return Ok(Pass { status: status::paused(cluster, Timestamp::now()), done: Vec::new() });
     }
@@ -251,7 +247,9 @@ async fn tell_of_transitions(
     if let (Some(from), Some(to)) = (desired(former), desired(status))
         && from != to
     {
-        context.tell(cluster, EventType::Normal, "ScaledWorkers", "Scale", format!("from {from} to {to} workers")).await;
+        context
+            .tell(cluster, EventType::Normal, "ScaledWorkers", "Scale", format!("from {from} to {to} workers"))
+            .await;
     }
 }
 

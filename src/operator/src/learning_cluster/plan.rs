@@ -90,8 +90,7 @@ fn is_within(wanted: &Value, found: &Value) -> bool {
             wanted.len() == found.len() && wanted.iter().zip(found).all(|(wanted, found)| is_within(wanted, found))
         }
         (Value::String(wanted), Value::String(found)) => {
-            wanted == found
-                || quantity::parse(wanted).is_some_and(|number| quantity::parse(found) == Some(number))
+            wanted == found || quantity::parse(wanted).is_some_and(|number| quantity::parse(found) == Some(number))
         }
         (wanted, found) => wanted == found,
     }
@@ -220,7 +219,9 @@ mod tests {
         assert_eq!(plan(&desired, &live, "u1"), vec![]);
         live.get_mut(&key).unwrap()["spec"]["replicas"] = json!(7);
         let steps = plan(&desired, &live, "u1");
-        assert!(matches!(&steps[..], [Step::Apply { because: Because::Drifted, child }] if child.name == "demo-worker"));
+        assert!(
+            matches!(&steps[..], [Step::Apply { because: Because::Drifted, child }] if child.name == "demo-worker")
+        );
     }
 
     #[test]
@@ -228,7 +229,9 @@ mod tests {
         let (_, live) = settled(json!({"workers": {"podTemplate": {"nodeSelector": {"disk": "ssd"}}}}));
         let desired = render(&topology(json!({})));
         let steps = plan(&desired, &live, "u1");
-        assert!(matches!(&steps[..], [Step::Apply { because: Because::Changed, child }] if child.name == "demo-worker"));
+        assert!(
+            matches!(&steps[..], [Step::Apply { because: Because::Changed, child }] if child.name == "demo-worker")
+        );
     }
 
     #[test]

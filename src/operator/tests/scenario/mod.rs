@@ -130,7 +130,11 @@ impl Scenario {
 
     /// What the API server says to a LearningCluster that it refuses.
     pub async fn create_refused(&self, name: &str, spec: Value) -> String {
-        self.api::<LearningCluster>().create(&PostParams::default(), &cluster(name, spec)).await.unwrap_err().to_string()
+        self.api::<LearningCluster>()
+            .create(&PostParams::default(), &cluster(name, spec))
+            .await
+            .unwrap_err()
+            .to_string()
     }
 
     pub async fn stalled_raw(&self, name: &str, named: &str, limit: Duration) {
