@@ -1,5 +1,7 @@
 //! What everything else rests on: a state after a crash, restored and replayed, equals the state without one, byte by byte.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
+
 use hebb_engine::{
     Control, Entry, EntryId, Event, Features, FeedbackOutcome, GateMode, Hyperparameters, Input, Label, Outcome,
     Partition, PartitionConfig, Query, SnapshotError, Task, Value, event_digest,
