@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
 # Installs the operator of this tree on the cluster of e2e/cluster/up.sh: loads the image, then helm.
 #   install.sh BINARY
+# An image can't be loaded into a foreign cluster (CLUSTER=context): name one that it can pull by HEBB_IMAGE=repository:tag.
 set -euo pipefail
 binary=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
 source "$root/e2e/cluster/env.sh"
-# A tag by content: a changed binary is a changed Deployment.
-tag=dev-$(sha256sum "$binary" | cut -c1-12)
-"$root/e2e/cluster/images.sh" hebb "$binary" "$tag"
+image=(--set redis.image=localhost/hebb/redis:7.0)
+if [[ -n ${HEBB_IMAGE:-} ]]; then
+  image=(--set image.repository="${HEBB_IMAGE%:*}" --set image.tag="${HEBB_IMAGE##*:}")
+else
+  # A tag by content: a changed binary is a changed Deployment.
+  tag=dev-$(sha256sum "$binary" | cut -c1-12)
+  "$root/e2e/cluster/images.sh" hebb "$binary" "$tag"
+  image+=(--set image.repository=localhost/hebb/hebb --set image.tag="$tag")
+fi
 kubectl() { $HEBB_IN_NODE "$(type -P kubectl)" "$@"; }
 kubectl get namespace hebb-system >/dev/null 2>&1 || kubectl create namespace hebb-system
 kubectl label --overwrite namespace hebb-system pod-security.kubernetes.io/enforce=restricted >/dev/null
 echo "==> installing the operator"
-$HEBB_IN_NODE helm upgrade --install hebb "$root/charts/hebb" --namespace hebb-system --wait --timeout 120s \
-  --set image.repository=localhost/hebb/hebb --set image.tag="$tag" --set redis.image=localhost/hebb/redis:7.0 >/dev/null
+$HEBB_IN_NODE helm upgrade --install hebb "$root/charts/hebb" --namespace hebb-system --wait --timeout 120s "${image[@]}" >/dev/null
 kubectl -n hebb-system get deployments

@@ -112,7 +112,7 @@ async fn what_is_acknowledged_is_applied_once_whoever_is_killed() {
 async fn the_conditions_tell_the_truth_while_redis_is_down() {
     const SPACE: &str = "hebb-e2e-truth";
     fresh_namespace(SPACE).unwrap();
-    apply(SPACE, &learning_cluster("truth")).unwrap();
+    apply(SPACE, &learning_cluster("truth").replace("deletionPolicy: Delete", "deletionPolicy: Retain")).unwrap();
     wait_ready(SPACE, "truth", READY).unwrap();
     // A Redis that can't come back: its image doesn't exist.
     let broken = "{\"spec\":{\"redis\":{\"image\":\"localhost/hebb/no-such-image:1\"}}}";
@@ -147,6 +147,35 @@ async fn the_conditions_tell_the_truth_while_redis_is_down() {
     for reason in ["Created", "BecameReady", "NotReady", "LeaderElected"] {
         assert!(events.contains(reason), "{reason} in {events}");
     }
+
+    // A second cluster on the first one's Redis, which it takes for somebody else's.
+    apply(
+        SPACE,
+        "
+apiVersion: hebb.dev/v1alpha1
+kind: LearningCluster
+metadata: {name: guest}
+spec:
+  gateway: {replicas: 1}
+  coordinator: {replicas: 1}
+  workers: {replicas: 1}
+  redis: {mode: External, external: {host: truth-redis, passwordSecretRef: {name: truth-redis, key: password}}}
+",
+    )
+    .unwrap();
+    wait_ready(SPACE, "guest", READY).unwrap();
+    let client = Client::new(&gateway(SPACE, "guest").unwrap(), "made-on-first-use", "g-").unwrap();
+    let ledger = client.replay(&records(200), 16, None, |_| {}).await.unwrap();
+    client.settle(&ledger).await.unwrap();
+    kubectl(&["-n", SPACE, "delete", "lc", "guest"]).unwrap();
+
+    // The volume stays where its policy says so.
+    kubectl(&["-n", SPACE, "delete", "lc", "truth"]).unwrap();
+    wait_for("no pod is left", Duration::from_secs(90), || {
+        get(SPACE, &["pods"]).ok()?["items"].as_array()?.is_empty().then_some(())
+    })
+    .unwrap();
+    assert!(get(SPACE, &["pvc", "data-truth-redis-0"]).is_ok(), "a volume with deletionPolicy Retain is gone");
     kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
 }
 
