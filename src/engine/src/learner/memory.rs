@@ -16,6 +16,8 @@ const SEARCH_VALUES: usize = 1 << 17;
 const WIDTH_MIN: usize = 8;
 /// Experiences whose distances are summed at once: as many as the registers of the plainest x86-64 hold.
 const BLOCK: usize = 32;
+/// Slots that are summed between two looks whether the block is out of reach already.
+const SLOTS_A_LOOK: usize = 4;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
@@ -126,15 +128,18 @@ impl Memory {
             if from < self.next { (from..self.next).contains(&place) } else { place >= from || place < self.next }
         };
         let (mut short_bound, mut long_bound) = (f32::INFINITY, f32::INFINITY);
-        for (block, values) in self.values.chunks_exact(BLOCK * self.width).enumerate() {
-            let distances = distances(values, row);
+        let blocks = count.div_ceil(BLOCK);
+        // From the newest back: what is near is often recent, and a close bound early leaves most blocks out.
+        let newest = (self.next + count - 1) % count.max(1) / BLOCK;
+        for block in (0..=newest).rev().chain((newest + 1..blocks).rev()) {
             let first = block * BLOCK;
             let end = (first + BLOCK).min(count);
             let has_short = is_short(first) || is_short(end - 1);
-            if nearest_of(&distances) >= if has_short { short_bound } else { long_bound } {
-                continue;
-            }
-            for (place, distance) in (first..end).zip(distances) {
+            let values = &self.values[first * self.width..(first + BLOCK) * self.width];
+            let bound = if has_short { short_bound } else { long_bound };
+            let Some(distances) = distances(values, row, bound) else { continue };
+            for place in (first..end).rev() {
+                let distance = distances[place - first];
                 if distance < long_bound {
                     long_bound = keep(&mut found.long, Neighbour { distance, label: self.labels[place] });
                 }
@@ -150,17 +155,22 @@ impl Memory {
     }
 }
 
-/// Squared Euclidean distances of a row to the experiences of a block.
+/// Squared Euclidean distances of a row to the experiences of a block; none when all are at `bound` or beyond.
 #[inline]
-fn distances(values: &[f32], row: &[f32]) -> [f32; BLOCK] {
+fn distances(values: &[f32], row: &[f32], bound: f32) -> Option<[f32; BLOCK]> {
     let mut sums = [0.0f32; BLOCK];
-    for (slot, target) in values.as_chunks::<BLOCK>().0.iter().zip(row) {
-        for lane in 0..BLOCK {
-            let difference = slot[lane] - target;
-            sums[lane] += difference * difference;
+    for (slots, targets) in values.chunks(BLOCK * SLOTS_A_LOOK).zip(row.chunks(SLOTS_A_LOOK)) {
+        for (slot, target) in slots.as_chunks::<BLOCK>().0.iter().zip(targets) {
+            for lane in 0..BLOCK {
+                let difference = slot[lane] - target;
+                sums[lane] += difference * difference;
+            }
+        }
+        if nearest_of(&sums) >= bound {
+            return None;
         }
     }
-    sums
+    Some(sums)
 }
 
 #[inline]
