@@ -20,29 +20,18 @@ pub struct Record {
 /// # Errors
 /// A file that isn't one.
 pub fn read(path: &Path, label: &str) -> Result<Vec<Record>, Error> {
-    let file = std::fs::File::open(path)
-        .map_err(|error| format!("{}: {error}; run e2e/data/fetch.sh", path.display()))?;
+    let file =
+        std::fs::File::open(path).map_err(|error| format!("{}: {error}; run e2e/data/fetch.sh", path.display()))?;
     let mut reader = csv::Reader::from_reader(MultiGzDecoder::new(file));
     let columns = reader.headers()?.clone();
-    let label_at = columns
-        .iter()
-        .position(|column| column == label)
-        .ok_or("no label column")?;
+    let label_at = columns.iter().position(|column| column == label).ok_or("no label column")?;
     reader
         .records()
         .map(|record| {
             let record = record?;
-            let features = record
-                .iter()
-                .enumerate()
-                .filter(|(place, _)| *place != label_at);
-            let features = features
-                .map(|(_, cell)| cell.trim().parse::<f64>())
-                .collect::<Result<Vec<f64>, _>>()?;
-            Ok(Record {
-                features,
-                label: record.get(label_at).unwrap_or_default().to_owned(),
-            })
+            let features = record.iter().enumerate().filter(|(place, _)| *place != label_at);
+            let features = features.map(|(_, cell)| cell.trim().parse::<f64>()).collect::<Result<Vec<f64>, _>>()?;
+            Ok(Record { features, label: record.get(label_at).unwrap_or_default().to_owned() })
         })
         .collect()
 }
@@ -54,10 +43,7 @@ pub fn baselines(records: &[Record]) -> (f64, f64) {
     for record in records {
         let label = record.label.as_str();
         no_change += u64::from(last == Some(label));
-        let most = counts
-            .iter()
-            .max_by_key(|(_, count)| **count)
-            .map(|(class, _)| *class);
+        let most = counts.iter().max_by_key(|(_, count)| **count).map(|(class, _)| *class);
         majority += u64::from(most == Some(label));
         last = Some(label);
         *counts.entry(label).or_insert(0) += 1;

@@ -13,10 +13,7 @@ use crate::Error;
 /// # Errors
 /// What kubectl wrote to standard error.
 pub fn kubectl(arguments: &[&str]) -> Result<String, Error> {
-    let output = Command::new("kubectl")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()?;
+    let output = Command::new("kubectl").args(arguments).stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(String::from_utf8(output.stdout)?);
     }
@@ -42,10 +39,7 @@ pub fn apply(namespace: &str, yaml: &str) -> Result<String, Error> {
     if output.status.success() {
         return Ok(String::from_utf8(output.stdout)?);
     }
-    Err(String::from_utf8_lossy(&output.stderr)
-        .trim()
-        .to_owned()
-        .into())
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned().into())
 }
 
 /// One object, or a list, as JSON.
@@ -62,11 +56,7 @@ pub fn get(namespace: &str, what: &[&str]) -> Result<Value, Error> {
 ///
 /// # Errors
 /// After `limit`, with what was waited for.
-pub fn wait_for<T>(
-    what: &str,
-    limit: Duration,
-    mut ask: impl FnMut() -> Option<T>,
-) -> Result<T, Error> {
+pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Result<T, Error> {
     let started = Instant::now();
     loop {
         if let Some(found) = ask() {
@@ -84,21 +74,9 @@ pub fn wait_for<T>(
 /// # Errors
 /// What kubectl wrote to standard error.
 pub fn fresh_namespace(name: &str) -> Result<(), Error> {
-    kubectl(&[
-        "delete",
-        "namespace",
-        name,
-        "--ignore-not-found",
-        "--wait",
-        "--timeout=120s",
-    ])?;
+    kubectl(&["delete", "namespace", name, "--ignore-not-found", "--wait", "--timeout=120s"])?;
     kubectl(&["create", "namespace", name])?;
-    kubectl(&[
-        "label",
-        "namespace",
-        name,
-        "pod-security.kubernetes.io/enforce=restricted",
-    ])?;
+    kubectl(&["label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"])?;
     Ok(())
 }
 
@@ -106,9 +84,7 @@ pub fn fresh_namespace(name: &str) -> Result<(), Error> {
 pub fn condition(namespace: &str, name: &str, type_: &str) -> Option<String> {
     let cluster = get(namespace, &["learningcluster", name]).ok()?;
     let conditions = cluster["status"]["conditions"].as_array()?;
-    let found = conditions
-        .iter()
-        .find(|condition| condition["type"] == type_)?;
+    let found = conditions.iter().find(|condition| condition["type"] == type_)?;
     found["status"].as_str().map(str::to_owned)
 }
 
@@ -132,18 +108,7 @@ pub fn cluster_status(namespace: &str, name: &str) -> Result<Value, Error> {
     let mut last: Error = "no coordinator".into();
     for number in 0..3 {
         let pod = format!("{name}-coordinator-{number}");
-        let arguments = [
-            "-n",
-            namespace,
-            "exec",
-            &pod,
-            "--",
-            "/hebb",
-            "--log-level",
-            "error",
-            "status",
-            "--json",
-        ];
+        let arguments = ["-n", namespace, "exec", &pod, "--", "/hebb", "--log-level", "error", "status", "--json"];
         match kubectl(&arguments) {
             Ok(text) => return Ok(serde_json::from_str(&text)?),
             Err(error) => last = error,
@@ -172,45 +137,29 @@ pub fn owner(namespace: &str, name: &str, domain: &str) -> Result<String, Error>
 /// What kubectl wrote to standard error, or a pod without a process.
 pub fn kill_pod(namespace: &str, pod: &str) -> Result<&'static str, Error> {
     if std::env::var("HEBB_CLUSTER").as_deref() != Ok("local") {
-        kubectl(&[
-            "-n",
-            namespace,
-            "delete",
-            "pod",
-            pod,
-            "--grace-period=0",
-            "--force",
-            "--wait=false",
-        ])?;
+        kubectl(&["-n", namespace, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"])?;
         return Ok("deleted without grace");
     }
     let object = get(namespace, &["pod", pod])?;
-    let uid = object["metadata"]["uid"]
-        .as_str()
-        .ok_or("a pod without uid")?;
+    let uid = object["metadata"]["uid"].as_str().ok_or("a pod without uid")?;
     let pids = processes_of(uid)?;
     if pids.is_empty() {
         return Err(format!("pod {pod} has no process on this machine").into());
     }
     let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
     let killed = Command::new("kill").arg("-KILL").args(&pids).status()?;
-    if killed.success() {
-        Ok("killed by SIGKILL")
-    } else {
-        Err(format!("could not kill {pids:?}").into())
-    }
+    if killed.success() { Ok("killed by SIGKILL") } else { Err(format!("could not kill {pids:?}").into()) }
 }
 
-/// The processes of a pod but its pause container, by their control group.
-fn processes_of(uid: &str) -> Result<Vec<u32>, Error> {
+/// The processes of a pod but its pause container, by their control group, where the pods run on this machine.
+///
+/// # Errors
+/// A file system without /proc.
+pub fn processes_of(uid: &str) -> Result<Vec<u32>, Error> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let entry = entry?;
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
         // A process may end while it is looked at.
@@ -233,8 +182,6 @@ fn processes_of(uid: &str) -> Result<Vec<u32>, Error> {
 /// What kubectl wrote to standard error.
 pub fn gateway(namespace: &str, name: &str) -> Result<String, Error> {
     let service = get(namespace, &["service", &format!("{name}-gateway")])?;
-    let address = service["spec"]["clusterIP"]
-        .as_str()
-        .ok_or("the Service has no address")?;
+    let address = service["spec"]["clusterIP"].as_str().ok_or("the Service has no address")?;
     Ok(format!("http://{address}"))
 }

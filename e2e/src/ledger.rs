@@ -50,15 +50,8 @@ impl Client {
     /// # Errors
     /// An HTTP client that can't be made.
     pub fn new(gateway: &str, domain: &str, prefix: &str) -> Result<Self, Error> {
-        let http = reqwest::Client::builder()
-            .timeout(ATTEMPT_TIMEOUT)
-            .pool_max_idle_per_host(256)
-            .build()?;
-        Ok(Self {
-            http,
-            url: format!("{gateway}/v1/domains/{domain}"),
-            prefix: prefix.to_owned(),
-        })
+        let http = reqwest::Client::builder().timeout(ATTEMPT_TIMEOUT).pool_max_idle_per_host(256).build()?;
+        Ok(Self { http, url: format!("{gateway}/v1/domains/{domain}"), prefix: prefix.to_owned() })
     }
 
     /// The id of the event at a place.
@@ -71,18 +64,12 @@ impl Client {
     /// # Errors
     /// An answer that no retry can change, or no answer for [`GIVE_UP_AFTER`].
     pub async fn send(&self, place: usize, record: &Record) -> Result<Acknowledged, Error> {
-        let body =
-            json!({"id": self.id(place), "features": record.features, "label": record.label});
+        let body = json!({"id": self.id(place), "features": record.features, "label": record.label});
         let started = Instant::now();
         let mut retries = 0;
         loop {
             let attempt = Instant::now();
-            let sent = self
-                .http
-                .post(format!("{}/infer-and-adapt", self.url))
-                .json(&body)
-                .send()
-                .await;
+            let sent = self.http.post(format!("{}/infer-and-adapt", self.url)).json(&body).send().await;
             let said = match sent {
                 Ok(response) if response.status().is_success() => {
                     // A body that breaks off is no acknowledgement.
@@ -118,14 +105,7 @@ impl Client {
     /// # Errors
     /// No good answer.
     pub async fn describe(&self) -> Result<Value, Error> {
-        Ok(self
-            .http
-            .get(&self.url)
-            .send()
-            .await?
-            .error_for_status()?
-            .json()
-            .await?)
+        Ok(self.http.get(&self.url).send().await?.error_for_status()?.json().await?)
     }
 
     /// Sends all events in order, so many under way at once and at most `rate` a second; `seen` is told of each.
@@ -140,21 +120,18 @@ impl Client {
         mut seen: impl FnMut(&Acknowledged),
     ) -> Result<Ledger, Error> {
         let started = Instant::now();
-        let sends =
-            futures::stream::iter(records.iter().enumerate()).map(|(place, record)| async move {
-                if let Some(rate) = rate {
-                    let due = started + Duration::from_secs_f64(place as f64 / rate);
-                    tokio::time::sleep_until(due.into()).await;
-                }
-                self.send(place, record).await
-            });
+        let sends = futures::stream::iter(records.iter().enumerate()).map(|(place, record)| async move {
+            if let Some(rate) = rate {
+                let due = started + Duration::from_secs_f64(place as f64 / rate);
+                tokio::time::sleep_until(due.into()).await;
+            }
+            self.send(place, record).await
+        });
         let mut sends = sends.buffered(in_flight);
         let mut ledger = Ledger::default();
         while let Some(acknowledged) = sends.next().await {
             let acknowledged = acknowledged?;
-            ledger.digest = ledger
-                .digest
-                .wrapping_add(event_digest(&self.id(acknowledged.place)));
+            ledger.digest = ledger.digest.wrapping_add(event_digest(&self.id(acknowledged.place)));
             seen(&acknowledged);
             ledger.events.push(acknowledged);
         }
@@ -169,9 +146,7 @@ impl Client {
     pub async fn settle(&self, ledger: &Ledger) -> Result<Value, Error> {
         let domain = self.describe().await?;
         let digest = format!("{:016x}", ledger.digest);
-        if domain["events"].as_u64() != Some(ledger.events.len() as u64)
-            || domain["appliedDigest"] != digest.as_str()
-        {
+        if domain["events"].as_u64() != Some(ledger.events.len() as u64) || domain["appliedDigest"] != digest.as_str() {
             return Err(format!(
                 "acknowledged {} events with digest {digest}, but applied {} with digest {}",
                 ledger.events.len(),
@@ -198,8 +173,7 @@ pub struct Ledger {
 impl Ledger {
     /// Share of right predictions.
     pub fn accuracy(&self) -> f64 {
-        self.events.iter().filter(|event| event.right).count() as f64
-            / self.events.len().max(1) as f64
+        self.events.iter().filter(|event| event.right).count() as f64 / self.events.len().max(1) as f64
     }
 
     /// A quantile of the latency, in milliseconds.
@@ -207,9 +181,7 @@ impl Ledger {
         let mut sorted: Vec<Duration> = self.events.iter().map(|event| event.latency).collect();
         sorted.sort();
         let place = ((sorted.len() as f64 * quantile) as usize).min(sorted.len().saturating_sub(1));
-        sorted
-            .get(place)
-            .map_or(0.0, |latency| latency.as_secs_f64() * 1e3)
+        sorted.get(place).map_or(0.0, |latency| latency.as_secs_f64() * 1e3)
     }
 
     /// How long after `event` answers came again: the end of the longest silence after it. Nothing where no silence was

@@ -3,13 +3,14 @@
 //!
 //! `make test-e2e` runs these after it has installed the operator. `HEBB_E2E_DATA` names the stream.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hebb_e2e::data::{self, Record};
 use hebb_e2e::kubectl::{
-    apply, cluster_status, condition, fresh_namespace, gateway, get, kill_pod, kubectl, owner,
-    wait_for, wait_ready,
+    apply, cluster_status, condition, fresh_namespace, gateway, get, kill_pod, kubectl, owner, wait_for, wait_ready,
 };
 use hebb_e2e::ledger::{Client, Ledger};
 use tokio::sync::watch;
@@ -62,10 +63,7 @@ async fn under_load(
     (ledger, acting.await.unwrap())
 }
 
-fn killed(
-    namespace: &'static str,
-    pod: impl FnOnce() -> String + Send + 'static,
-) -> impl FnOnce() -> Instant + Send {
+fn killed(namespace: &'static str, pod: impl FnOnce() -> String + Send + 'static) -> impl FnOnce() -> Instant + Send {
     move || {
         let pod = pod();
         let at = Instant::now();
@@ -84,30 +82,15 @@ async fn what_is_acknowledged_is_applied_once_whoever_is_killed() {
     let url = gateway(SPACE, "kill").unwrap();
 
     let worker = || owner(SPACE, "kill", "shuttle").unwrap();
-    let leader = || {
-        cluster_status(SPACE, "kill").unwrap()["leader"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    };
+    let leader = || cluster_status(SPACE, "kill").unwrap()["leader"].as_str().unwrap().to_owned();
     let redis = || "kill-redis-0".to_owned();
     let gate = || {
-        let pods = get(
-            SPACE,
-            &["pods", "-l", "app.kubernetes.io/component=gateway"],
-        )
-        .unwrap();
-        pods["items"][0]["metadata"]["name"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        let pods = get(SPACE, &["pods", "-l", "app.kubernetes.io/component=gateway"]).unwrap();
+        pods["items"][0]["metadata"]["name"].as_str().unwrap().to_owned()
     };
     let mut total = Ledger::default();
     for (what, act) in [
-        (
-            "worker",
-            Box::new(killed(SPACE, worker)) as Box<dyn FnOnce() -> Instant + Send>,
-        ),
+        ("worker", Box::new(killed(SPACE, worker)) as Box<dyn FnOnce() -> Instant + Send>),
         ("leader", Box::new(killed(SPACE, leader))),
         ("redis", Box::new(killed(SPACE, redis))),
         ("gateway", Box::new(killed(SPACE, gate))),
@@ -115,11 +98,7 @@ async fn what_is_acknowledged_is_applied_once_whoever_is_killed() {
         let client = Client::new(&url, "shuttle", &format!("{what}-")).unwrap();
         let (ledger, at) = under_load(&client, 4_000, act).await;
         let resumed = ledger.recovery(at);
-        println!(
-            "{what}: {} acknowledged, answers resumed after {:.1} s",
-            ledger.events.len(),
-            resumed.as_secs_f64()
-        );
+        println!("{what}: {} acknowledged, answers resumed after {:.1} s", ledger.events.len(), resumed.as_secs_f64());
         assert!(resumed < RESUME, "{what}: {resumed:?}");
         total.digest = total.digest.wrapping_add(ledger.digest);
         total.events.extend(ledger.events);
@@ -137,61 +116,22 @@ async fn the_conditions_tell_the_truth_while_redis_is_down() {
     wait_ready(SPACE, "truth", READY).unwrap();
     // A Redis that can't come back: its image doesn't exist.
     let broken = "{\"spec\":{\"redis\":{\"image\":\"localhost/hebb/no-such-image:1\"}}}";
-    kubectl(&[
-        "-n",
-        SPACE,
-        "patch",
-        "lc",
-        "truth",
-        "--type=merge",
-        "-p",
-        broken,
-    ])
+    kubectl(&["-n", SPACE, "patch", "lc", "truth", "--type=merge", "-p", broken]).unwrap();
+    wait_for("Ready is false while Redis is down", Duration::from_secs(30), || {
+        let is = |type_| condition(SPACE, "truth", type_);
+        (is("Ready").as_deref() == Some("False") && is("RedisAvailable").as_deref() == Some("False")).then_some(())
+    })
     .unwrap();
-    wait_for(
-        "Ready is false while Redis is down",
-        Duration::from_secs(30),
-        || {
-            let is = |type_| condition(SPACE, "truth", type_);
-            (is("Ready").as_deref() == Some("False")
-                && is("RedisAvailable").as_deref() == Some("False"))
-            .then_some(())
-        },
-    )
-    .unwrap();
-    wait_for(
-        "the message names the image",
-        Duration::from_secs(30),
-        || {
-            let cluster = get(SPACE, &["lc", "truth"]).ok()?;
-            let text = cluster["status"]["conditions"].to_string();
-            (text.contains("ImagePull") || text.contains("ErrImage")).then_some(())
-        },
-    )
+    wait_for("the message names the image", Duration::from_secs(30), || {
+        let cluster = get(SPACE, &["lc", "truth"]).ok()?;
+        let text = cluster["status"]["conditions"].to_string();
+        (text.contains("ImagePull") || text.contains("ErrImage")).then_some(())
+    })
     .unwrap();
     let image = "[{\"op\":\"remove\",\"path\":\"/spec/redis/image\"}]";
-    kubectl(&[
-        "-n",
-        SPACE,
-        "patch",
-        "lc",
-        "truth",
-        "--type=json",
-        "-p",
-        image,
-    ])
-    .unwrap();
+    kubectl(&["-n", SPACE, "patch", "lc", "truth", "--type=json", "-p", image]).unwrap();
     // The StatefulSet waits for its broken pod for ever, as Kubernetes documents; a person deletes it.
-    kubectl(&[
-        "-n",
-        SPACE,
-        "delete",
-        "pod",
-        "truth-redis-0",
-        "--grace-period=0",
-        "--force",
-    ])
-    .unwrap();
+    kubectl(&["-n", SPACE, "delete", "pod", "truth-redis-0", "--grace-period=0", "--force"]).unwrap();
     wait_ready(SPACE, "truth", READY).unwrap();
     let events = kubectl(&[
         "-n",
@@ -215,51 +155,25 @@ async fn hand_made_changes_are_repaired_rest_is_silent_and_deletion_leaves_nothi
     const SPACE: &str = "hebb-e2e-rest";
     fresh_namespace(SPACE).unwrap();
     // A bad object beside a good one: refused, with the field's name.
-    let refused = apply(
-        SPACE,
-        &learning_cluster("bad").replace("replicas: 2", "replicas: 0"),
-    )
-    .unwrap_err()
-    .to_string();
+    let refused = apply(SPACE, &learning_cluster("bad").replace("replicas: 2", "replicas: 0")).unwrap_err().to_string();
     assert!(refused.contains("spec.coordinator.replicas"), "{refused}");
     apply(SPACE, &learning_cluster("rest")).unwrap();
     wait_ready(SPACE, "rest", READY).unwrap();
 
     kubectl(&["-n", SPACE, "delete", "service", "rest-gateway"]).unwrap();
-    wait_for("the Service is back", REPAIR, || {
-        get(SPACE, &["service", "rest-gateway"]).ok()
-    })
-    .unwrap();
+    wait_for("the Service is back", REPAIR, || get(SPACE, &["service", "rest-gateway"]).ok()).unwrap();
 
-    kubectl(&[
-        "-n",
-        SPACE,
-        "scale",
-        "statefulset",
-        "rest-worker",
-        "--replicas=5",
-    ])
-    .unwrap();
+    kubectl(&["-n", SPACE, "scale", "statefulset", "rest-worker", "--replicas=5"]).unwrap();
     wait_for("the workers are as many as the spec says", REPAIR, || {
         let workers = get(SPACE, &["statefulset", "rest-worker"]).ok()?;
         (workers["spec"]["replicas"] == 2).then_some(())
     })
     .unwrap();
 
-    kubectl(&[
-        "-n",
-        SPACE,
-        "set",
-        "image",
-        "deployment/rest-gateway",
-        "gateway=example.com/other:1",
-    ])
-    .unwrap();
+    kubectl(&["-n", SPACE, "set", "image", "deployment/rest-gateway", "gateway=example.com/other:1"]).unwrap();
     wait_for("the image is the cluster's", REPAIR, || {
         let gateway = get(SPACE, &["deployment", "rest-gateway"]).ok()?;
-        let image = gateway["spec"]["template"]["spec"]["containers"][0]["image"]
-            .as_str()?
-            .to_owned();
+        let image = gateway["spec"]["template"]["spec"]["containers"][0]["image"].as_str()?.to_owned();
         (!image.contains("other")).then_some(())
     })
     .unwrap();
@@ -267,81 +181,41 @@ async fn hand_made_changes_are_repaired_rest_is_silent_and_deletion_leaves_nothi
     kubectl(&["-n", SPACE, "scale", "lc", "rest", "--replicas=3"]).unwrap();
     wait_ready(SPACE, "rest", READY).unwrap();
     let shown = kubectl(&["-n", SPACE, "get", "lc", "rest"]).unwrap();
-    assert!(
-        shown.contains("3/3") && shown.contains("Standalone"),
-        "{shown}"
-    );
+    assert!(shown.contains("3/3") && shown.contains("Standalone"), "{shown}");
 
     // A paused cluster is left alone; a resumed one is repaired.
-    kubectl(&[
-        "-n",
-        SPACE,
-        "annotate",
-        "lc",
-        "rest",
-        "hebb.dev/paused=true",
-    ])
-    .unwrap();
-    wait_for(
-        "the status says that it is paused",
-        Duration::from_secs(10),
-        || (get(SPACE, &["lc", "rest"]).ok()?["status"]["phase"] == "Paused").then_some(()),
-    )
+    kubectl(&["-n", SPACE, "annotate", "lc", "rest", "hebb.dev/paused=true"]).unwrap();
+    wait_for("the status says that it is paused", Duration::from_secs(10), || {
+        (get(SPACE, &["lc", "rest"]).ok()?["status"]["phase"] == "Paused").then_some(())
+    })
     .unwrap();
     kubectl(&["-n", SPACE, "delete", "pdb", "rest-worker"]).unwrap();
     std::thread::sleep(Duration::from_secs(4));
-    assert!(
-        get(SPACE, &["pdb", "rest-worker"]).is_err(),
-        "a paused cluster was written to"
-    );
+    assert!(get(SPACE, &["pdb", "rest-worker"]).is_err(), "a paused cluster was written to");
     kubectl(&["-n", SPACE, "annotate", "lc", "rest", "hebb.dev/paused-"]).unwrap();
-    wait_for("the budget is back", REPAIR, || {
-        get(SPACE, &["pdb", "rest-worker"]).ok()
-    })
-    .unwrap();
+    wait_for("the budget is back", REPAIR, || get(SPACE, &["pdb", "rest-worker"]).ok()).unwrap();
     wait_ready(SPACE, "rest", READY).unwrap();
 
+    // What the changes above set in motion comes to its end: a surplus pod goes, the last probe is answered.
+    wait_for("only the wanted pods are left", Duration::from_secs(90), || {
+        let pods = get(SPACE, &["pods"]).ok()?;
+        let leaving = pods["items"].as_array()?.iter().any(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
+        (!leaving && pods["items"].as_array()?.len() == 7).then_some(())
+    })
+    .unwrap();
+    std::thread::sleep(Duration::from_secs(5));
     silence(SPACE);
 
     // Suspended: no pods, and what was learned is there again afterwards.
     let client = Client::new(&gateway(SPACE, "rest").unwrap(), "shuttle", "s-").unwrap();
-    let ledger = client
-        .replay(&records(500), 32, None, |_| {})
-        .await
-        .unwrap();
-    kubectl(&[
-        "-n",
-        SPACE,
-        "patch",
-        "lc",
-        "rest",
-        "--type=merge",
-        "-p",
-        "{\"spec\":{\"suspend\":true}}",
-    ])
-    .unwrap();
+    let ledger = client.replay(&records(500), 32, None, |_| {}).await.unwrap();
+    kubectl(&["-n", SPACE, "patch", "lc", "rest", "--type=merge", "-p", "{\"spec\":{\"suspend\":true}}"]).unwrap();
     wait_for("no pod is left", Duration::from_secs(90), || {
-        get(SPACE, &["pods"]).ok()?["items"]
-            .as_array()?
-            .is_empty()
-            .then_some(())
+        get(SPACE, &["pods"]).ok()?["items"].as_array()?.is_empty().then_some(())
     })
     .unwrap();
-    assert_eq!(
-        condition(SPACE, "rest", "Suspended").as_deref(),
-        Some("True")
-    );
-    kubectl(&[
-        "-n",
-        SPACE,
-        "patch",
-        "lc",
-        "rest",
-        "--type=merge",
-        "-p",
-        "{\"spec\":{\"suspend\":false}}",
-    ])
-    .unwrap();
+    assert_eq!(condition(SPACE, "rest", "Suspended").as_deref(), Some("True"));
+    kubectl(&["-n", SPACE, "patch", "lc", "rest", "--type=merge", "-p", "{\"spec\":{\"suspend\":false}}"]).unwrap();
     wait_ready(SPACE, "rest", READY).unwrap();
     client.settle(&ledger).await.unwrap();
 
@@ -374,11 +248,6 @@ fn silence(namespace: &str) {
         })
         .filter(|line| !line.contains("\"resource\":\"leases\""))
         .collect();
-    assert!(
-        written.is_empty(),
-        "{} writes at rest, the first: {}",
-        written.len(),
-        written[0]
-    );
+    assert!(written.is_empty(), "{} writes at rest, the first: {}", written.len(), written[0]);
     println!("no write within 60 s at rest");
 }

@@ -1,5 +1,7 @@
 //! The definitions on a real API server (etcd and kube-apiserver): taken with their rules, and refusing what is wrong by name.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,29 +18,14 @@ impl ControlPlane {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster");
         let folder = tempfile::tempdir().unwrap();
         let run = |script: &str, arguments: &[&str]| {
-            let output = Command::new(scripts.join(script))
-                .args(arguments)
-                .output()
-                .unwrap();
-            assert!(
-                output.status.success(),
-                "{script}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            let output = Command::new(scripts.join(script)).args(arguments).output().unwrap();
+            assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
             String::from_utf8(output.stdout).unwrap().trim().to_owned()
         };
         let bin = run("binaries.sh", &["api"]);
-        let kubeconfig = run(
-            "control-plane.sh",
-            &["up", &folder.path().to_string_lossy()],
-        );
+        let kubeconfig = run("control-plane.sh", &["up", &folder.path().to_string_lossy()]);
         let kubectl = Path::new(bin.lines().last().unwrap()).join("kubectl");
-        Self {
-            script: scripts.join("control-plane.sh"),
-            folder,
-            kubeconfig,
-            kubectl,
-        }
+        Self { script: scripts.join("control-plane.sh"), folder, kubeconfig, kubectl }
     }
 
     fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
@@ -48,11 +35,7 @@ impl ControlPlane {
             .output()
             .map_err(|error| error.to_string())?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(text(&output.stderr))
-        }
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     fn create(&self, yaml: &str) -> Result<String, String> {
@@ -87,128 +70,62 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
     let api = ControlPlane::start();
     let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
     // Taking them shows that the cost of every rule is within the API server's budget.
-    api.kubectl(&["apply", "-f", &crds.to_string_lossy()])
-        .unwrap();
+    api.kubectl(&["apply", "-f", &crds.to_string_lossy()]).unwrap();
     for crd in ["learningclusters.hebb.dev", "alertpolicies.hebb.dev"] {
-        api.kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=30s",
-            &format!("crd/{crd}"),
-        ])
-        .unwrap();
+        api.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", &format!("crd/{crd}")]).unwrap();
     }
 
-    api.create(&cluster(
-        "good",
-        "{domains: [{name: a, task: Classification}], redis: {storage: {size: 1Gi}}}",
-    ))
-    .unwrap();
+    api.create(&cluster("good", "{domains: [{name: a, task: Classification}], redis: {storage: {size: 1Gi}}}"))
+        .unwrap();
     let stored = api.kubectl(&["get", "lc", "good", "-o", "jsonpath={.spec.workers.replicas} {.spec.coordinator.replicas} {.spec.gateway.replicas} {.spec.engine.checkpointInterval} {.spec.engine.maxQueueSize} {.spec.redis.durability} {.spec.domains[0].partitions}"]);
-    assert_eq!(
-        stored.unwrap(),
-        "2 3 2 5s 1000 EverySecond 1",
-        "the defaults stand in the stored object"
-    );
+    assert_eq!(stored.unwrap(), "2 3 2 5s 1000 EverySecond 1", "the defaults stand in the stored object");
     let scaled = api.kubectl(&["scale", "lc", "good", "--replicas=4"]);
     assert!(scaled.is_ok(), "{scaled:?}");
 
     for (spec, named) in [
         ("{workers: {replicas: -1}}", "spec.workers.replicas"),
         ("{workers: {replicas: 1000}}", "spec.workers.replicas"),
-        (
-            "{workers: {drainTimeout: soon}}",
-            "spec.workers.drainTimeout",
-        ),
+        ("{workers: {drainTimeout: soon}}", "spec.workers.drainTimeout"),
         ("{coordinator: {replicas: 0}}", "spec.coordinator.replicas"),
         ("{engine: {learningRate: 1.5}}", "spec.engine.learningRate"),
         ("{engine: {gateMode: Never}}", "spec.engine.gateMode"),
         ("{engine: {maxQueueSize: 0}}", "spec.engine.maxQueueSize"),
-        (
-            "{engine: {memory: {maxVectors: 1}}}",
-            "spec.engine.memory.maxVectors",
-        ),
-        (
-            "{domains: [{name: Upper, task: Classification}]}",
-            "spec.domains[0].name",
-        ),
+        ("{engine: {memory: {maxVectors: 1}}}", "spec.engine.memory.maxVectors"),
+        ("{domains: [{name: Upper, task: Classification}]}", "spec.domains[0].name"),
         ("{domains: [{name: a}]}", "spec.domains[0].task"),
-        (
-            "{domains: [{name: a, task: Guess}]}",
-            "spec.domains[0].task",
-        ),
-        (
-            "{domains: [{name: a, task: Patterns}, {name: a, task: Patterns}]}",
-            "spec.domains[1]",
-        ),
-        (
-            "{domains: [{name: a, task: Patterns, partitions: 65}]}",
-            "spec.domains[0].partitions",
-        ),
+        ("{domains: [{name: a, task: Guess}]}", "spec.domains[0].task"),
+        ("{domains: [{name: a, task: Patterns}, {name: a, task: Patterns}]}", "spec.domains[1]"),
+        ("{domains: [{name: a, task: Patterns, partitions: 65}]}", "spec.domains[0].partitions"),
         ("{redis: {mode: External}}", "spec.redis.external"),
         ("{redis: {external: {host: x}}}", "spec.redis.external"),
-        (
-            "{redis: {mode: External, external: {host: x}, storage: {size: 1Gi}}}",
-            "spec.redis.storage",
-        ),
-        (
-            "{redis: {storage: {size: much}}}",
-            "spec.redis.storage.size",
-        ),
-        (
-            "{redis: {maxMemoryPercentOfLimit: 100}}",
-            "spec.redis.maxMemoryPercentOfLimit",
-        ),
-        (
-            "{gateway: {service: {type: Magic}}}",
-            "spec.gateway.service.type",
-        ),
+        ("{redis: {mode: External, external: {host: x}, storage: {size: 1Gi}}}", "spec.redis.storage"),
+        ("{redis: {storage: {size: much}}}", "spec.redis.storage.size"),
+        ("{redis: {maxMemoryPercentOfLimit: 100}}", "spec.redis.maxMemoryPercentOfLimit"),
+        ("{gateway: {service: {type: Magic}}}", "spec.gateway.service.type"),
         ("{workerz: {}}", "workerz"),
     ] {
         let refused = api.create(&cluster("bad", spec)).expect_err(spec);
         assert!(refused.contains(named), "{spec}: {refused}");
     }
-    let refused = api
-        .create(&cluster(&"n".repeat(41), "{}"))
-        .expect_err("a long name");
+    let refused = api.create(&cluster(&"n".repeat(41), "{}")).expect_err("a long name");
     assert!(refused.contains("metadata.name"), "{refused}");
 
     for (spec, named) in [
-        (
-            "{domains: [{name: a, task: Regression}]}",
-            "spec.domains: task and partitions",
-        ),
-        (
-            "{domains: [{name: a, task: Classification, partitions: 2}]}",
-            "spec.domains: task and partitions",
-        ),
-        (
-            "{redis: {storage: {size: 2Gi}}}",
-            "spec.redis.storage.size: can't change",
-        ),
-        (
-            "{redis: {mode: External, external: {host: x}}}",
-            "spec.redis.mode: can't change",
-        ),
+        ("{domains: [{name: a, task: Regression}]}", "spec.domains: task and partitions"),
+        ("{domains: [{name: a, task: Classification, partitions: 2}]}", "spec.domains: task and partitions"),
+        ("{redis: {storage: {size: 2Gi}}}", "spec.redis.storage.size: can't change"),
+        ("{redis: {mode: External, external: {host: x}}}", "spec.redis.mode: can't change"),
     ] {
         let refused = api.create(&cluster("good", spec)).expect_err(spec);
         assert!(refused.contains(named), "{spec}: {refused}");
     }
 
-    let rule =
-        "rules: [{name: r, expr: {indicator: queue_size, operator: GreaterThan, threshold: 1}}]";
-    api.create(&policy(&format!("{{targetRef: {{name: good}}, {rule}}}")))
-        .unwrap();
+    let rule = "rules: [{name: r, expr: {indicator: queue_size, operator: GreaterThan, threshold: 1}}]";
+    api.create(&policy(&format!("{{targetRef: {{name: good}}, {rule}}}"))).unwrap();
     for (spec, named) in [
-        (
-            format!("{{{rule}}}"),
-            "exactly one of targetRef and targetSelector",
-        ),
+        (format!("{{{rule}}}"), "exactly one of targetRef and targetSelector"),
         ("{targetRef: {name: x}, rules: []}".to_owned(), "spec.rules"),
-        (
-            "{targetRef: {name: x}, rules: [{name: r}]}".to_owned(),
-            "exactly one of expr, anomaly and trend",
-        ),
+        ("{targetRef: {name: x}, rules: [{name: r}]}".to_owned(), "exactly one of expr, anomaly and trend"),
         (
             format!("{{targetRef: {{name: x}}, {rule}, receivers: [{{name: r}}]}}"),
             "exactly one of webhook, slack and log",
@@ -218,8 +135,6 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
         assert!(refused.contains(named), "{spec}: {refused}");
     }
 
-    let explained = api
-        .kubectl(&["explain", "lc.spec.engine.checkpointInterval"])
-        .unwrap();
+    let explained = api.kubectl(&["explain", "lc.spec.engine.checkpointInterval"]).unwrap();
     assert!(explained.contains("Default: 5s"), "{explained}");
 }

@@ -52,10 +52,7 @@ async fn main() -> Result<(), Error> {
     fresh_namespace(&options.namespace)?;
     let applied_at = Instant::now();
     let examples = options.examples.to_string_lossy().into_owned();
-    print!(
-        "{}",
-        kubectl(&["-n", &options.namespace, "apply", "-f", &examples])?
-    );
+    print!("{}", kubectl(&["-n", &options.namespace, "apply", "-f", &examples])?);
     wait_ready(&options.namespace, CLUSTER, Duration::from_secs(120))?;
     let ready_seconds = applied_at.elapsed().as_secs_f64();
     println!("    ready after {ready_seconds:.1} s");
@@ -68,11 +65,7 @@ async fn main() -> Result<(), Error> {
     );
     let client = Client::new(&gateway(&options.namespace, CLUSTER)?, DOMAIN, "shuttle-")?;
     let (progress, seen) = watch::channel(0usize);
-    let killer = tokio::spawn(kill_on_the_way(
-        options.namespace.clone(),
-        records.len(),
-        seen,
-    ));
+    let killer = tokio::spawn(kill_on_the_way(options.namespace.clone(), records.len(), seen));
     let ledger = replay(&client, &records, &options, &progress).await?;
     let killed = killer.await??;
 
@@ -84,25 +77,11 @@ async fn main() -> Result<(), Error> {
         ledger.events.len(),
         applied["events"]
     );
-    println!(
-        "    worker {} killed: answers resumed after {recover_worker:.1} s",
-        killed.worker
-    );
-    println!(
-        "    leader {} killed: {} led after {:.1} s",
-        killed.leader, killed.successor, killed.leader_seconds
-    );
+    println!("    worker {} killed: answers resumed after {recover_worker:.1} s", killed.worker);
+    println!("    leader {} killed: {} led after {:.1} s", killed.leader, killed.successor, killed.leader_seconds);
     wait_ready(&options.namespace, CLUSTER, Duration::from_secs(60))?;
     println!();
-    print!(
-        "{}",
-        kubectl(&[
-            "-n",
-            &options.namespace,
-            "get",
-            "learningclusters,alertpolicies"
-        ])?
-    );
+    print!("{}", kubectl(&["-n", &options.namespace, "get", "learningclusters,alertpolicies"])?);
     println!(
         "\naccuracy   Hebb {:.2} %   no-change {:.2} %   majority {:.2} %",
         ledger.accuracy() * 100.0,
@@ -146,19 +125,14 @@ async fn replay(
     progress: &watch::Sender<usize>,
 ) -> Result<Ledger, Error> {
     let bar = ProgressBar::new(records.len() as u64);
-    bar.set_style(ProgressStyle::with_template(
-        "    {bar:32} {pos}/{len}  {per_sec}  {msg}",
-    )?);
+    bar.set_style(ProgressStyle::with_template("    {bar:32} {pos}/{len}  {per_sec}  {msg}")?);
     let (mut right, mut retried) = (0u64, 0u64);
     let ledger = client.replay(records, options.in_flight, Some(options.rate), |event| {
         right += u64::from(event.right);
         retried += u64::from(event.retries > 0);
         let done = event.place as u64 + 1;
         if done.is_multiple_of(500) {
-            let line = format!(
-                "accuracy {:.2} %, {retried} retried",
-                right as f64 / done as f64 * 100.0
-            );
+            let line = format!("accuracy {:.2} %, {retried} retried", right as f64 / done as f64 * 100.0);
             // A log gets a line now and then, a terminal the bar.
             if bar.is_hidden() && done.is_multiple_of(5_000) {
                 println!("    {done} of {} events, {line}", records.len());
@@ -182,11 +156,7 @@ struct Killed {
     leader_seconds: f64,
 }
 
-async fn kill_on_the_way(
-    namespace: String,
-    events: usize,
-    mut seen: watch::Receiver<usize>,
-) -> Result<Killed, Error> {
+async fn kill_on_the_way(namespace: String, events: usize, mut seen: watch::Receiver<usize>) -> Result<Killed, Error> {
     seen.wait_for(|done| *done >= events / 3).await?;
     let space = namespace.clone();
     let (worker, worker_at) = tokio::task::spawn_blocking(move || {
@@ -198,15 +168,8 @@ async fn kill_on_the_way(
     })
     .await??;
     seen.wait_for(|done| *done >= events * 2 / 3).await?;
-    let (leader, successor, leader_seconds) =
-        tokio::task::spawn_blocking(move || kill_leader(&namespace)).await??;
-    Ok(Killed {
-        worker,
-        worker_at,
-        leader,
-        successor,
-        leader_seconds,
-    })
+    let (leader, successor, leader_seconds) = tokio::task::spawn_blocking(move || kill_leader(&namespace)).await??;
+    Ok(Killed { worker, worker_at, leader, successor, leader_seconds })
 }
 
 fn kill_leader(namespace: &str) -> Result<(String, String, f64), Error> {
@@ -221,13 +184,9 @@ fn kill_leader(namespace: &str) -> Result<(String, String, f64), Error> {
         (status["term"].as_u64() > term).then(|| status["leader"].as_str().map(str::to_owned))?
     })?;
     let seconds = at.elapsed().as_secs_f64();
-    wait_for(
-        "the cluster's status names the new leader",
-        Duration::from_secs(30),
-        || {
-            let cluster = get(namespace, &["learningcluster", CLUSTER]).ok()?;
-            (cluster["status"]["leader"] == successor.as_str()).then_some(())
-        },
-    )?;
+    wait_for("the cluster's status names the new leader", Duration::from_secs(30), || {
+        let cluster = get(namespace, &["learningcluster", CLUSTER]).ok()?;
+        (cluster["status"]["leader"] == successor.as_str()).then_some(())
+    })?;
     Ok((leader, successor, seconds))
 }

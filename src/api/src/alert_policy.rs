@@ -1,5 +1,8 @@
 //! The `AlertPolicy` resource. At present its controller validates a policy and says so; nothing is sent yet.
 
+// Every printer column says its type, and the lint takes that for a repetition.
+#![allow(clippy::duplicated_attributes)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -1,5 +1,8 @@
 //! The `LearningCluster` resource.
 
+// Every printer column says its type, and the lint takes that for a repetition.
+#![allow(clippy::duplicated_attributes)]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
@@ -44,7 +47,7 @@ use crate::duration::Duration;
         json_path = ".status.conditions[?(@.type=='Ready')].message",
         priority = 1
     ),
-    validation = "size(self.metadata.name) <= 40"
+    validation = ("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')", "metadata.name: at most 40 lower-case letters, digits and '-', beginning with a letter: Services are named after it")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -143,6 +146,10 @@ pub enum Task {
 /// How the engine learns. A change is taken up by running partitions without a restart of what they learned.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "duration(self.checkpointInterval) >= duration('100ms') && duration(self.checkpointInterval) <= duration('5m')",
+    "message": "spec.engine.checkpointInterval: must be between 100ms and 5m",
+}]))]
 pub struct EngineSpec {
     /// Smallest change between two samples that counts as an edge, as a share of the signal's range. Default: 0.1.
     #[schemars(range(min = 0.0, max = 1.0))]
@@ -170,7 +177,8 @@ pub struct EngineSpec {
     /// Entries of a partition that may wait to be applied; beyond it clients get 429. Default: 1000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_queue_size: i32,
-    /// How often a partition is checkpointed at most; an expensive checkpoint is taken less often. Default: 5s.
+    /// How often a partition is checkpointed at most; an expensive checkpoint is taken less often.
+    /// 100ms to 5m. Default: 5s.
     pub checkpoint_interval: Duration,
     /// Patterns that a partition keeps. Default: 10000.
     #[schemars(range(min = 16, max = 50_000))]
@@ -297,11 +305,15 @@ impl Default for CoordinatorSpec {
 /// The pods that own partitions and learn.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "duration(self.drainTimeout) >= duration('1s') && duration(self.drainTimeout) <= duration('1h')",
+    "message": "spec.workers.drainTimeout: must be between 1s and 1h",
+}]))]
 pub struct WorkersSpec {
     /// Number of pods; `kubectl scale` sets it. Default: 2.
     #[schemars(range(min = 0, max = 500))]
     pub replicas: i32,
-    /// How long a worker that leaves may take to checkpoint what it owns. Default: 60s.
+    /// How long a worker that leaves may take to checkpoint what it owns, 1s to 1h. Default: 60s.
     pub drain_timeout: Duration,
     /// What the pods get beyond the defaults.
     pub pod_template: PodTemplate,

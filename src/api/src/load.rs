@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::duration::Duration;
 use crate::{AlertPolicy, LearningCluster};
 
 /// Bytes of a configuration file.
@@ -33,7 +34,9 @@ pub enum LoadError {
         message: String,
     },
     /// Of a kind that isn't known here.
-    #[error("document {document}: {api_version} {kind} is not a kind of Hebb; expected hebb.dev/v1alpha1 LearningCluster or AlertPolicy")]
+    #[error(
+        "document {document}: {api_version} {kind} is not a kind of Hebb; expected hebb.dev/v1alpha1 LearningCluster or AlertPolicy"
+    )]
     Kind {
         /// The document's number, from 1.
         document: usize,
@@ -144,7 +147,19 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
     };
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
     check(!name.is_empty(), "metadata.name: is needed");
-    check(name.len() <= 40, "metadata.name: at most 40 characters");
+    check(
+        name.is_empty() || (name.len() <= 40 && is_label(name) && !name.starts_with(|c: char| c.is_ascii_digit())),
+        "metadata.name: at most 40 lower-case letters, digits and '-', beginning with a letter",
+    );
+    let seconds = |duration: Duration| duration.0.as_secs_f64();
+    check(
+        (0.1..=300.0).contains(&seconds(spec.engine.checkpoint_interval)),
+        "spec.engine.checkpointInterval: must be between 100ms and 5m",
+    );
+    check(
+        (1.0..=3600.0).contains(&seconds(spec.workers.drain_timeout)),
+        "spec.workers.drainTimeout: must be between 1s and 1h",
+    );
     let engine = &spec.engine;
     let shares = [
         ("edgeThreshold", engine.edge_threshold),
@@ -168,8 +183,14 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
     }
     check(spec.domains.len() <= 64, "spec.domains: at most 64");
     for (place, domain) in spec.domains.iter().enumerate() {
-        check(is_label(&domain.name), &format!("spec.domains[{place}].name: lower-case letters, digits and '-', at most 63"));
-        check((1..=64).contains(&domain.partitions), &format!("spec.domains[{place}].partitions: must be between 1 and 64"));
+        check(
+            is_label(&domain.name),
+            &format!("spec.domains[{place}].name: lower-case letters, digits and '-', at most 63"),
+        );
+        check(
+            (1..=64).contains(&domain.partitions),
+            &format!("spec.domains[{place}].partitions: must be between 1 and 64"),
+        );
         let first = spec.domains.iter().position(|other| other.name == domain.name);
         check(first == Some(place), &format!("spec.domains[{place}].name: {:?} is there twice", domain.name));
     }
@@ -178,10 +199,7 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
 
 fn is_label(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= 63
-        && name.starts_with(inner)
-        && name.ends_with(inner)
-        && name.chars().all(|c| inner(c) || c == '-')
+    name.len() <= 63 && name.starts_with(inner) && name.ends_with(inner) && name.chars().all(|c| inner(c) || c == '-')
 }
 
 #[cfg(test)]
@@ -219,6 +237,8 @@ mod tests {
             ("{domains: [{name: a, task: Classification}, {name: a, task: Regression}]}", "spec.domains[1].name"),
             ("{domains: [{name: a, task: Guess}]}", "unknown variant `Guess`"),
             ("{engine: {checkpointInterval: soon}}", "\"soon\" is no duration"),
+            ("{engine: {checkpointInterval: 0s}}", "spec.engine.checkpointInterval: must be between 100ms and 5m"),
+            ("{workers: {drainTimeout: 2h}}", "spec.workers.drainTimeout: must be between 1s and 1h"),
         ] {
             let error = load(&format!("{HEAD}spec: {spec}\n")).unwrap_err().to_string();
             assert!(error.contains(problem), "{spec}: {error}");

@@ -8,11 +8,15 @@ use hebb_engine::{Entry, EntryId, Event, Features, Input, Label, Partition, Part
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().nth(1).ok_or("name a folder")?;
-    let mut files: Vec<_> = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?.into_iter().map(|file| file.path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?.into_iter().map(|file| file.path()).collect();
     files.sort();
     let mut sum = 0.0;
     let mut count = 0.0;
-    println!("{:<16} {:>8} {:>9} {:>7} {:>8} {:>10} {:>10}", "stream", "events", "accuracy", "kappa", "logloss", "events/s", "state kB");
+    println!(
+        "{:<16} {:>8} {:>9} {:>7} {:>8} {:>10} {:>10}",
+        "stream", "events", "accuracy", "kappa", "logloss", "events/s", "state kB"
+    );
     for file in files.iter().filter(|file| file.to_string_lossy().ends_with(".csv.gz")) {
         let mut text = String::new();
         MultiGzDecoder::new(std::fs::File::open(file)?).read_to_string(&mut text)?;

@@ -18,7 +18,8 @@ mod score;
 mod snapshot;
 
 pub use answer::{
-    Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction, Rejection, Statistics, Vote,
+    Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction, Rejection,
+    Statistics, Vote,
 };
 pub use config::{GateMode, Hyperparameters, PartitionConfig, Task};
 pub use entry::{Control, DecodeError, Entry, EntryId, Event, Features, Input, Label, Query, Value, event_digest};

@@ -102,13 +102,7 @@ impl Learned {
             Task::Regression => Model::Regression(Box::new(Regression::new(memory))),
             Task::Patterns => Model::Patterns(Box::default(), Random::new(config.seed)),
         };
-        Self {
-            schema: Schema::default(),
-            classes: Vec::new(),
-            class_of: BTreeMap::new(),
-            experiences: 0,
-            model,
-        }
+        Self { schema: Schema::default(), classes: Vec::new(), class_of: BTreeMap::new(), experiences: 0, model }
     }
 
     fn class(&mut self, name: &str) -> Result<usize, Rejection> {

@@ -76,7 +76,10 @@ impl Patterns {
             let Some((id, similarity, new)) = self.join(&curve, parameters, random, learn) else { continue };
             let (start, length) = (start, end - start);
             sequence.push(Found { id, start, length });
-            push(&mut matches, PatternMatch { id, level: 0, start: start as u32, length: length as u32, similarity, new });
+            push(
+                &mut matches,
+                PatternMatch { id, level: 0, start: start as u32, length: length as u32, similarity, new },
+            );
         }
         for level in 1..=LEVELS_MAX {
             sequence = self.compress(&sequence, level, learn, &mut matches);
@@ -283,7 +286,8 @@ fn resample(samples: &[f32]) -> Vec<f32> {
 /// Mean 0 and deviation 1; a flat curve stays flat.
 fn normalise(curve: &[f32]) -> Vec<f32> {
     let mean = curve.iter().sum::<f32>() / curve.len() as f32;
-    let deviation = (curve.iter().map(|point| (point - mean) * (point - mean)).sum::<f32>() / curve.len() as f32).sqrt();
+    let deviation =
+        (curve.iter().map(|point| (point - mean) * (point - mean)).sum::<f32>() / curve.len() as f32).sqrt();
     curve.iter().map(|point| if deviation > 0.0 { (point - mean) / deviation } else { 0.0 }).collect()
 }
 
@@ -311,7 +315,9 @@ mod tests {
         for _ in 0..30 {
             signal.extend((0..10 + random.below(10)).map(|_| random.unit() as f32 * 0.3));
             places.push(signal.len());
-            signal.extend((0..24).map(|step| if step < 20 { step as f32 / 2.0 } else { 10.0 - (step - 20) as f32 * 2.5 }));
+            signal.extend(
+                (0..24).map(|step| if step < 20 { step as f32 / 2.0 } else { 10.0 - (step - 20) as f32 * 2.5 }),
+            );
         }
         (signal, places)
     }

@@ -102,7 +102,8 @@ fn check(features: &Features) -> Result<(), Rejection> {
             None => Ok(()),
         },
         Features::Named(values) => {
-            let bad = values.iter().find(|(_, value)| matches!(value, Value::Number(number) if !representable(*number)));
+            let bad =
+                values.iter().find(|(_, value)| matches!(value, Value::Number(number) if !representable(*number)));
             match bad {
                 Some((name, _)) => Err(Rejection::NotFinite(format!("feature {name}"))),
                 None => Ok(()),

@@ -53,8 +53,8 @@ impl Score {
         statistics.recent_accuracy = if self.faded_labels > 0.0 { self.faded_correct / self.faded_labels } else { 0.0 };
         statistics.log_loss = self.log_loss / labels;
         statistics.mean_absolute_error = self.absolute_error / labels;
-        let chance: f64 =
-            self.predicted.iter().zip(&self.actual).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>() / (labels * labels);
+        let chance: f64 = self.predicted.iter().zip(&self.actual).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>()
+            / (labels * labels);
         statistics.kappa = if chance < 1.0 { (statistics.accuracy - chance) / (1.0 - chance) } else { 0.0 };
     }
 }

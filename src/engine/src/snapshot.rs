@@ -10,7 +10,9 @@ pub enum SnapshotError {
     #[error("the snapshot is corrupt: {0}")]
     Corrupt(String),
     /// Written by a newer version.
-    #[error("the snapshot has version {found}, this engine reads up to {supported}; run the version that wrote it, or a newer one")]
+    #[error(
+        "the snapshot has version {found}, this engine reads up to {supported}; run the version that wrote it, or a newer one"
+    )]
     Version {
         /// The snapshot's version.
         found: u16,
@@ -57,7 +59,8 @@ pub fn write(state: &impl Serialize) -> Vec<u8> {
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SnapshotError> {
     let corrupt = |what: &str| SnapshotError::Corrupt(what.to_owned());
     let head = bytes.get(..HEAD).ok_or_else(|| corrupt("it is shorter than its head"))?;
-    let number = |from: usize| head[from..from + 8].iter().rev().fold(0u64, |word, byte| (word << 8) | u64::from(*byte));
+    let number =
+        |from: usize| head[from..from + 8].iter().rev().fold(0u64, |word, byte| (word << 8) | u64::from(*byte));
     if head[..4] != MAGIC {
         return Err(corrupt("it doesn't begin like one"));
     }

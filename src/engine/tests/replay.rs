@@ -1,5 +1,7 @@
 //! What everything else rests on: a state after a crash, restored and replayed, equals the state without one, byte by byte.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
+
 use hebb_engine::{
     Control, Entry, EntryId, Event, Features, FeedbackOutcome, GateMode, Hyperparameters, Input, Label, Outcome,
     Partition, PartitionConfig, Query, SnapshotError, Task, Value, event_digest,
@@ -9,7 +11,10 @@ use proptest::prelude::*;
 fn label(task: Task) -> BoxedStrategy<Label> {
     match task {
         Task::Regression => (-100.0f64..100.0).prop_map(Label::Number).boxed(),
-        _ => prop_oneof![9 => (0u8..4).prop_map(|class| Label::Class(class.to_string())), 1 => Just(Label::Number(1.0))].boxed(),
+        _ => {
+            prop_oneof![9 => (0u8..4).prop_map(|class| Label::Class(class.to_string())), 1 => Just(Label::Number(1.0))]
+                .boxed()
+        }
     }
 }
 
@@ -64,7 +69,8 @@ fn at(place: usize) -> EntryId {
 
 fn check(task: Task, entries: &[Entry], crashes: &[prop::sample::Index], checkpoints: &[prop::sample::Index]) {
     let mut steady = Partition::new(PartitionConfig::new(task));
-    let outcomes: Vec<Outcome> = entries.iter().enumerate().map(|(place, entry)| steady.apply(at(place), entry)).collect();
+    let outcomes: Vec<Outcome> =
+        entries.iter().enumerate().map(|(place, entry)| steady.apply(at(place), entry)).collect();
 
     let crashes: Vec<usize> = crashes.iter().map(|index| index.index(entries.len())).collect();
     let checkpoints: Vec<usize> = checkpoints.iter().map(|index| index.index(entries.len())).collect();
@@ -177,7 +183,10 @@ fn a_retry_is_answered_as_the_first_time_and_not_learned_twice() {
     assert!(again.duplicate && !first.duplicate);
     assert_eq!((again.prediction, again.confidence), (first.prediction, first.confidence));
     let after = partition.statistics();
-    assert_eq!((after.events, after.labels, after.updates, after.duplicates), (before.events, before.labels, before.updates, 1));
+    assert_eq!(
+        (after.events, after.labels, after.updates, after.duplicates),
+        (before.events, before.labels, before.updates, 1)
+    );
 }
 
 #[test]
@@ -209,7 +218,10 @@ fn a_rejected_entry_leaves_what_was_learned_as_it_was() {
     }
     let after = partition.statistics();
     assert_eq!((after.events, after.features, after.rejected), (before.events, before.features, 3));
-    assert!(matches!(partition.apply(at(61), &Entry::Query(Query::Event { id: "bad".to_owned() })), Outcome::Event(None)));
+    assert!(matches!(
+        partition.apply(at(61), &Entry::Query(Query::Event { id: "bad".to_owned() })),
+        Outcome::Event(None)
+    ));
 }
 
 #[test]
@@ -241,7 +253,8 @@ fn an_abrupt_drift_is_followed_within_a_few_hundred_events() {
 fn the_uncertain_gate_saves_updates_and_keeps_most_of_the_accuracy() {
     let run = |gate_mode| {
         let hyperparameters = Hyperparameters { gate_mode, ..Hyperparameters::default() };
-        let mut partition = Partition::new(PartitionConfig { hyperparameters, ..PartitionConfig::new(Task::Classification) });
+        let mut partition =
+            Partition::new(PartitionConfig { hyperparameters, ..PartitionConfig::new(Task::Classification) });
         for number in 0..3_000usize {
             partition.apply(at(number), &labelled(number, (number * 37 % 70) as f64 / 10.0));
         }

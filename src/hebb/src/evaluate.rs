@@ -97,7 +97,8 @@ pub fn prequential(events: Vec<Labelled>, mut watch: impl FnMut(f64)) -> Result<
         let outcome = partition.apply(id, &entry);
         spent += started.elapsed();
         if let Outcome::Answer(answer) = &outcome {
-            let predicted = matches!(&answer.prediction, Some(hebb_engine::Prediction::Class(class)) if *class == labelled.label);
+            let predicted =
+                matches!(&answer.prediction, Some(hebb_engine::Prediction::Class(class)) if *class == labelled.label);
             right += u64::from(predicted);
             count += 1;
         }

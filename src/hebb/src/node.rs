@@ -61,10 +61,8 @@ impl Role {
 
 pub fn run(role: Role, options: Options) -> Outcome {
     let resources = config::read(&options.file)?;
-    let cluster = resources
-        .clusters
-        .first()
-        .ok_or_else(|| ConfigError::NoCluster(options.file.display().to_string()))?;
+    let cluster =
+        resources.clusters.first().ok_or_else(|| ConfigError::NoCluster(options.file.display().to_string()))?;
     let settings = ClusterSettings::from(cluster);
     let mut redis = RedisConfig::new(options.redis_host, options.redis_port, settings.name.clone());
     redis.password = options.redis_password.filter(|password| !password.is_empty());

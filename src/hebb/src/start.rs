@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hebb_api::LearningCluster;
-use hebb_log::{Durability, LocalStore};
+use hebb_log::{Durability, LocalConfig, LocalStore};
 use hebb_node::{ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
 use tracing::info;
 
@@ -49,7 +49,6 @@ pub fn run(options: Options) -> Outcome {
         hebb_api::Durability::Async => Durability::Async,
         hebb_api::Durability::EverySecond | hebb_api::Durability::Always => Durability::EverySecond,
     };
-    let store = Store::new(LocalStore::open(&options.data_dir, durability)?);
     let address = |port| SocketAddr::new(options.bind, port);
     let addresses = EmbeddedAddresses {
         gateway: address(options.port),
@@ -57,6 +56,7 @@ pub fn run(options: Options) -> Outcome {
         worker: address(options.worker_port),
     };
     runtime()?.block_on(async move {
+        let store = Store::new(LocalStore::open(&options.data_dir, LocalConfig { durability }).await?);
         let (stopper, stop) = stop_channel();
         let signal = tokio::spawn(async move {
             let heard = wait_for_signal().await;

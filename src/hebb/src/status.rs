@@ -47,7 +47,9 @@ pub fn run(options: Options) -> Outcome {
         status.lag,
         status.unowned
     );
-    let mut rows = vec![["DOMAIN", "TASK", "PARTITIONS", "EVENTS", "LABELS", "ACCURACY", "DRIFTS", "LAG"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["DOMAIN", "TASK", "PARTITIONS", "EVENTS", "LABELS", "ACCURACY", "DRIFTS", "LAG"].map(str::to_owned).to_vec(),
+    ];
     for domain in &status.domains {
         rows.push(vec![
             domain.name.clone(),

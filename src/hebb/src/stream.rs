@@ -49,7 +49,9 @@ pub fn read_csv(path: &Path, label: &str) -> Result<Vec<Labelled>, StreamError> 
     let mut events = Vec::new();
     for record in reader.records() {
         let record = record.map_err(csv_error)?;
-        let cells = || record.iter().enumerate().filter(|(place, _)| *place != label_at).map(|(place, cell)| (place, cell.trim()));
+        let cells = || {
+            record.iter().enumerate().filter(|(place, _)| *place != label_at).map(|(place, cell)| (place, cell.trim()))
+        };
         let numbers: Option<Vec<f64>> =
             cells().map(|(_, cell)| cell.parse::<f64>().ok().filter(|number| number.is_finite())).collect();
         let features = match numbers {
@@ -152,7 +154,9 @@ mod tests {
         let events = csv("a,y,b\n1,up,2\n3,down,4\n").unwrap();
         assert!(matches!(&events[1].features, Features::Dense(values) if values == &[3.0, 4.0]));
         let events = csv("a,y,b\n1,up,red\n,down,4\n").unwrap();
-        assert!(matches!(&events[1].features, Features::Named(values) if values[0] == ("a".to_owned(), Value::Missing)));
+        assert!(
+            matches!(&events[1].features, Features::Named(values) if values[0] == ("a".to_owned(), Value::Missing))
+        );
     }
 
     #[test]

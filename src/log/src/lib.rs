@@ -5,6 +5,8 @@
 //! conformance suite. Entries and states are opaque bytes here; the engine gives them meaning.
 
 mod bounds;
+mod codec;
+pub mod conformance;
 mod local;
 mod redis;
 
@@ -12,7 +14,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hebb_engine::EntryId;
+pub use hebb_engine::EntryId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -20,7 +22,7 @@ pub use bounds::{
     MAX_ASSIGNMENT_BYTES, MAX_BATCH_BYTES, MAX_NAME_BYTES, MAX_PARTITIONS, MAX_READ, MAX_RECORDS, MAX_REPORT_BYTES,
     MAX_STATE_BYTES,
 };
-pub use local::LocalStore;
+pub use local::{LocalConfig, LocalStore, OpenError};
 pub use redis::{RedisConfig, RedisStore};
 
 /// When an append counts as accepted.

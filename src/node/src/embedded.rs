@@ -33,8 +33,7 @@ pub async fn run_embedded(
 ) -> Result<(), NodeError> {
     let (engine_stopper, engine_stop) = stop_channel();
     let (front_stopper, front_stop) = stop_channel();
-    let identity =
-        |listen: SocketAddr| Identity { id: "local".to_owned(), listen, advertise: listen.to_string() };
+    let identity = |listen: SocketAddr| Identity { id: "local".to_owned(), listen, advertise: listen.to_string() };
     let gateway = run_gateway(store.clone(), settings, identity(addresses.gateway), front_stop);
     let coordinator =
         run_coordinator(store.clone(), settings, identity(addresses.coordinator), None, engine_stop.clone());

@@ -6,7 +6,7 @@ use crate::coordinator::{Coordinator, CoordinatorOptions};
 use crate::gateway::{Gateway, GatewayOptions};
 use crate::serve::{NodeError, listen, serve};
 use crate::settings::ClusterSettings;
-use crate::stop::Stop;
+use crate::stop::{Stop, stop_channel};
 use crate::store::Store;
 use crate::worker::{Worker, WorkerOptions};
 
@@ -41,7 +41,14 @@ pub async fn run_gateway(
             hyperparameters: settings.hyperparameters.clone(),
         },
     )?;
-    let (ended, ()) = tokio::join!(serve(listener, gateway.router(), stop.clone()), gateway.run(stop));
+    // Replies are handed out until the last open request has ended, so that a stop leaves none without its answer.
+    let (stopper, served) = stop_channel();
+    let serving = async {
+        let ended = serve(listener, gateway.router(), stop).await;
+        stopper.stop();
+        ended
+    };
+    let (ended, ()) = tokio::join!(serving, gateway.run(served));
     ended
 }
 
@@ -57,12 +64,8 @@ pub async fn run_coordinator(
     stop: Stop,
 ) -> Result<(), NodeError> {
     let listener = listen(identity.listen).await?;
-    let options = CoordinatorOptions {
-        id: identity.id,
-        address: identity.advertise,
-        domains: settings.domains.clone(),
-        token,
-    };
+    let options =
+        CoordinatorOptions { id: identity.id, address: identity.advertise, domains: settings.domains.clone(), token };
     let coordinator = Coordinator::new(store, options)?;
     let (ended, ()) = tokio::join!(serve(listener, coordinator.router(), stop.clone()), coordinator.run(stop));
     ended

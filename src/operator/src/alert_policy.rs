@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use hebb_api::{AlertPolicy, AlertPolicyStatus, LearningCluster, names};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
@@ -17,6 +18,7 @@ use tracing::warn;
 use crate::conditions::{Desired, is_true, merge};
 use crate::context::Context;
 use crate::learning_cluster::with_causes;
+use crate::unreadable::refuse;
 
 /// A pass reads one list and writes one status.
 const PASS_DEADLINE: Duration = Duration::from_secs(15);
@@ -34,10 +36,16 @@ pub enum Error {
     Deadline,
 }
 
-/// Validates one policy.
-pub async fn reconcile(policy: Arc<AlertPolicy>, context: Arc<Context>) -> Result<Action, Error> {
+/// Validates one policy, or says on it why it can't be read.
+pub async fn reconcile(policy: Arc<DeserializeGuard<AlertPolicy>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
-    let result = timeout(PASS_DEADLINE, pass(&policy, &context)).await.unwrap_or(Err(Error::Deadline));
+    let pass = async {
+        match &policy.0 {
+            Ok(policy) => pass(policy, &context).await,
+            Err(invalid) => refuse::<AlertPolicy>(invalid, &context).await.map_err(Error::Status),
+        }
+    };
+    let result = timeout(PASS_DEADLINE, pass).await.unwrap_or(Err(Error::Deadline));
     let word = if result.is_ok() { "settled" } else { "failed" };
     context.metrics.reconciled("AlertPolicy", word, started.elapsed());
     result.map(|()| {
@@ -47,7 +55,7 @@ pub async fn reconcile(policy: Arc<AlertPolicy>, context: Arc<Context>) -> Resul
 }
 
 /// What follows a failed pass.
-pub fn on_error(policy: Arc<AlertPolicy>, error: &Error, context: Arc<Context>) -> Action {
+pub fn on_error(policy: Arc<DeserializeGuard<AlertPolicy>>, error: &Error, context: Arc<Context>) -> Action {
     warn!(policy = %ObjectRef::from_obj(&*policy), error = with_causes(error), "a pass failed");
     Action::requeue(context.failures.next_delay(&policy.uid().unwrap_or_default()))
 }
@@ -75,7 +83,8 @@ async fn pass(policy: &AlertPolicy, context: &Context) -> Result<(), Error> {
     }
     let valid = is_true(&status.conditions, "ConfigValid");
     if valid != is_true(&former.conditions, "ConfigValid") || former.observed_generation.is_none() {
-        let (type_, reason) = if valid { (EventType::Normal, "ConfigValid") } else { (EventType::Warning, "ConfigInvalid") };
+        let (type_, reason) =
+            if valid { (EventType::Normal, "ConfigValid") } else { (EventType::Warning, "ConfigInvalid") };
         let note = policy.spec.problems().join("; ");
         context.tell(policy, type_, reason, "Validate", note).await;
     }
@@ -86,12 +95,12 @@ async fn pass(policy: &AlertPolicy, context: &Context) -> Result<(), Error> {
 async fn targets(policy: &AlertPolicy, context: &Context, namespace: &str) -> Result<usize, Error> {
     let api: Api<LearningCluster> = Api::namespaced(context.client.clone(), namespace);
     if let Some(target) = &policy.spec.target_ref {
-        return Ok(usize::from(api.get_opt(&target.name).await.map_err(Error::Observe)?.is_some()));
+        return Ok(usize::from(api.get_metadata_opt(&target.name).await.map_err(Error::Observe)?.is_some()));
     }
     let Some(selector) = &policy.spec.target_selector else { return Ok(0) };
     let labels: Vec<String> = selector.match_labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let selected = ListParams::default().labels(&labels.join(","));
-    Ok(api.list(&selected).await.map_err(Error::Observe)?.items.len())
+    Ok(api.list_metadata(&selected).await.map_err(Error::Observe)?.items.len())
 }
 
 /// What the status says.
@@ -107,7 +116,12 @@ fn status(policy: &AlertPolicy, targets: usize, now: Timestamp) -> AlertPolicySt
     let desired = vec![
         Desired::new("Ready", valid && found, reason, message),
         Desired::new("ConfigValid", valid, if valid { "Valid" } else { "Invalid" }, problems.join("; ")),
-        Desired::new("TargetFound", found, if found { "Found" } else { "NotFound" }, format!("{targets} LearningCluster(s)")),
+        Desired::new(
+            "TargetFound",
+            found,
+            if found { "Found" } else { "NotFound" },
+            format!("{targets} LearningCluster(s)"),
+        ),
     ];
     let former = policy.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     AlertPolicyStatus {

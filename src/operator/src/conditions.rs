@@ -43,7 +43,8 @@ pub fn merge(former: &[Condition], desired: Vec<Desired>, generation: Option<i64
         .into_iter()
         .map(|wanted| {
             let status = word(wanted.status);
-            let standing = former.iter().find(|condition| condition.type_ == wanted.type_ && condition.status == status);
+            let standing =
+                former.iter().find(|condition| condition.type_ == wanted.type_ && condition.status == status);
             let mut message = wanted.message;
             let end = (0..=MESSAGE_MAX.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
             message.truncate(end.unwrap_or(0));
@@ -82,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_at_a_character() {
-        let long = merge(&[], vec![Desired::new("Ready", true, "Ready", "ü".repeat(1_000))], None, Timestamp::UNIX_EPOCH);
+        let long =
+            merge(&[], vec![Desired::new("Ready", true, "Ready", "ü".repeat(1_000))], None, Timestamp::UNIX_EPOCH);
         assert_eq!(long[0].message.len(), 1_024);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource};
 use tracing::debug;
@@ -31,10 +32,22 @@ pub struct Context {
 
 impl Context {
     /// Publishes an Event about an object. One that can't be published is no reason to fail.
-    pub async fn tell<K>(&self, object: &K, type_: EventType, reason: &str, action: &str, mut note: String)
+    pub async fn tell<K>(&self, object: &K, type_: EventType, reason: &str, action: &str, note: String)
     where
         K: Resource<DynamicType = ()>,
     {
+        self.tell_of(object.object_ref(&()), type_, reason, action, note).await;
+    }
+
+    /// As [`Context::tell`], about an object whose type isn't known here.
+    pub async fn tell_of(
+        &self,
+        mut reference: ObjectReference,
+        type_: EventType,
+        reason: &str,
+        action: &str,
+        mut note: String,
+    ) {
         let end = (0..=NOTE_MAX.min(note.len())).rev().find(|end| note.is_char_boundary(*end));
         note.truncate(end.unwrap_or(0));
         let event = Event {
@@ -45,7 +58,6 @@ impl Context {
             secondary: None,
         };
         // Without the resource version, so that repeats are counted as one.
-        let mut reference = object.object_ref(&());
         reference.resource_version = None;
         self.metrics.wrote("events", "create");
         if let Err(error) = self.recorder.publish(&event, &reference).await {

@@ -126,7 +126,9 @@ impl Candidate {
     async fn release(&self) {
         let released = async {
             let mut lease = self.api.get(&self.name).await?;
-            if let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity)) {
+            if let Some(spec) =
+                lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity))
+            {
                 spec.holder_identity = Some(String::new());
                 self.api.replace(&self.name, &PostParams::default(), &lease).await?;
             }

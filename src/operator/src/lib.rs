@@ -10,6 +10,7 @@ mod http;
 mod leadership;
 mod learning_cluster;
 mod metrics;
+mod unreadable;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
@@ -75,7 +77,9 @@ pub enum OperatorError {
         source: std::io::Error,
     },
     /// The definitions are missing.
-    #[error("the LearningCluster and AlertPolicy definitions can't be read; are they installed, and may this account list them?")]
+    #[error(
+        "the LearningCluster and AlertPolicy definitions can't be read; are they installed, and may this account list them?"
+    )]
     Definitions(#[source] kube::Error),
     /// A metric can't be registered.
     #[error("the metrics can't be set up")]
@@ -91,12 +95,20 @@ pub enum OperatorError {
     Task(&'static str),
 }
 
-/// Runs the operator until `stop` becomes true.
+/// Runs the operator against the cluster that the environment names, until `stop` becomes true.
 ///
 /// # Errors
 /// [`OperatorError`]; the process should end with it.
 pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), OperatorError> {
     let client = Client::try_default().await.map_err(OperatorError::Client)?;
+    run_with(client, settings, stop).await
+}
+
+/// Runs the operator against the API server of `client` until `stop` becomes true.
+///
+/// # Errors
+/// [`OperatorError`]; the process should end with it.
+pub async fn run_with(client: Client, settings: Settings, stop: watch::Receiver<bool>) -> Result<(), OperatorError> {
     let metrics = Metrics::new()?;
     let age = WatchAge::default();
     let listener = tokio::net::TcpListener::bind(settings.listen)
@@ -115,12 +127,17 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
     let (leads, mut leading) = watch::channel(false);
     let candidate =
         Candidate { api: lease_api, name: settings.lease_name.clone(), identity: settings.identity.clone() };
-    let campaign_stop = stop.clone();
+    // The lease is held until the controllers have ended: whoever has it next must be the only one who writes.
+    let (release, released) = watch::channel(false);
     tasks.spawn(async move {
-        candidate.run(&leads, campaign_stop.clone()).await;
-        if *campaign_stop.borrow() { Ok(()) } else { Err(OperatorError::LeaseLost) }
+        candidate.run(&leads, released.clone()).await;
+        if *released.borrow() { Ok(()) } else { Err(OperatorError::LeaseLost) }
     });
-    info!(identity = settings.identity, namespace = settings.namespace.as_deref().unwrap_or("(all)"), "waiting for the lease");
+    info!(
+        identity = settings.identity,
+        namespace = settings.namespace.as_deref().unwrap_or("(all)"),
+        "waiting for the lease"
+    );
     let mut early_stop = stop.clone();
     tokio::select! {
         _ = leading.wait_for(|leads| *leads) => {}
@@ -129,14 +146,26 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
     }
     if !*stop.borrow() {
         metrics.leads(true);
-        control(&settings, client, metrics, stop.clone(), &mut tasks).await?;
-    }
-    // The first to end says how it ends: the others only do so after a stop.
-    while let Some(ended) = tasks.join_next().await {
-        let result = flatten(Some(ended));
-        if result.is_err() || !*stop.borrow() {
-            return result.and(Err(OperatorError::Task("operator")));
+        let mut work = JoinSet::new();
+        control(&settings, client, metrics, stop.clone(), &mut work).await?;
+        // The first to end says how it ends: the others only do so after a stop.
+        loop {
+            let ended = tokio::select! {
+                ended = work.join_next() => ended,
+                ended = tasks.join_next() => ended,
+            };
+            let result = flatten(ended);
+            if result.is_err() || !*stop.borrow() {
+                return result.and(Err(OperatorError::Task("operator")));
+            }
+            if work.is_empty() {
+                break;
+            }
         }
+    }
+    release.send_replace(true);
+    while let Some(ended) = tasks.join_next().await {
+        flatten(Some(ended))?;
     }
     Ok(())
 }
@@ -165,8 +194,8 @@ async fn control(
     let clusters: Api<LearningCluster> = scoped(&client, settings);
     let policies: Api<AlertPolicy> = scoped(&client, settings);
     let one = kube::api::ListParams::default().limit(1);
-    clusters.list(&one).await.map_err(OperatorError::Definitions)?;
-    policies.list(&one).await.map_err(OperatorError::Definitions)?;
+    clusters.list_metadata(&one).await.map_err(OperatorError::Definitions)?;
+    policies.list_metadata(&one).await.map_err(OperatorError::Definitions)?;
 
     let reporter = Reporter { controller: names::MANAGER.to_owned(), instance: Some(settings.identity.clone()) };
     let context = Arc::new(Context {
@@ -210,10 +239,12 @@ async fn run_clusters(
 ) -> Result<(), OperatorError> {
     let client = context.client.clone();
     let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={}", names::MANAGER));
-    let clusters: Api<LearningCluster> = scoped(&client, &settings);
+    // One object that can't be read must not end the watch of all.
+    let clusters: Api<DeserializeGuard<LearningCluster>> = scoped(&client, &settings);
     // The status that a pass writes must not start the next one.
-    let significant =
-        |cluster: &LearningCluster| predicates::generation(cluster).map(|hash| hash ^ annotations(cluster));
+    let significant = |cluster: &DeserializeGuard<LearningCluster>| {
+        predicates::generation(cluster).map(|hash| hash ^ annotations(cluster))
+    };
     let (store, writer) = kube::runtime::reflector::store();
     let stream = watcher(clusters, watcher::Config::default())
         .default_backoff()
@@ -225,7 +256,10 @@ async fn run_clusters(
         Some(ObjectRef::new(cluster).within(&pod.namespace()?))
     };
     let changes = futures::stream::unfold(changes, |mut changes| async move {
-        changes.recv().await.map(|key| (key, changes))
+        changes.recv().await.map(|key| {
+            let key = ObjectRef::new(&key.name).within(key.namespace.as_deref().unwrap_or_default());
+            (key, changes)
+        })
     });
     Controller::for_stream(stream, store)
         .owns(scoped::<Deployment>(&client, &settings), ours.clone())
@@ -249,7 +283,7 @@ async fn run_clusters(
     if *stop.borrow() { Ok(()) } else { Err(OperatorError::Task("LearningCluster controller")) }
 }
 
-fn annotations(cluster: &LearningCluster) -> u64 {
+fn annotations(cluster: &DeserializeGuard<LearningCluster>) -> u64 {
     predicates::annotations(cluster).unwrap_or(0).rotate_left(17)
 }
 
@@ -259,7 +293,7 @@ async fn run_policies(
     stop: watch::Receiver<bool>,
 ) -> Result<(), OperatorError> {
     let client = context.client.clone();
-    let policies: Api<AlertPolicy> = scoped(&client, &settings);
+    let policies: Api<DeserializeGuard<AlertPolicy>> = scoped(&client, &settings);
     let (store, writer) = kube::runtime::reflector::store();
     let stream = watcher(policies, watcher::Config::default())
         .default_backoff()
@@ -268,7 +302,7 @@ async fn run_policies(
         .predicate_filter(predicates::generation, PredicateConfig::default());
     let known = store.clone();
     // A policy's target may come and go: every policy of the namespace is looked at again.
-    let of_cluster = move |cluster: LearningCluster| {
+    let of_cluster = move |cluster: DeserializeGuard<LearningCluster>| {
         let namespace = cluster.namespace();
         known
             .state()
@@ -278,7 +312,11 @@ async fn run_policies(
             .collect::<Vec<_>>()
     };
     Controller::for_stream(stream, store)
-        .watches(scoped::<LearningCluster>(&client, &settings), watcher::Config::default(), of_cluster)
+        .watches(
+            scoped::<DeserializeGuard<LearningCluster>>(&client, &settings),
+            watcher::Config::default(),
+            of_cluster,
+        )
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stopped(stop.clone()))
         .run(alert_policy::reconcile, alert_policy::on_error, context)

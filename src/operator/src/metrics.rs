@@ -24,7 +24,8 @@ impl Metrics {
         let registry = Registry::new();
         let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
         let duration = HistogramVec::new(
-            HistogramOpts::new("hebb_reconcile_duration_seconds", "Duration of a reconcile, in seconds").buckets(buckets),
+            HistogramOpts::new("hebb_reconcile_duration_seconds", "Duration of a reconcile, in seconds")
+                .buckets(buckets),
             &["kind"],
         )?;
         let outcomes = IntCounterVec::new(
@@ -37,8 +38,11 @@ impl Metrics {
         )?;
         let leads = IntGauge::new("hebb_operator_leads", "1 on the operator that leads")?;
         let watch_age = Histogram::with_opts(
-            HistogramOpts::new("hebb_watch_silence_seconds", "Time between two events of the watch that proves watching")
-                .buckets(vec![1.0, 3.0, 5.0, 10.0, 20.0, 60.0]),
+            HistogramOpts::new(
+                "hebb_watch_silence_seconds",
+                "Time between two events of the watch that proves watching",
+            )
+            .buckets(vec![1.0, 3.0, 5.0, 10.0, 20.0, 60.0]),
         )?;
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(outcomes.clone()))?;

@@ -137,9 +137,7 @@ mod tests {
 
     #[test]
     fn a_steady_rate_raises_no_alarm() {
-        let alarms = (0..40).filter(|seed| {
-            run(&mut Adwin::new(0.002), &mut Random::new(*seed), 0.2, 5_000).is_some()
-        });
+        let alarms = (0..40).filter(|seed| run(&mut Adwin::new(0.002), &mut Random::new(*seed), 0.2, 5_000).is_some());
         assert!(alarms.count() <= 1);
     }
 

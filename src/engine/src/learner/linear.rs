@@ -23,7 +23,9 @@ impl Linear {
     pub fn shares(&self, standard: &[f32], classes: usize, shares: &mut Vec<f64>) {
         shares.clear();
         shares.extend((0..classes).map(|class| {
-            let Some((bias, weights)) = self.weights.get(class).and_then(|weights| weights.split_last()) else { return 0.0 };
+            let Some((bias, weights)) = self.weights.get(class).and_then(|weights| weights.split_last()) else {
+                return 0.0;
+            };
             let sum: f32 = weights.iter().zip(standard).map(|(weight, value)| weight * value).sum();
             f64::from(sum + bias)
         }));

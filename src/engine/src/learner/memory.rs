@@ -246,7 +246,8 @@ mod tests {
     fn the_search_finds_what_a_sort_finds() {
         let mut random = crate::random::Random::new(5);
         let mut memory = Memory::new(2_000);
-        let rows: Vec<[f32; 3]> = (0..1_500).map(|_| [random.unit() as f32, random.unit() as f32, random.unit() as f32]).collect();
+        let rows: Vec<[f32; 3]> =
+            (0..1_500).map(|_| [random.unit() as f32, random.unit() as f32, random.unit() as f32]).collect();
         for (place, row) in rows.iter().enumerate() {
             memory.insert(row, place as f32);
         }

@@ -48,8 +48,8 @@ impl Scale {
 
     /// A standardised value in the units that it had.
     pub fn original(&self, place: usize, standard: f32) -> f64 {
-        self.slots.get(place).map_or(0.0, |slot| {
-            f64::from(slot.mean()) + f64::from(standard) * f64::from(slot.variance()).sqrt()
-        })
+        self.slots
+            .get(place)
+            .map_or(0.0, |slot| f64::from(slot.mean()) + f64::from(standard) * f64::from(slot.variance()).sqrt())
     }
 }

@@ -26,8 +26,7 @@ impl Bayes {
         shares.extend((0..classes).map(|class| {
             let count = self.counts.get(class).copied().unwrap_or(0.0);
             let known = self.slots.get(class).map(Vec::as_slice).unwrap_or_default();
-            let density: f64 =
-                known.iter().zip(standard).map(|(gauss, value)| gauss.log_density(*value, FLOOR)).sum();
+            let density: f64 = known.iter().zip(standard).map(|(gauss, value)| gauss.log_density(*value, FLOOR)).sum();
             ln(f64::from(count) + 0.01) + if known.is_empty() { -20.0 } else { density }
         }));
         let top = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);

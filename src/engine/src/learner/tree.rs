@@ -250,7 +250,8 @@ impl Observed {
         let floor = Gauss::floor(self.max - self.min);
         counts.iter().enumerate().map(move |(class, count)| {
             let gauss = self.classes.get(class);
-            let share = gauss.filter(|gauss| gauss.weight() > 0.0).map_or(1.0, |gauss| gauss.share_below(threshold, floor));
+            let share =
+                gauss.filter(|gauss| gauss.weight() > 0.0).map_or(1.0, |gauss| gauss.share_below(threshold, floor));
             f64::from(*count) * share
         })
     }

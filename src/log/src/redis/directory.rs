@@ -7,6 +7,7 @@ use redis::Value;
 
 use super::scripts::Call;
 use super::{RedisStore, bytes, fenced, fields, list, millis, number, odd, text};
+use crate::codec::{decode, encode, reconfigured, unknown};
 use crate::{Assignment, Directory, Domain, Leadership, LogError, Member, bounds};
 
 /// How often a configuration is tried again because somebody else's came between.
@@ -120,18 +121,6 @@ impl Directory for RedisStore {
     }
 }
 
-pub(crate) fn unknown(domain: &str) -> LogError {
-    LogError::Invalid(format!("there is no domain {domain}"))
-}
-
-/// What stands, with the new configuration: only that may change, and not its task.
-pub(crate) fn reconfigured(stands: Domain, wanted: &Domain) -> Domain {
-    let task = stands.config.task;
-    let mut config = wanted.config.clone();
-    config.task = task;
-    Domain { config, ..stands }
-}
-
 fn leadership(value: Value) -> Result<Option<Leadership>, LogError> {
     let [leader, address, term] = fields(value, "leader")?;
     if matches!(leader, Value::Nil) {
@@ -142,12 +131,4 @@ fn leadership(value: Value) -> Result<Option<Leadership>, LogError> {
         address: text(address, "leader")?,
         term: number(&term, "leader")?,
     }))
-}
-
-fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, LogError> {
-    serde_json::to_vec(value).map_err(|error| LogError::Invalid(error.to_string()))
-}
-
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, LogError> {
-    serde_json::from_slice(bytes).map_err(|error| LogError::Corrupt(error.to_string()))
 }

@@ -1,11 +1,14 @@
 //! Connections that come back: dialled when needed, dropped at the first doubt, with a deadline on everything.
 //! Never repeats a command by itself: whether a lost answer meant a write, only the caller can judge.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, PushInfo, PushKind, RedisError, Script, ServerErrorKind, Value,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
@@ -40,27 +43,59 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A connection that knows of its end. Without that, the first call after an outage would fail on a dead connection, and
+/// its caller couldn't know that nothing was sent.
+#[derive(Clone)]
+struct Connection {
+    redis: MultiplexedConnection,
+    ended: Arc<AtomicBool>,
+}
+
+impl Connection {
+    fn is_alive(&self) -> bool {
+        !self.ended.load(Ordering::Acquire)
+    }
+}
+
 /// Opens connections, with pauses between failures.
 pub(super) struct Dialer {
+    /// Speaks RESP3, in which a connection reports its end.
     client: Client,
+    /// Speaks RESP2, in which a subscribed connection does nothing else.
+    subscriber: Client,
     backoff: Mutex<Backoff>,
 }
 
 impl Dialer {
-    pub(super) fn new(client: Client) -> Self {
-        Self { client, backoff: Mutex::default() }
+    pub(super) fn new(client: Client, subscriber: Client) -> Self {
+        Self { client, subscriber, backoff: Mutex::default() }
     }
 
     /// Dials until somebody answers; the caller has the deadline.
-    async fn dial(&self) -> MultiplexedConnection {
+    async fn dial(&self) -> Connection {
+        self.attempt(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Connection, RedisError> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
         // The deadline of a call is around the call: a blocking read may take longer than any default.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        self.attempt(|| self.client.get_multiplexed_async_connection_with_config(&config)).await
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_push_sender(move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    end.store(true, Ordering::Release);
+                }
+                Ok::<_, redis::aio::SendError>(())
+            });
+        let redis = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        Ok(Connection { redis, ended })
     }
 
     /// Dials for a subscription until somebody answers; the caller has the deadline.
     pub(super) async fn dial_subscription(&self) -> PubSub {
-        self.attempt(|| self.client.get_async_pubsub()).await
+        self.attempt(|| self.subscriber.get_async_pubsub()).await
     }
 
     async fn attempt<T, F: Future<Output = Result<T, RedisError>>>(&self, connect: impl Fn() -> F) -> T {
@@ -98,7 +133,7 @@ impl Dialer {
 /// One shared connection: calls on it overtake nothing, so none of them may block.
 pub(super) struct Link {
     dialer: Arc<Dialer>,
-    current: Mutex<Option<(u64, MultiplexedConnection)>>,
+    current: Mutex<Option<(u64, Connection)>>,
     /// The number of the newest connection; locked by the one who dials.
     dialling: tokio::sync::Mutex<u64>,
 }
@@ -108,12 +143,12 @@ impl Link {
         Self { dialer, current: Mutex::default(), dialling: tokio::sync::Mutex::new(0) }
     }
 
-    async fn connection(&self) -> (u64, MultiplexedConnection) {
-        if let Some(current) = lock(&self.current).clone() {
+    async fn connection(&self) -> (u64, Connection) {
+        if let Some(current) = self.living() {
             return current;
         }
         let mut newest = self.dialling.lock().await;
-        if let Some(current) = lock(&self.current).clone() {
+        if let Some(current) = self.living() {
             return current;
         }
         let connection = self.dialer.dial().await;
@@ -122,22 +157,21 @@ impl Link {
         (*newest, connection)
     }
 
+    fn living(&self) -> Option<(u64, Connection)> {
+        lock(&self.current).as_ref().filter(|(_, connection)| connection.is_alive()).cloned()
+    }
+
     fn forget(&self, number: u64) {
         lock(&self.current).take_if(|(current, _)| *current == number);
     }
 
     /// Sends a command, which is a call of `script` where one is given.
-    pub(super) async fn send(
-        &self,
-        cmd: &Cmd,
-        script: Option<&Script>,
-        deadline: Duration,
-    ) -> Result<Value, LogError> {
+    pub(super) async fn send(&self, cmd: &Cmd, script: Option<&Script>, deadline: Duration) -> Result<Value, LogError> {
         let until = Instant::now() + deadline;
         let Ok((number, mut connection)) = timeout_at(until, self.connection()).await else {
             return Err(self.dialer.unreachable(deadline));
         };
-        match timeout_at(until, exchange(&mut connection, cmd, script)).await {
+        match timeout_at(until, exchange(&mut connection.redis, cmd, script)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 if is_doubtful(&error) {
@@ -157,14 +191,14 @@ impl Link {
 pub(super) struct Pool {
     dialer: Arc<Dialer>,
     permits: Semaphore,
-    idle: Mutex<Vec<MultiplexedConnection>>,
+    idle: Mutex<Vec<Connection>>,
 }
 
 /// A connection out of the pool. It goes back only by `give_back`: one that was dropped in the middle of a call would
 /// hand the answer to the next.
 pub(super) struct Lent<'a> {
     pool: &'a Pool,
-    connection: MultiplexedConnection,
+    connection: Connection,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -176,7 +210,7 @@ impl Pool {
     pub(super) async fn lend(&self, deadline: Duration) -> Result<Lent<'_>, LogError> {
         let lent = async {
             let permit = self.permits.acquire().await.ok()?;
-            let idle = lock(&self.idle).pop();
+            let idle = self.idle();
             let connection = match idle {
                 Some(connection) => connection,
                 None => self.dialer.dial().await,
@@ -187,6 +221,12 @@ impl Pool {
             Ok(Some(lent)) => Ok(lent),
             Ok(None) | Err(_) => Err(self.dialer.unreachable(deadline)),
         }
+    }
+
+    fn idle(&self) -> Option<Connection> {
+        let mut idle = lock(&self.idle);
+        idle.retain(Connection::is_alive);
+        idle.pop()
     }
 
     /// Whether a connection can be had without waiting for somebody else's call.
@@ -202,7 +242,7 @@ impl Lent<'_> {
         script: Option<&Script>,
         deadline: Duration,
     ) -> Result<Value, LogError> {
-        match timeout(deadline, exchange(&mut self.connection, cmd, script)).await {
+        match timeout(deadline, exchange(&mut self.connection.redis, cmd, script)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 if is_doubtful(&error) {

@@ -7,10 +7,12 @@ use redis::{Cmd, Value};
 
 use super::scripts::Call;
 use super::{
-    CALL_DEADLINE, RedisStore, WAIT_DEADLINE, bytes, deadline, entry_id, fenced, fields, list, millis, number, odd, text,
+    CALL_DEADLINE, RedisStore, WAIT_DEADLINE, bytes, deadline, entry_id, fenced, fields, list, millis, number, odd,
+    text,
 };
 use crate::{
-    Checkpoint, Claim, Claimed, Durability, EntryId, Log, LogError, PartitionKey, PartitionStatus, Record, ReplyTo, bounds,
+    Checkpoint, Claim, Claimed, Durability, EntryId, Log, LogError, PartitionKey, PartitionStatus, Record, ReplyTo,
+    bounds,
 };
 
 /// The longest that one read waits: a connection that died silently is noticed after it.
@@ -77,11 +79,12 @@ impl Log for RedisStore {
             Durability::Replicated { replicas } => self.append_replicated(&call, deadline, replicas).await?,
         };
         match answer {
-            Value::Array(ids) if ids.len() == records.len() => ids
-                .into_iter()
-                .map(|id| entry_id(&bytes(id, "append")?).ok_or_else(|| odd("append")))
-                .collect(),
-            Value::Int(waiting) => Err(LogError::Full { waiting: u64::try_from(waiting).unwrap_or(0), max: waiting_max }),
+            Value::Array(ids) if ids.len() == records.len() => {
+                ids.into_iter().map(|id| entry_id(&bytes(id, "append")?).ok_or_else(|| odd("append"))).collect()
+            }
+            Value::Int(waiting) => {
+                Err(LogError::Full { waiting: u64::try_from(waiting).unwrap_or(0), max: waiting_max })
+            }
             _ => Err(odd("append")),
         }
     }
@@ -221,13 +224,14 @@ fn xread(key: &str, after: EntryId, max: usize, wait: Option<Duration>) -> Cmd {
     cmd
 }
 
-/// Takes the answer to XREAD apart without copying an entry: `[[key, [[id, [field, value, …]], …]]]`.
+/// Takes the answer to XREAD apart without copying an entry: a map of the key to `[[id, [field, value, …]], …]`.
 fn entries(answer: Value) -> Result<Vec<(EntryId, Record)>, LogError> {
-    if matches!(answer, Value::Nil) {
-        return Ok(Vec::new());
-    }
-    let [stream] = fields(answer, "XREAD")?;
-    let [_, found] = fields(stream, "XREAD")?;
+    let streams = match answer {
+        Value::Nil => return Ok(Vec::new()),
+        Value::Map(streams) => streams,
+        _ => return Err(odd("XREAD")),
+    };
+    let found = streams.into_iter().map(|(_, found)| found).next().ok_or_else(|| odd("XREAD"))?;
     list(found, "XREAD")?.into_iter().map(entry).collect()
 }
 

@@ -11,9 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, Value};
+use redis::{Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, Value};
 
-pub(crate) use self::directory::{reconfigured, unknown};
 use self::link::{Dialer, Link, Pool};
 use self::scripts::Scripts;
 use crate::{Durability, EntryId, LogError, PartitionKey, bounds};
@@ -115,12 +114,15 @@ impl RedisStore {
         if let Some(password) = password {
             settings = settings.set_password(password);
         }
-        let info = ConnectionAddr::Tcp(host, port)
-            .into_connection_info()
-            .map_err(|error| LogError::Invalid(error.category().to_owned()))?
-            .set_redis_settings(settings);
-        let client = redis::Client::open(info).map_err(|error| LogError::Invalid(error.category().to_owned()))?;
-        let dialer = Arc::new(Dialer::new(client));
+        let address = ConnectionAddr::Tcp(host, port);
+        let client = |settings| {
+            let info = address.clone().into_connection_info()?.set_redis_settings(settings);
+            redis::Client::open(info)
+        };
+        let invalid = |error: RedisError| LogError::Invalid(error.category().to_owned());
+        let subscriber = client(settings.clone()).map_err(invalid)?;
+        let client = client(settings.set_protocol(ProtocolVersion::RESP3)).map_err(invalid)?;
+        let dialer = Arc::new(Dialer::new(client, subscriber));
         Ok(Self {
             inner: Arc::new(Inner {
                 cluster,

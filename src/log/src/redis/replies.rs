@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use redis::aio::{PubSubSink, PubSubStream};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -78,8 +78,9 @@ async fn forward((mut sink, mut stream): (PubSubSink, PubSubStream), sender: &mp
         match message {
             Ok(Some(message)) => match postcard::from_bytes(message.get_payload_bytes()) {
                 Ok(replies) => {
-                    if sender.send(replies).await.is_err() {
-                        return;
+                    // Waiting would let the messages behind this one pile up without a bound.
+                    if let Err(TrySendError::Full(_)) = sender.try_send(replies) {
+                        debug!("the gateway misses a batch of replies");
                     }
                 }
                 Err(error) => warn!(%error, "a batch of replies can't be read"),

@@ -34,8 +34,11 @@ async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respon
         (Some(status), _) => Json(status).into_response(),
         (None, Some(leadership)) if !headers.contains_key(FORWARDED) => {
             forward(&shared, &leadership.address).await.unwrap_or_else(|error| {
-                ErrorBody::new("leader_unreachable", format!("the leader {} doesn't answer: {error}", leadership.leader))
-                    .respond(StatusCode::BAD_GATEWAY)
+                ErrorBody::new(
+                    "leader_unreachable",
+                    format!("the leader {} doesn't answer: {error}", leadership.leader),
+                )
+                .respond(StatusCode::BAD_GATEWAY)
             })
         }
         _ => ErrorBody::new("no_leader", "no coordinator leads at the moment; try again in a few seconds")
@@ -59,9 +62,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     };
     match gather(leads, status.as_ref()) {
         Ok(registry) => expose(&registry),
-        Err(error) => {
-            ErrorBody::new("metrics", error.to_string()).respond(StatusCode::INTERNAL_SERVER_ERROR)
-        }
+        Err(error) => ErrorBody::new("metrics", error.to_string()).respond(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 

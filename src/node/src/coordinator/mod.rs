@@ -109,8 +109,7 @@ async fn pass(shared: &Shared, declared_in_term: &mut Option<u64>) -> Result<(),
         *declared_in_term = Some(leadership.term);
     }
     let status = if leads { Some(lead(shared, &leadership).await?) } else { None };
-    *shared.view.lock().unwrap_or_else(PoisonError::into_inner) =
-        View { leadership: Some(leadership), leads, status };
+    *shared.view.lock().unwrap_or_else(PoisonError::into_inner) = View { leadership: Some(leadership), leads, status };
     Ok(())
 }
 
@@ -146,9 +145,7 @@ async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus,
         reports.iter().filter(|(_, report)| !report.draining).map(|(id, _)| id.clone()).collect();
     let partitions: Vec<PartitionKey> = domains
         .iter()
-        .flat_map(|domain| {
-            (0..domain.partitions).map(|index| PartitionKey { domain: domain.name.clone(), index })
-        })
+        .flat_map(|domain| (0..domain.partitions).map(|index| PartitionKey { domain: domain.name.clone(), index }))
         .collect();
     let owners = assign::assign(&partitions, &staying);
     // With nobody there the old assignment stands: whoever comes back finds its partitions.

@@ -81,6 +81,18 @@ struct Ticket {
     waiting: Waiting,
 }
 
+/// An entry that is in its lane or further, and whose outcome isn't known.
+pub struct Sent {
+    ticket: Ticket,
+    partition: PartitionKey,
+    entry: Vec<u8>,
+    on_full: OnFull,
+    appended: Arc<AtomicBool>,
+    answered: oneshot::Receiver<Vec<u8>>,
+    refused: oneshot::Receiver<DispatchError>,
+    deadline: Instant,
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.request);
@@ -144,48 +156,65 @@ impl Dispatcher {
         entry: Vec<u8>,
         on_full: OnFull,
     ) -> Result<Outcome, DispatchError> {
+        let sent = self.send(partition, entry, on_full).await?;
+        self.outcome(sent).await
+    }
+
+    /// Puts an entry into its lane. What is sent one after the other stands in the log in that order.
+    pub async fn send(&self, partition: &PartitionKey, entry: Vec<u8>, on_full: OnFull) -> Result<Sent, DispatchError> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let (answer, mut answered) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(request, answer);
-        let _ticket = Ticket { request, waiting: self.waiting.clone() };
+        let ticket = Ticket { request, waiting: self.waiting.clone() };
         let appended = Arc::new(AtomicBool::new(false));
-        let (refuse, mut refused) = oneshot::channel();
-        let mut refuse = Some(refuse);
+        let (refuse, refused) = oneshot::channel();
+        let queued = Queued {
+            request,
+            entry: entry.clone(),
+            on_full,
+            appended: appended.clone(),
+            refused: Some(refuse),
+            deadline,
+        };
+        self.enqueue(partition, queued).await?;
+        Ok(Sent { ticket, partition: partition.clone(), entry, on_full, appended, answered, refused, deadline })
+    }
+
+    /// Waits for the outcome of an entry, and sends it again where it hears nothing.
+    pub async fn outcome(&self, sent: Sent) -> Result<Outcome, DispatchError> {
+        let Sent { ticket, partition, entry, on_full, appended, mut answered, mut refused, deadline } = sent;
         let mut may_refuse = true;
         loop {
-            let queued = Queued {
-                request,
-                entry: entry.clone(),
-                on_full,
-                appended: appended.clone(),
-                refused: refuse.take(),
-                deadline,
-            };
-            self.enqueue(partition, queued).await?;
-            loop {
-                let pause = SEND_AGAIN_AFTER.min(deadline.saturating_duration_since(Instant::now()));
-                tokio::select! {
-                    body = &mut answered => {
-                        let body = body.map_err(|_| DispatchError::Late)?;
-                        return Outcome::decode(&body).map_err(|_| DispatchError::Unreadable);
+            let pause = SEND_AGAIN_AFTER.min(deadline.saturating_duration_since(Instant::now()));
+            tokio::select! {
+                body = &mut answered => {
+                    let body = body.map_err(|_| DispatchError::Late)?;
+                    return Outcome::decode(&body).map_err(|_| DispatchError::Unreadable);
+                }
+                why = &mut refused, if may_refuse => match why {
+                    Ok(why) => return Err(why),
+                    // The lane is done with it: it was appended.
+                    Err(_) => may_refuse = false,
+                },
+                () = tokio::time::sleep(pause) => {
+                    if Instant::now() >= deadline {
+                        return Err(DispatchError::Late);
                     }
-                    why = &mut refused, if may_refuse => match why {
-                        Ok(why) => return Err(why),
-                        // The lane is done with it: it was appended.
-                        Err(_) => may_refuse = false,
-                    },
-                    () = tokio::time::sleep(pause) => {
-                        if Instant::now() >= deadline {
-                            return Err(DispatchError::Late);
-                        }
-                        if appended.swap(false, Ordering::Relaxed) {
-                            break;
-                        }
+                    if appended.swap(false, Ordering::Relaxed) {
+                        debug!(%partition, ticket.request, "no answer yet; sending the entry again");
+                        let queued = Queued {
+                            request: ticket.request,
+                            entry: entry.clone(),
+                            on_full,
+                            appended: appended.clone(),
+                            refused: None,
+                            deadline,
+                        };
+                        self.enqueue(&partition, queued).await?;
                     }
                 }
             }
-            debug!(%partition, request, "no answer yet; sending the entry again");
         }
     }
 

@@ -1,8 +1,8 @@
 //! The domains as the gateway knows them, and the place of an event among a domain's partitions.
 
 use std::collections::BTreeMap;
-use std::sync::RwLock;
 use std::sync::PoisonError;
+use std::sync::RwLock;
 
 use hebb_engine::{Hyperparameters, PartitionConfig, Task, event_digest};
 use hebb_log::{Domain, PartitionKey};
@@ -59,17 +59,10 @@ impl Domains {
         if !self.allow_undeclared || self.all().len() >= UNDECLARED_MAX {
             return Err(Failure::UnknownDomain(name.to_owned()));
         }
-        let config = PartitionConfig {
-            task: task(),
-            hyperparameters: self.hyperparameters.clone(),
-            seed: event_digest(name),
-        };
-        let domain =
-            self.store.directory.declare(&Domain { name: name.to_owned(), partitions: 1, config }).await?;
-        self.known
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(domain.name.clone(), domain.clone());
+        let config =
+            PartitionConfig { task: task(), hyperparameters: self.hyperparameters.clone(), seed: event_digest(name) };
+        let domain = self.store.directory.declare(&Domain { name: name.to_owned(), partitions: 1, config }).await?;
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(domain.name.clone(), domain.clone());
         Ok(domain)
     }
 
@@ -99,7 +92,15 @@ mod tests {
 
     #[test]
     fn a_domain_is_named_like_a_dns_label() {
-        for (name, good) in [("electricity", true), ("a-1", true), ("", false), ("-a", false), ("A", false), ("a/b", false), ("{a}", false)] {
+        for (name, good) in [
+            ("electricity", true),
+            ("a-1", true),
+            ("", false),
+            ("-a", false),
+            ("A", false),
+            ("a/b", false),
+            ("{a}", false),
+        ] {
             assert_eq!(is_domain_name(name), good, "{name:?}");
         }
     }

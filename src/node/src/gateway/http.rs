@@ -13,9 +13,9 @@ use hebb_engine::{Entry, FeedbackOutcome, Outcome, Query as EngineQuery, Statist
 use hebb_log::{Domain, PartitionKey};
 use serde::{Deserialize, Serialize};
 
-use super::dispatch::OnFull;
+use super::dispatch::{OnFull, Sent};
 use super::domains::partition_of;
-use super::reply::{ErrorBody, Failure, expose};
+use super::reply::{Address, ErrorBody, Failure, expose};
 use super::wire::{self, AnswerBody, BODY_MAX, EventBody, FeedbackBody, SignalBody};
 use super::{Shared, ndjson};
 
@@ -68,7 +68,11 @@ fn is_ndjson(request: &Request) -> bool {
         .is_some_and(|value| value.starts_with("application/x-ndjson"))
 }
 
-async fn infer_and_adapt(State(shared): Gateway, Path(domain): Path<String>, request: Request) -> Response {
+async fn infer_and_adapt(
+    State(shared): Gateway,
+    Address(Path(domain)): Address<Path<String>>,
+    request: Request,
+) -> Response {
     if is_ndjson(&request) {
         return ndjson::stream(shared, domain, request.into_body());
     }
@@ -80,28 +84,44 @@ async fn infer_and_adapt(State(shared): Gateway, Path(domain): Path<String>, req
     respond(&shared, "infer-and-adapt", started, result.await)
 }
 
+/// An entry on its way to its answer.
+pub struct Begun {
+    sent: Sent,
+    started: Instant,
+}
+
 /// Applies one event and says what the engine answered.
-pub async fn one_event(
-    shared: &Shared,
-    domain: &str,
-    body: &[u8],
-    on_full: OnFull,
-) -> Result<AnswerBody, Failure> {
+async fn one_event(shared: &Shared, domain: &str, body: &[u8], on_full: OnFull) -> Result<AnswerBody, Failure> {
+    finish(shared, begin_event(shared, domain, body, on_full).await?).await
+}
+
+/// Checks an event and sends it; events that are begun one after the other are learned in that order.
+pub async fn begin_event(shared: &Shared, domain: &str, body: &[u8], on_full: OnFull) -> Result<Begun, Failure> {
     let started = Instant::now();
     let body: EventBody = wire::parse(body)?;
     let implied = body.label.as_ref().map_or(Task::Classification, wire::LabelBody::implied_task);
     // Checked before an unknown domain is made: a bad event changes nothing.
     let key = checked_key(body.key.as_deref())?;
-    let domain = match shared.domains.find(domain).await? {
+    let known = shared.domains.find(domain).await?;
+    let task = known.as_ref().map_or(implied, |domain| domain.config.task);
+    let event = wire::event(body, task, fresh_id)?;
+    let domain = match known {
         Some(domain) => domain,
-        None => {
-            wire::features_input(body.features.0.clone(), implied)?;
-            shared.domains.find_or_declare(domain, || implied).await?
-        }
+        None => shared.domains.find_or_declare(domain, || implied).await?,
     };
-    let event = wire::event(body, domain.config.task, fresh_id)?;
     let partition = partition_of(&domain, key.as_deref(), &event.id);
-    answer(shared, &partition, &Entry::Event(event), on_full, started).await
+    let sent = shared.dispatcher.send(&partition, Entry::Event(event).encode(), on_full).await?;
+    Ok(Begun { sent, started })
+}
+
+/// Waits for the answer to what was begun.
+pub async fn finish(shared: &Shared, begun: Begun) -> Result<AnswerBody, Failure> {
+    let Begun { sent, started } = begun;
+    match shared.dispatcher.outcome(sent).await? {
+        Outcome::Answer(answer) => Ok(wire::answer_body(answer, started.elapsed().as_secs_f64() * 1e3)),
+        Outcome::Rejected(rejection) => Err(rejection.into()),
+        _ => Err(Failure::Unexpected),
+    }
 }
 
 async fn answer(
@@ -111,11 +131,8 @@ async fn answer(
     on_full: OnFull,
     started: Instant,
 ) -> Result<AnswerBody, Failure> {
-    match shared.dispatcher.submit(partition, entry.encode(), on_full).await? {
-        Outcome::Answer(answer) => Ok(wire::answer_body(answer, started.elapsed().as_secs_f64() * 1e3)),
-        Outcome::Rejected(rejection) => Err(rejection.into()),
-        _ => Err(Failure::Unexpected),
-    }
+    let sent = shared.dispatcher.send(partition, entry.encode(), on_full).await?;
+    finish(shared, Begun { sent, started }).await
 }
 
 fn checked_key(key: Option<&str>) -> Result<Option<String>, Failure> {
@@ -130,12 +147,7 @@ fn fresh_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-fn respond<T: Serialize>(
-    shared: &Shared,
-    operation: &str,
-    started: Instant,
-    result: Result<T, Failure>,
-) -> Response {
+fn respond<T: Serialize>(shared: &Shared, operation: &str, started: Instant, result: Result<T, Failure>) -> Response {
     shared.metrics.answered(operation, result.is_ok(), started.elapsed().as_secs_f64());
     match result {
         Ok(body) => Json(body).into_response(),
@@ -147,7 +159,7 @@ async fn known_domain(shared: &Shared, name: &str) -> Result<Domain, Failure> {
     shared.domains.find(name).await?.ok_or_else(|| Failure::UnknownDomain(name.to_owned()))
 }
 
-async fn infer(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+async fn infer(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
         let body = read_body(body).await?;
@@ -166,7 +178,7 @@ async fn infer(State(shared): Gateway, Path(domain): Path<String>, body: Body) -
     respond(&shared, "infer", started, result.await)
 }
 
-async fn perceive(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+async fn perceive(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
         let body = read_body(body).await?;
@@ -196,7 +208,7 @@ struct FeedbackAnswer {
     outcome: &'static str,
 }
 
-async fn feedback(State(shared): Gateway, Path(domain): Path<String>, body: Body) -> Response {
+async fn feedback(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
         let body = read_body(body).await?;
@@ -257,7 +269,7 @@ struct DomainDetail {
 }
 
 /// Reads every partition at one place of its log each: what was acknowledged before is counted.
-async fn describe_domain(State(shared): Gateway, Path(name): Path<String>) -> Response {
+async fn describe_domain(State(shared): Gateway, Address(Path(name)): Address<Path<String>>) -> Response {
     let started = Instant::now();
     let result = async {
         let domain = known_domain(&shared, &name).await?;
@@ -282,8 +294,7 @@ fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {
     let sum = |field: fn(&Statistics) -> u64| partitions.iter().map(field).sum::<u64>();
     let labels = sum(|statistics| statistics.labels);
     let correct = sum(|statistics| statistics.correct);
-    let digest =
-        partitions.iter().fold(0u64, |digest, statistics| digest.wrapping_add(statistics.applied_digest));
+    let digest = partitions.iter().fold(0u64, |digest, statistics| digest.wrapping_add(statistics.applied_digest));
     DomainDetail {
         domain: domain.into(),
         events: sum(|statistics| statistics.events),
@@ -316,8 +327,8 @@ struct RecordBody {
 
 async fn event(
     State(shared): Gateway,
-    Path((name, id)): Path<(String, String)>,
-    Query(query): Query<KeyQuery>,
+    Address(Path((name, id))): Address<Path<(String, String)>>,
+    Address(Query(query)): Address<Query<KeyQuery>>,
 ) -> Response {
     let started = Instant::now();
     let result = async {
@@ -359,8 +370,8 @@ struct LibraryPattern {
 
 async fn patterns(
     State(shared): Gateway,
-    Path(name): Path<String>,
-    Query(query): Query<PatternsQuery>,
+    Address(Path(name)): Address<Path<String>>,
+    Address(Query(query)): Address<Query<PatternsQuery>>,
 ) -> Response {
     let started = Instant::now();
     let result = async {

@@ -14,10 +14,10 @@ use axum::Router;
 use hebb_engine::Hyperparameters;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 
-pub use self::domains::is_domain_name;
-pub use self::reply::{ErrorBody, bearer_matches, expose};
 use self::dispatch::Dispatcher;
 use self::domains::Domains;
+pub use self::domains::is_domain_name;
+pub use self::reply::{ErrorBody, bearer_matches, expose};
 use crate::health::Health;
 use crate::stop::Stop;
 use crate::store::Store;

@@ -12,11 +12,10 @@ use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 
-use super::Shared;
 use super::dispatch::OnFull;
-use super::http::one_event;
 use super::reply::Failure;
 use super::wire::{BODY_MAX, WireError};
+use super::{Shared, http};
 
 /// Events of one stream that are under way: one append's worth.
 const IN_FLIGHT_MAX: usize = 512;
@@ -24,17 +23,27 @@ const IN_FLIGHT_MAX: usize = 512;
 /// Answers a stream of `infer-and-adapt` events.
 pub fn stream(shared: Arc<Shared>, domain: String, body: Body) -> Response {
     let domain: Arc<str> = domain.into();
+    let (begin, finish) = (shared.clone(), shared);
+    // Begun one after the other, so that the events are learned in the order of their lines; awaited many at once.
     let answers = lines(body)
-        .map(move |line| {
-            let shared = shared.clone();
-            let domain = domain.clone();
+        .then(move |line| {
+            let (shared, domain) = (begin.clone(), domain.clone());
             async move {
-                let line = match line {
-                    Ok(line) => line,
-                    Err(failure) => return Ok(encode(&failure.body())),
-                };
                 let started = Instant::now();
-                let result = one_event(&shared, &domain, &line, OnFull::Wait).await;
+                let begun = match line {
+                    Ok(line) => http::begin_event(&shared, &domain, &line, OnFull::Wait).await,
+                    Err(failure) => Err(failure),
+                };
+                (started, begun)
+            }
+        })
+        .map(move |(started, begun)| {
+            let shared = finish.clone();
+            async move {
+                let result = match begun {
+                    Ok(begun) => http::finish(&shared, begun).await,
+                    Err(failure) => Err(failure),
+                };
                 shared.metrics.answered("stream", result.is_ok(), started.elapsed().as_secs_f64());
                 Ok::<_, std::convert::Infallible>(match result {
                     Ok(answer) => encode(&answer),
@@ -54,51 +63,73 @@ fn encode(value: &impl Serialize) -> Bytes {
 
 /// The lines of a body, without empty ones. A line over the bound, or a body that breaks off, is the last item.
 fn lines(body: Body) -> impl Stream<Item = Result<Vec<u8>, Failure>> {
-    struct Reader {
-        chunks: axum::body::BodyDataStream,
-        buffer: Vec<u8>,
-        scanned: usize,
-        done: bool,
-    }
-    let reader = Reader { chunks: body.into_data_stream(), buffer: Vec::new(), scanned: 0, done: false };
-    stream::unfold(reader, |mut reader| async move {
+    let reader = Reader { chunks: body.into_data_stream(), buffer: Vec::new(), start: 0, scanned: 0, done: false };
+    stream::unfold(reader, |mut reader| async move { reader.next().await.map(|line| (line, reader)) })
+}
+
+struct Reader {
+    chunks: axum::body::BodyDataStream,
+    buffer: Vec<u8>,
+    /// Where the next line begins; what is before it has been given out.
+    start: usize,
+    /// Up to where no line's end was found.
+    scanned: usize,
+    done: bool,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Result<Vec<u8>, Failure>> {
         loop {
-            if let Some(end) = reader.buffer[reader.scanned..].iter().position(|byte| *byte == b'\n') {
-                let rest = reader.buffer.split_off(reader.scanned + end + 1);
-                let line = std::mem::replace(&mut reader.buffer, rest);
-                reader.scanned = 0;
+            if let Some(length) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
+                let end = self.scanned + length + 1;
+                let line = self.take(end);
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
                 }
-                return Some((Ok(line), reader));
+                return Some(Ok(line));
             }
-            reader.scanned = reader.buffer.len();
-            if reader.done {
-                let line = std::mem::take(&mut reader.buffer);
-                reader.scanned = 0;
-                return if line.iter().all(u8::is_ascii_whitespace) { None } else { Some((Ok(line), reader)) };
+            self.scanned = self.buffer.len();
+            if self.done {
+                let line = self.take(self.buffer.len());
+                return if line.iter().all(u8::is_ascii_whitespace) { None } else { Some(Ok(line)) };
             }
-            if reader.buffer.len() > BODY_MAX {
-                let found = reader.buffer.len();
-                reader.buffer.clear();
-                reader.scanned = 0;
-                reader.done = true;
-                let why = WireError::TooLarge { what: "the line", unit: "bytes", found, max: BODY_MAX };
-                return Some((Err(why.into()), reader));
+            let found = self.buffer.len() - self.start;
+            if found > BODY_MAX {
+                return Some(self.end_with(WireError::TooLarge {
+                    what: "the line",
+                    unit: "bytes",
+                    found,
+                    max: BODY_MAX,
+                }));
             }
-            match reader.chunks.next().await {
-                Some(Ok(chunk)) => reader.buffer.extend_from_slice(&chunk),
-                Some(Err(error)) => {
-                    reader.buffer.clear();
-                    reader.scanned = 0;
-                    reader.done = true;
-                    let why = WireError::Shape(format!("the stream broke off: {error}"));
-                    return Some((Err(why.into()), reader));
+            match self.chunks.next().await {
+                Some(Ok(chunk)) => {
+                    self.buffer.drain(..self.start);
+                    self.scanned -= self.start;
+                    self.start = 0;
+                    self.buffer.extend_from_slice(&chunk);
                 }
-                None => reader.done = true,
+                Some(Err(error)) => {
+                    return Some(self.end_with(WireError::Shape(format!("the stream broke off: {error}"))));
+                }
+                None => self.done = true,
             }
         }
-    })
+    }
+
+    /// A copy of the line that ends at `end`, as small as the line: many wait at once.
+    fn take(&mut self, end: usize) -> Vec<u8> {
+        let line = self.buffer[self.start..end].to_vec();
+        self.start = end;
+        self.scanned = end;
+        line
+    }
+
+    fn end_with(&mut self, why: WireError) -> Result<Vec<u8>, Failure> {
+        self.buffer.clear();
+        (self.start, self.scanned, self.done) = (0, 0, true);
+        Err(why.into())
+    }
 }
 
 #[cfg(test)]
@@ -108,14 +139,22 @@ mod tests {
     async fn read(chunks: Vec<&'static str>) -> Vec<String> {
         let chunks = stream::iter(chunks.into_iter().map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk))));
         lines(Body::from_stream(chunks))
-            .map(|line| line.map_or_else(|failure| failure.to_string(), |line| String::from_utf8(line).unwrap().trim().to_owned()))
+            .map(|line| {
+                line.map_or_else(
+                    |failure| failure.to_string(),
+                    |line| String::from_utf8(line).unwrap().trim().to_owned(),
+                )
+            })
             .collect()
             .await
     }
 
     #[tokio::test]
     async fn lines_are_found_wherever_the_chunks_end() {
-        assert_eq!(read(vec!["{\"a\"", ":1}\n\n{\"b\":2}\r\n{", "\"c\":3}"]).await, ["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"]);
+        assert_eq!(
+            read(vec!["{\"a\"", ":1}\n\n{\"b\":2}\r\n{", "\"c\":3}"]).await,
+            ["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"]
+        );
         assert!(read(vec![]).await.is_empty());
     }
 

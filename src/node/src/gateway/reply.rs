@@ -1,5 +1,9 @@
 //! What every endpoint answers with: errors as JSON, metrics as text; and the check of a bearer token.
 
+use std::fmt;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use prometheus::{Encoder, Registry, TextEncoder};
@@ -38,6 +42,9 @@ pub enum Failure {
     /// What was sent is refused.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The path or the query can't be read.
+    #[error("the address is not what this endpoint takes: {0}")]
+    Address(String),
     /// The entry found no answer.
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
@@ -48,7 +55,9 @@ pub enum Failure {
     #[error("the domain {0:?} is not declared, and allowUndeclaredDomains is false")]
     UnknownDomain(String),
     /// Not a name for a domain.
-    #[error("{0:?} is no name for a domain: 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit")]
+    #[error(
+        "{0:?} is no name for a domain: 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit"
+    )]
     DomainName(String),
     /// No such event.
     #[error("no event {0:?} within the horizon")]
@@ -67,6 +76,7 @@ impl Failure {
             Failure::Wire(WireError::Shape(_)) => (StatusCode::BAD_REQUEST, "bad_body"),
             Failure::Wire(WireError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Failure::Wire(WireError::Unfit(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "unfit"),
+            Failure::Address(_) => (StatusCode::BAD_REQUEST, "bad_address"),
             Failure::Rejected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "rejected"),
             Failure::DomainName(_) => (StatusCode::BAD_REQUEST, "bad_domain_name"),
             Failure::UnknownDomain(_) => (StatusCode::NOT_FOUND, "unknown_domain"),
@@ -94,6 +104,17 @@ impl IntoResponse for Failure {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+/// An extractor of the address, whose refusals are answered as every other error is.
+pub struct Address<E>(pub E);
+
+impl<S: Send + Sync, E: FromRequestParts<S, Rejection: fmt::Display>> FromRequestParts<S> for Address<E> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        E::from_request_parts(parts, state).await.map(Self).map_err(|why| Failure::Address(why.to_string()))
     }
 }
 
@@ -128,7 +149,9 @@ mod tests {
     fn only_the_very_token_matches() {
         let mut headers = HeaderMap::new();
         assert!(!bearer_matches(&headers, "secret"));
-        for (given, matches) in [("Bearer secret", true), ("Bearer secre", false), ("Bearer secrets", false), ("secret", false)] {
+        for (given, matches) in
+            [("Bearer secret", true), ("Bearer secre", false), ("Bearer secrets", false), ("secret", false)]
+        {
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(given));
             assert_eq!(bearer_matches(&headers, "secret"), matches, "{given}");
         }

@@ -417,7 +417,16 @@ mod tests {
 
     #[test]
     fn what_is_not_json_or_not_finite_is_refused() {
-        for body in ["", "{", "[]", r#"{"features":[NaN]}"#, r#"{"features":[1e999]}"#, r#"{"features":["x"]}"#, r#"{"features":[1],"extra":1}"#, r#"{"features":{"a":[1]}}"#] {
+        for body in [
+            "",
+            "{",
+            "[]",
+            r#"{"features":[NaN]}"#,
+            r#"{"features":[1e999]}"#,
+            r#"{"features":["x"]}"#,
+            r#"{"features":[1],"extra":1}"#,
+            r#"{"features":{"a":[1]}}"#,
+        ] {
             assert!(matches!(read(body, Task::Classification), Err(WireError::Shape(_))), "{body}");
         }
     }

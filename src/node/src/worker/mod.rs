@@ -201,10 +201,7 @@ impl Worker {
         }
         let domains: BTreeMap<String, Domain> =
             directory.domains().await?.into_iter().map(|domain| (domain.name.clone(), domain)).collect();
-        Ok(mine
-            .into_iter()
-            .filter_map(|key| domains.get(&key.domain).cloned().map(|domain| (key, domain)))
-            .collect())
+        Ok(mine.into_iter().filter_map(|key| domains.get(&key.domain).cloned().map(|domain| (key, domain))).collect())
     }
 
     /// Starts what is new, stops what is no longer wanted, restarts what failed, and passes changed domains on.

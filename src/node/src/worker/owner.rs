@@ -171,20 +171,13 @@ async fn serve(context: &OwnerContext, mut owned: Owned, domain: &watch::Receive
     }
 }
 
-async fn step(
-    context: &OwnerContext,
-    owned: &mut Owned,
-    domain: &watch::Receiver<Domain>,
-) -> Result<(), LogError> {
+async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receiver<Domain>) -> Result<(), LogError> {
     if owned.renewed_at.elapsed() >= RENEW_EVERY {
         renew(context, owned).await?;
     }
     configure(context, owned, domain).await?;
-    let entries = context
-        .store
-        .log
-        .read(&owned.claim.partition, owned.partition.position(), BATCH_MAX, READ_WAIT)
-        .await?;
+    let entries =
+        context.store.log.read(&owned.claim.partition, owned.partition.position(), BATCH_MAX, READ_WAIT).await?;
     if !entries.is_empty() {
         let replies = tokio::task::block_in_place(|| apply(&mut owned.partition, &entries));
         owned.since.entries += entries.len() as u64;

@@ -17,6 +17,7 @@ use hebb_api::{LearningCluster, LearningClusterStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
@@ -31,6 +32,7 @@ use self::render::render;
 use self::topology::{Topology, TopologyError};
 use crate::conditions::is_true;
 use crate::context::Context;
+use crate::unreadable::refuse;
 
 /// One pass reads some thirty objects and writes at most twenty; a slow API server takes seconds for that.
 const PASS_DEADLINE: Duration = Duration::from_secs(30);
@@ -78,24 +80,36 @@ struct Pass {
     done: Vec<Done>,
 }
 
-/// Brings one cluster to what its spec says.
-pub async fn reconcile(cluster: Arc<LearningCluster>, context: Arc<Context>) -> Result<Action, Error> {
+/// Brings one cluster to what its spec says, or says on it why it can't be read.
+pub async fn reconcile(guard: Arc<DeserializeGuard<LearningCluster>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
-    let key = ObjectRef::from_obj(&*cluster);
+    match &guard.0 {
+        Ok(cluster) => converge(cluster, &context, started).await,
+        Err(invalid) => {
+            let refused = timeout(PASS_DEADLINE, refuse::<LearningCluster>(invalid, &context)).await;
+            context.metrics.reconciled("LearningCluster", "failed", started.elapsed());
+            refused.map_err(|_| Error::Deadline)?.map_err(Error::Status)?;
+            Ok(Action::await_change())
+        }
+    }
+}
+
+async fn converge(cluster: &LearningCluster, context: &Context, started: Instant) -> Result<Action, Error> {
+    let key = ObjectRef::from_obj(cluster);
     if cluster.metadata.deletion_timestamp.is_some() {
         // The children go with their owner, and volumes by the policy of their StatefulSet.
         context.coordinators.forget(&key);
         return Ok(Action::await_change());
     }
-    let outcome = timeout(PASS_DEADLINE, pass(&cluster, &context, key)).await.unwrap_or(Err(Error::Deadline));
+    let outcome = timeout(PASS_DEADLINE, pass(cluster, context, key)).await.unwrap_or(Err(Error::Deadline));
     let (status, done) = match &outcome {
         Ok(pass) => (pass.status.clone(), pass.done.as_slice()),
         Err(error) => {
             let message = with_causes(error);
-            (status::failed(&cluster, error.is_stalled(), error.reason(), &message, Timestamp::now()), &[][..])
+            (status::failed(cluster, error.is_stalled(), error.reason(), &message, Timestamp::now()), &[][..])
         }
     };
-    let reported = report(&cluster, &context, &status, done).await;
+    let reported = report(cluster, context, &status, done).await;
     let result = outcome.and_then(|pass| reported.map(|()| pass));
     let settled = is_true(&status.conditions, "Ready");
     let word = match &result {
@@ -111,16 +125,12 @@ pub async fn reconcile(cluster: Arc<LearningCluster>, context: Arc<Context>) -> 
 }
 
 /// What follows a failed pass: another one, later with each failure in a row.
-pub fn on_error(cluster: Arc<LearningCluster>, error: &Error, context: Arc<Context>) -> Action {
+pub fn on_error(cluster: Arc<DeserializeGuard<LearningCluster>>, error: &Error, context: Arc<Context>) -> Action {
     warn!(cluster = %ObjectRef::from_obj(&*cluster), error = with_causes(error), "a pass failed");
     Action::requeue(context.failures.next_delay(&cluster.uid().unwrap_or_default()))
 }
 
-async fn pass(
-    cluster: &LearningCluster,
-    context: &Context,
-    key: ObjectRef<LearningCluster>,
-) -> Result<Pass, Error> {
+async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<LearningCluster>) -> Result<Pass, Error> {
     if cluster.annotations().get(names::PAUSED_ANNOTATION).is_some_and(|value| value == "true") {
         return Ok(Pass { status: status::paused(cluster, Timestamp::now()), done: Vec::new() });
     }
@@ -237,7 +247,9 @@ async fn tell_of_transitions(
     if let (Some(from), Some(to)) = (desired(former), desired(status))
         && from != to
     {
-        context.tell(cluster, EventType::Normal, "ScaledWorkers", "Scale", format!("from {from} to {to} workers")).await;
+        context
+            .tell(cluster, EventType::Normal, "ScaledWorkers", "Scale", format!("from {from} to {to} workers"))
+            .await;
     }
 }
 

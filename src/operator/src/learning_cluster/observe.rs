@@ -3,8 +3,8 @@
 use hebb_api::LearningCluster;
 use hebb_api::names::{self, Role};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use rand::distr::{Alphanumeric, SampleString};
 use serde_json::Value;
 
@@ -39,11 +39,8 @@ pub async fn secrets(client: &Client, namespace: &str, cluster: &str) -> Result<
 
 /// The live objects among those that should and shouldn't be there.
 pub async fn live(client: &Client, namespace: &str, desired: &Desired) -> Result<Live, kube::Error> {
-    let keys = desired
-        .present
-        .iter()
-        .map(|child| (child.kind, child.name.clone()))
-        .chain(desired.absent.iter().cloned());
+    let keys =
+        desired.present.iter().map(|child| (child.kind, child.name.clone())).chain(desired.absent.iter().cloned());
     let reads = keys.map(|(kind, name)| async move {
         let found = api(client, namespace, kind).get_opt(&name).await?;
         Ok::<_, kube::Error>(found.map(|found| ((kind, name), found)))

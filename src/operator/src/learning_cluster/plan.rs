@@ -81,15 +81,24 @@ fn is_within(wanted: &Value, found: &Value) -> bool {
             // The API server leaves out what is empty or false.
             None => is_nothing(value),
         }),
+        // Entries with a key are owned one by one, and server-side apply keeps those of others: so must the comparison,
+        // or it would ask for the same write for ever.
+        (Value::Array(wanted), Value::Array(found)) if !wanted.is_empty() && wanted.iter().all(is_keyed) => {
+            wanted.iter().all(|wanted| found.iter().any(|found| is_within(wanted, found)))
+        }
         (Value::Array(wanted), Value::Array(found)) => {
             wanted.len() == found.len() && wanted.iter().zip(found).all(|(wanted, found)| is_within(wanted, found))
         }
         (Value::String(wanted), Value::String(found)) => {
-            wanted == found
-                || quantity::parse(wanted).is_some_and(|number| quantity::parse(found) == Some(number))
+            wanted == found || quantity::parse(wanted).is_some_and(|number| quantity::parse(found) == Some(number))
         }
         (wanted, found) => wanted == found,
     }
+}
+
+/// Whether this is an entry of a list that Kubernetes merges by key.
+fn is_keyed(entry: &Value) -> bool {
+    ["name", "mountPath", "topologyKey"].iter().any(|key| entry.get(key).is_some())
 }
 
 fn is_nothing(value: &Value) -> bool {
@@ -192,6 +201,17 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_of_somebody_else_in_a_keyed_list_is_no_drift_and_a_changed_or_lost_one_is() {
+        let wanted = json!([{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]);
+        let added = json!([{"name": "X", "value": "9"}, {"name": "B", "value": "2"}, {"name": "A", "value": "1"}]);
+        let changed = json!([{"name": "A", "value": "1"}, {"name": "B", "value": "3"}]);
+        assert!(is_within(&wanted, &added));
+        assert!(!is_within(&wanted, &changed));
+        assert!(!is_within(&wanted, &json!([{"name": "A", "value": "1"}])));
+        assert!(!is_within(&json!(["--save", ""]), &json!(["--save", "", "--more"])));
+    }
+
+    #[test]
     fn a_hand_made_change_is_drift_and_an_addition_is_not() {
         let (desired, mut live) = settled(json!({}));
         let key = (Kind::StatefulSet, "demo-worker".to_owned());
@@ -199,7 +219,9 @@ mod tests {
         assert_eq!(plan(&desired, &live, "u1"), vec![]);
         live.get_mut(&key).unwrap()["spec"]["replicas"] = json!(7);
         let steps = plan(&desired, &live, "u1");
-        assert!(matches!(&steps[..], [Step::Apply { because: Because::Drifted, child }] if child.name == "demo-worker"));
+        assert!(
+            matches!(&steps[..], [Step::Apply { because: Because::Drifted, child }] if child.name == "demo-worker")
+        );
     }
 
     #[test]
@@ -207,7 +229,9 @@ mod tests {
         let (_, live) = settled(json!({"workers": {"podTemplate": {"nodeSelector": {"disk": "ssd"}}}}));
         let desired = render(&topology(json!({})));
         let steps = plan(&desired, &live, "u1");
-        assert!(matches!(&steps[..], [Step::Apply { because: Because::Changed, child }] if child.name == "demo-worker"));
+        assert!(
+            matches!(&steps[..], [Step::Apply { because: Because::Changed, child }] if child.name == "demo-worker")
+        );
     }
 
     #[test]

@@ -74,26 +74,50 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
     let gateway_up = gateway.ready > 0 && gateway.desired > 0;
     let mut parts = vec![
         match (external, redis_up) {
-            (true, true) => Desired::new("RedisAvailable", true, "External", "the cluster works with the External server"),
-            (true, false) => Desired::unknown("RedisAvailable", "External", because("no coordinator has reported that the External server works".to_owned())),
-            (false, up) => Desired::new("RedisAvailable", up, if up { "Ready" } else { "NotReady" }, if up { String::new() } else { because("Redis is not ready".to_owned()) }),
+            (true, true) => {
+                Desired::new("RedisAvailable", true, "External", "the cluster works with the External server")
+            }
+            (true, false) => Desired::unknown(
+                "RedisAvailable",
+                "External",
+                because("no coordinator has reported that the External server works".to_owned()),
+            ),
+            (false, up) => Desired::new(
+                "RedisAvailable",
+                up,
+                if up { "Ready" } else { "NotReady" },
+                if up { String::new() } else { because("Redis is not ready".to_owned()) },
+            ),
         },
         match &leader {
             Some(leader) => Desired::new("LeaderElected", true, "Elected", format!("{leader} leads")),
             None if topology.suspended => Desired::new("LeaderElected", false, "Suspended", "the cluster is suspended"),
-            None => Desired::new("LeaderElected", false, "NoLeader", because(format!("no coordinator leads; {} of {} are ready", coordinator.ready, coordinator.desired))),
+            None => Desired::new(
+                "LeaderElected",
+                false,
+                "NoLeader",
+                because(format!("no coordinator leads; {} of {} are ready", coordinator.ready, coordinator.desired)),
+            ),
         },
         Desired::new(
             "WorkersAvailable",
             worker.ready >= worker.desired,
             if worker.ready >= worker.desired { "Ready" } else { "NotReady" },
-            if worker.ready >= worker.desired { String::new() } else { because(format!("{} of {} workers are ready", worker.ready, worker.desired)) },
+            if worker.ready >= worker.desired {
+                String::new()
+            } else {
+                because(format!("{} of {} workers are ready", worker.ready, worker.desired))
+            },
         ),
         Desired::new(
             "GatewayAvailable",
             gateway_up,
             if gateway_up { "Ready" } else { "NotReady" },
-            if gateway_up { String::new() } else { because(format!("{} of {} gateways are ready", gateway.ready, gateway.desired)) },
+            if gateway_up {
+                String::new()
+            } else {
+                because(format!("{} of {} gateways are ready", gateway.ready, gateway.desired))
+            },
         ),
         Desired::new("Suspended", topology.suspended, if topology.suspended { "Suspended" } else { "Running" }, ""),
     ];
@@ -106,20 +130,43 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
     } else if !worker.complete() {
         (false, "WorkersNotReady", because(format!("{} of {} workers are ready", worker.ready, worker.desired)))
     } else if !coordinator.complete() {
-        (false, "CoordinatorsNotReady", because(format!("{} of {} coordinators are ready", coordinator.ready, coordinator.desired)))
+        (
+            false,
+            "CoordinatorsNotReady",
+            because(format!("{} of {} coordinators are ready", coordinator.ready, coordinator.desired)),
+        )
     } else if !gateway.complete() {
         (false, "GatewaysNotReady", because(format!("{} of {} gateways are ready", gateway.ready, gateway.desired)))
     } else if unowned != Some(0) && worker.desired > 0 {
-        (false, "PartitionsUnowned", because(format!("{} partition(s) have no owner", unowned.unwrap_or(0))))
+        (
+            false,
+            "PartitionsUnowned",
+            because(match unowned {
+                Some(unowned) => format!("{unowned} partition(s) have no owner"),
+                None => "the coordinator hasn't said whether every partition has an owner".to_owned(),
+            }),
+        )
     } else {
         (true, "Ready", String::new())
     };
     let was_ready = is_true(&former.conditions, "Initialized");
-    let settled = ready || (topology.suspended && gateway.existing + worker.existing + coordinator.existing + redis.existing == 0);
+    let settled = ready
+        || (topology.suspended && gateway.existing + worker.existing + coordinator.existing + redis.existing == 0);
     parts.insert(0, Desired::new("Ready", ready, reason, message.clone()));
-    parts.insert(1, Desired::new("Reconciling", !settled, if settled { "Settled" } else { "Progressing" }, if settled { String::new() } else { message }));
+    parts.insert(
+        1,
+        Desired::new(
+            "Reconciling",
+            !settled,
+            if settled { "Settled" } else { "Progressing" },
+            if settled { String::new() } else { message },
+        ),
+    );
     parts.insert(2, Desired::new("Stalled", false, "Working", ""));
-    parts.insert(3, Desired::new("Initialized", was_ready || ready, if was_ready || ready { "WasReady" } else { "NeverReady" }, ""));
+    parts.insert(
+        3,
+        Desired::new("Initialized", was_ready || ready, if was_ready || ready { "WasReady" } else { "NeverReady" }, ""),
+    );
 
     let phase = match (topology.suspended, ready, was_ready) {
         (true, _, _) => "Suspended",
@@ -149,11 +196,9 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
                 primary: (redis.ready > 0).then(|| format!("{}-0", topology.object(Role::Redis))),
                 ready_replicas: redis.ready,
             },
-            Redis::External(external) => RedisStatus {
-                mode: "External".to_owned(),
-                primary: Some(external.host.clone()),
-                ready_replicas: 0,
-            },
+            Redis::External(external) => {
+                RedisStatus { mode: "External".to_owned(), primary: Some(external.host.clone()), ready_replicas: 0 }
+            }
         }),
         version: Some(tag(&topology.image).to_owned()),
         image: Some(topology.image.clone()),
@@ -165,7 +210,13 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
 }
 
 /// The status of a cluster that can't be worked with, or whose last write failed.
-pub fn failed(cluster: &LearningCluster, stalled: bool, reason: &'static str, message: &str, now: Timestamp) -> LearningClusterStatus {
+pub fn failed(
+    cluster: &LearningCluster,
+    stalled: bool,
+    reason: &'static str,
+    message: &str,
+    now: Timestamp,
+) -> LearningClusterStatus {
     let mut status = cluster.status.clone().unwrap_or_default();
     let generation = cluster.metadata.generation;
     let parts = vec![
@@ -174,7 +225,8 @@ pub fn failed(cluster: &LearningCluster, stalled: bool, reason: &'static str, me
         Desired::new("Stalled", stalled, reason, if stalled { message } else { "" }),
     ];
     let mut conditions = merge(&status.conditions, parts, generation, now);
-    let kept = status.conditions.iter().filter(|old| !["Ready", "Reconciling", "Stalled"].contains(&old.type_.as_str()));
+    let kept =
+        status.conditions.iter().filter(|old| !["Ready", "Reconciling", "Stalled"].contains(&old.type_.as_str()));
     conditions.extend(kept.cloned());
     status.conditions = conditions;
     status.observed_generation = generation;
@@ -221,9 +273,9 @@ fn pod_trouble(pod: &Pod) -> Option<String> {
         }
     }
     let conditions = status["conditions"].as_array().into_iter().flatten();
-    let unscheduled = conditions.into_iter().find(|condition: &&Value| {
-        condition["type"] == "PodScheduled" && condition["status"] == "False"
-    })?;
+    let unscheduled = conditions
+        .into_iter()
+        .find(|condition: &&Value| condition["type"] == "PodScheduled" && condition["status"] == "False")?;
     Some(format!("pod {name}: {}", unscheduled["message"].as_str().unwrap_or("can't be scheduled")))
 }
 

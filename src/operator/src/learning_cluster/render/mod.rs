@@ -64,7 +64,13 @@ pub fn render(topology: &Topology) -> Desired {
     let add = |desired: &mut Desired, kind, name: String, role, body| {
         desired.present.push(child(topology, kind, name, role, body));
     };
-    add(&mut desired, Kind::ServiceAccount, topology.name.clone(), None, json!({"automountServiceAccountToken": false}));
+    add(
+        &mut desired,
+        Kind::ServiceAccount,
+        topology.name.clone(),
+        None,
+        json!({"automountServiceAccountToken": false}),
+    );
     let token = json!({"data": {"token": base64(&topology.secrets.token)}});
     add(&mut desired, Kind::Secret, names::internal_secret_name(&topology.name), None, token);
     let config = json!({"data": {"learningcluster.yaml": topology.config}});

@@ -13,9 +13,8 @@ const DEFAULT_LIMIT: (&str, u64) = ("512Mi", 512 << 20);
 
 /// Secret, Service and StatefulSet.
 pub fn render(topology: &Topology) -> Vec<(Kind, Value)> {
-    let Redis::Standalone {
-        image, durability, size, storage_class, deletion_policy, max_memory_percent, resources
-    } = &topology.redis
+    let Redis::Standalone { image, durability, size, storage_class, deletion_policy, max_memory_percent, resources } =
+        &topology.redis
     else {
         return Vec::new();
     };

@@ -1,0 +1,212 @@
+//! The log of a partition as rows of a table.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use redb::ReadableDatabase;
+use tokio::time::timeout_at;
+
+use super::state::{Owner, Partition, State};
+use super::tables::{CHECKPOINTS, Encoded, Tables, failed, place, read_after};
+use super::{LocalStore, Stopped, lock};
+use crate::{Checkpoint, Claim, Claimed, EntryId, Log, LogError, PartitionKey, PartitionStatus, Record, bounds};
+
+/// The longest that one read waits, as long as in Redis.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+
+fn now_ms() -> u64 {
+    // A clock before 1970 gives the ids of its last sane moment.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Makes the file know the partition's number before anything is stored under it.
+fn enrol(tables: &mut Tables<'_>, key: &PartitionKey, partition: &mut Partition) -> Result<(), redb::Error> {
+    if !partition.stored {
+        tables.partitions.insert(key.to_string().as_str(), partition.number)?;
+        partition.stored = true;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Log for LocalStore {
+    async fn append(
+        &self,
+        partition: &PartitionKey,
+        records: &[Record],
+        waiting_max: u64,
+    ) -> Result<Vec<EntryId>, LogError> {
+        bounds::partition(partition)?;
+        let records = Encoded::new(records, bounds::records(records)?);
+        if records.len() == 0 {
+            return Ok(Vec::new());
+        }
+        let key = partition.clone();
+        self.write(move |tables, state| {
+            let (number, newest, ids) = {
+                let mut state = lock(state);
+                let partition = state.partition(&key);
+                let waiting = partition.waiting();
+                if waiting_max < waiting.saturating_add(records.len() as u64) {
+                    return Ok(Err(LogError::Full { waiting, max: waiting_max }));
+                }
+                enrol(tables, &key, partition)?;
+                (partition.number, partition.newest.clone(), partition.next_ids(now_ms(), records.len()))
+            };
+            for (id, record) in ids.iter().zip(records.iter()) {
+                tables.log.insert(place(number, *id), record)?;
+            }
+            tables.appended.extend(ids.last().map(|last| (newest, *last)));
+            Ok(Ok(ids))
+        })
+        .await
+    }
+
+    async fn read(
+        &self,
+        partition: &PartitionKey,
+        after: EntryId,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<(EntryId, Record)>, LogError> {
+        bounds::partition(partition)?;
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let until = tokio::time::Instant::now() + wait.min(MAX_WAIT);
+        let max = max.min(bounds::MAX_READ);
+        let (number, mut newest) = {
+            let mut state = self.state();
+            let partition = state.partition(partition);
+            (partition.number, partition.newest.subscribe())
+        };
+        loop {
+            let newest_id = *newest.borrow_and_update();
+            if after < newest_id {
+                let entries = self.read_blocking(move |database| read_after(database, number, after, max)).await?;
+                if !entries.is_empty() {
+                    return Ok(entries);
+                }
+            }
+            match timeout_at(until, newest.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(LogError::unavailable(Stopped)),
+                Err(_) => return Ok(Vec::new()),
+            }
+        }
+    }
+
+    async fn claim(
+        &self,
+        partition: &PartitionKey,
+        owner: &str,
+        previous: Option<&Claim>,
+        lease: Duration,
+    ) -> Result<Claimed, LogError> {
+        bounds::partition(partition)?;
+        bounds::name("the owner's name", owner)?;
+        let (key, owner, previous) = (partition.clone(), owner.to_owned(), previous.map(|claim| claim.token.clone()));
+        self.write(move |tables, state| {
+            let mut state = lock(state);
+            let partition = state.partition(&key);
+            let now = Instant::now();
+            let claimed = partition.claim(&key, &owner, previous.as_deref(), lease, now);
+            if let Claimed::New(claim) = &claimed {
+                enrol(tables, &key, partition)?;
+                let Claim { partition: _, owner, epoch, token } = claim;
+                tables.owners.insert(partition.number, (*epoch, token.as_str(), owner.as_str()))?;
+                partition.owner = Some(Owner { epoch: *epoch, token: token.clone(), name: owner.clone() });
+                partition.lease = Some((token.clone(), now + lease));
+                // The new owner restores the checkpoint and replays the tail, all of which waits.
+                partition.applied = 0;
+            }
+            Ok(Ok(claimed))
+        })
+        .await
+    }
+
+    async fn renew(&self, claim: &Claim, lease: Duration) -> Result<(), LogError> {
+        let mut state = self.state();
+        let partition = state.owned(claim)?;
+        partition.lease = Some((claim.token.clone(), Instant::now() + lease));
+        Ok(())
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<(), LogError> {
+        let mut state = self.state();
+        if let Ok(partition) = state.owned(claim) {
+            partition.lease = None;
+        }
+        Ok(())
+    }
+
+    async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
+        bounds::partition(partition)?;
+        let Some(number) = self.state().known(partition).map(|partition| partition.number) else {
+            return Ok(None);
+        };
+        self.read_blocking(move |database| {
+            let table = database.begin_read().map_err(failed)?.open_table(CHECKPOINTS).map_err(failed)?;
+            let Some(stored) = table.get(number).map_err(failed)? else {
+                return Ok(None);
+            };
+            let (at_ms, seq, epoch, state) = stored.value();
+            Ok(Some(Checkpoint { position: EntryId { at_ms, seq }, epoch, state: state.to_vec() }))
+        })
+        .await
+    }
+
+    async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
+        bounds::size("the state", state.len(), bounds::MAX_STATE_BYTES)?;
+        let (claim, snapshot) = (claim.clone(), state.to_vec());
+        self.write(move |tables, state| store(tables, state, &claim, position, &snapshot)).await
+    }
+
+    async fn progress(&self, claim: &Claim, applied_since_checkpoint: u64) -> Result<(), LogError> {
+        let mut state = self.state();
+        state.owned(claim)?.applied = applied_since_checkpoint;
+        Ok(())
+    }
+
+    async fn status(&self, partition: &PartitionKey) -> Result<PartitionStatus, LogError> {
+        bounds::partition(partition)?;
+        let nothing = PartitionStatus { waiting: 0, length: 0, owner: None, epoch: 0, checkpointed: None };
+        Ok(self.state().known(partition).map_or(nothing, |partition| partition.status(Instant::now())))
+    }
+}
+
+/// Stores a checkpoint and trims the log.
+fn store(
+    tables: &mut Tables<'_>,
+    state: &Mutex<State>,
+    claim: &Claim,
+    position: EntryId,
+    snapshot: &[u8],
+) -> Result<Result<(), LogError>, redb::Error> {
+    let number = {
+        let mut state = lock(state);
+        let partition = match state.owned(claim) {
+            Ok(partition) => partition,
+            Err(fenced) => return Ok(Err(fenced)),
+        };
+        if partition.checkpointed.is_some_and(|stored| position < stored) {
+            return Ok(Ok(()));
+        }
+        partition.number
+    };
+    tables.checkpoints.insert(number, (position.at_ms, position.seq, claim.epoch, snapshot))?;
+    let mut trimmed = 0;
+    tables.log.retain_in((number, 0, 0)..=place(number, position), |_, _| {
+        trimmed += 1;
+        false
+    })?;
+    // Only this thread changes what a checkpoint changes, so nothing has moved since.
+    let mut state = lock(state);
+    let partition = state.partition(&claim.partition);
+    partition.length = partition.length.saturating_sub(trimmed);
+    partition.applied = 0;
+    partition.checkpointed = Some(position);
+    partition.last = partition.last.max(position);
+    Ok(Ok(()))
+}

@@ -1,0 +1,130 @@
+//! What a local store keeps when it's closed, and when its process dies.
+
+use std::time::Duration;
+
+use hebb_log::{
+    Claimed, Directory, Domain, Durability, EntryId, LocalConfig, LocalStore, Log, OpenError, PartitionKey, Record,
+};
+
+const START: EntryId = EntryId { at_ms: 0, seq: 0 };
+const LONG: Duration = Duration::from_secs(60);
+
+fn key(index: u32) -> PartitionKey {
+    PartitionKey { domain: "kept".to_owned(), index }
+}
+
+fn records(count: usize) -> Vec<Record> {
+    (0..count).map(|n| Record { entry: n.to_string().into_bytes(), reply_to: None }).collect()
+}
+
+/// Fills a store, hands it to `end`, opens what that returns and looks for everything.
+async fn check(config: LocalConfig, end: impl FnOnce(LocalStore, &std::path::Path) -> std::path::PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(directory.path().join("data"), config).await.unwrap();
+    let domain = Domain {
+        name: "kept".to_owned(),
+        partitions: 2,
+        config: hebb_engine::PartitionConfig::new(hebb_engine::Task::Patterns),
+    };
+    store.declare(&domain).await.unwrap();
+    let ids = store.append(&key(0), &records(10), 10).await.unwrap();
+    let others = store.append(&key(1), &records(3), 10).await.unwrap();
+    let Claimed::New(claim) = store.claim(&key(0), "worker-0", None, LONG).await.unwrap() else { panic!("new") };
+    store.checkpoint(&claim, ids[5], b"state").await.unwrap();
+    store.progress(&claim, 2).await.unwrap();
+
+    let next = end(store, directory.path());
+    let store = LocalStore::open(next, config).await.unwrap();
+    assert_eq!(store.domains().await.unwrap(), vec![domain]);
+    let left = store.read(&key(0), START, 100, Duration::ZERO).await.unwrap();
+    assert_eq!(left.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids[6..]);
+    let left = store.read(&key(1), others[0], 100, Duration::ZERO).await.unwrap();
+    assert_eq!(left.iter().map(|(id, _)| *id).collect::<Vec<_>>(), others[1..]);
+    let checkpoint = store.load(&key(0)).await.unwrap().unwrap();
+    assert_eq!((checkpoint.position, checkpoint.epoch, checkpoint.state), (ids[5], claim.epoch, b"state".to_vec()));
+    let status = store.status(&key(0)).await.unwrap();
+    assert_eq!((status.waiting, status.length, status.owner, status.epoch), (4, 4, None, claim.epoch));
+    assert!(ids[9] < store.append(&key(0), &records(1), 10).await.unwrap()[0]);
+    let resumed = store.claim(&key(0), "worker-0", Some(&claim), LONG).await.unwrap();
+    assert_eq!(resumed, Claimed::Resumed(claim.clone()));
+    store.release(&claim).await.unwrap();
+    let new = store.claim(&key(0), "worker-0", None, LONG).await.unwrap();
+    assert!(matches!(new, Claimed::New(new) if claim.epoch < new.epoch));
+}
+
+#[tokio::test]
+async fn a_closed_store_keeps_everything() {
+    for durability in [Durability::Async, Durability::EverySecond] {
+        check(LocalConfig { durability }, |store, directory| {
+            drop(store);
+            directory.join("data")
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_process_has_everything_on_the_disk() {
+    // What the file system holds while the store is open is what a SIGKILL would leave.
+    check(LocalConfig::default(), |store, directory| {
+        std::fs::create_dir(directory.join("copy")).unwrap();
+        std::fs::copy(directory.join("data/hebb.redb"), directory.join("copy/hebb.redb")).unwrap();
+        drop(store);
+        directory.join("copy")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unsynced_commits_reach_the_disk_after_a_second() {
+    check(LocalConfig { durability: Durability::Async }, |store, directory| {
+        std::thread::sleep(Duration::from_millis(1700));
+        std::fs::create_dir(directory.join("copy")).unwrap();
+        std::fs::copy(directory.join("data/hebb.redb"), directory.join("copy/hebb.redb")).unwrap();
+        drop(store);
+        directory.join("copy")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_emptied_log_gives_no_id_twice_after_a_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
+    let Claimed::New(claim) = store.claim(&key(0), "worker-0", None, LONG).await.unwrap() else { panic!("new") };
+    let ahead = EntryId { at_ms: u64::from(u32::MAX) * 1000, seq: 3 };
+    store.checkpoint(&claim, ahead, b"").await.unwrap();
+    drop(store);
+    let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
+    assert!(ahead < store.append(&key(0), &records(1), 10).await.unwrap()[0]);
+}
+
+#[tokio::test]
+async fn a_directory_is_private_and_has_one_user() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let store = LocalStore::open(&path, LocalConfig::default()).await.unwrap();
+    let second = LocalStore::open(&path, LocalConfig::default()).await.unwrap_err();
+    assert!(matches!(second, OpenError::InUse(_)), "{second}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&path.join("hebb.redb"))), (0o700, 0o600));
+    }
+    let clone = store.clone();
+    drop(store);
+    assert!(LocalStore::open(&path, LocalConfig::default()).await.is_err(), "a clone holds it");
+    drop(clone);
+    LocalStore::open(&path, LocalConfig::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = LocalConfig { durability: Durability::Replicated { replicas: 1 } };
+    assert!(matches!(LocalStore::open(directory.path(), config).await, Err(OpenError::Replicated)));
+    std::fs::write(directory.path().join("hebb.redb"), b"something else entirely").unwrap();
+    let odd = LocalStore::open(directory.path(), LocalConfig::default()).await;
+    assert!(matches!(odd, Err(OpenError::Database(_))), "{odd:?}");
+}

@@ -1,0 +1,12 @@
+//! The roles as a user meets them: by HTTP, over a local store, in one process or as several workers.
+
+#[cfg(test)]
+mod embedded;
+#[cfg(test)]
+mod handover;
+#[cfg(test)]
+mod restart;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod support;

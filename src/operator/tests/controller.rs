@@ -1,0 +1,302 @@
+//! The operator on a real API server (etcd and kube-apiserver, no pods): what it makes, repairs, leaves alone and says.
+//!
+//! `HEBB_APISERVER_KUBECONFIG` names one that runs already; otherwise one is started for the test. Every scenario has a
+//! namespace and an operator of its own, and all run at once.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic, and so do the functions that it calls")]
+
+mod plane;
+mod scenario;
+
+use std::future::Future;
+use std::time::Duration;
+
+use hebb_operator::OperatorError;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Client;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use plane::ControlPlane;
+use scenario::{Scenario, cluster};
+
+/// ServiceAccount, ConfigMap, 2 Secrets, 4 Services, 3 StatefulSets, Deployment, 3 PodDisruptionBudgets.
+const CHILDREN: usize = 15;
+/// How soon drift is repaired; the promise is five seconds.
+const PROMPT: Duration = Duration::from_secs(5);
+/// How soon anything else should have happened on two busy cores.
+const PATIENT: Duration = Duration::from_secs(30);
+
+#[test]
+fn the_operator_keeps_its_promises_on_a_real_api_server() {
+    let plane = ControlPlane::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // The scenarios stay on this thread; the operators, which they start, do not.
+    let failed = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let client = plane.client().await;
+        plane::install_definitions(&client).await;
+        let mut failed = run_all(&client).await;
+        // It changes the definitions, so it runs alone.
+        failed.extend(one(an_object_that_cannot_be_read_harms_no_other(client)).await.err());
+        failed
+    });
+    drop(plane);
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+async fn one(scenario: impl Future<Output = ()> + 'static) -> Result<(), String> {
+    tokio::task::spawn_local(scenario).await.map_err(|error| error.to_string())
+}
+
+async fn run_all(client: &Client) -> Vec<String> {
+    let mut running = JoinSet::new();
+    running.spawn_local(a_cluster_is_made_once_and_then_nothing_is_written(client.clone()));
+    running.spawn_local(drift_is_repaired_and_what_others_add_is_left_alone(client.clone()));
+    running.spawn_local(suspend_scales_to_zero_and_keeps_everything(client.clone()));
+    running.spawn_local(a_paused_cluster_is_left_alone(client.clone()));
+    running.spawn_local(an_operator_with_another_image_changes_nothing(client.clone()));
+    running.spawn_local(a_name_that_is_taken_is_said_and_not_taken_over(client.clone()));
+    running.spawn_local(a_policy_says_whether_it_fits_together(client.clone()));
+    running.spawn_local(the_lease_is_handed_over(client.clone()));
+    running.spawn_local(what_could_not_work_is_refused_by_name(client.clone()));
+    let mut failed = Vec::new();
+    while let Some(ended) = running.join_next().await {
+        failed.extend(ended.err().map(|error| error.to_string()));
+    }
+    failed
+}
+
+async fn a_cluster_is_made_once_and_then_nothing_is_written(client: Client) {
+    let scenario = Scenario::new(client, "quiet").await;
+    let operator = scenario.operator("a", "hebb:1").await;
+    let volume = json!({"redis": {"storage": {"size": "1Gi", "deletionPolicy": "Delete"}}});
+    scenario.create(&cluster("demo", volume)).await;
+    let children = scenario.children(CHILDREN).await;
+    for child in &children {
+        let owner = &child["metadata"]["ownerReferences"][0];
+        assert_eq!(
+            (&owner["kind"], &owner["name"], &owner["controller"]),
+            (&json!("LearningCluster"), &json!("demo"), &json!(true))
+        );
+        assert_eq!(child["metadata"]["labels"]["hebb.dev/cluster"], "demo");
+    }
+    let redis: StatefulSet = scenario.api().get("demo-redis").await.unwrap();
+    let retention = redis.spec.unwrap_or_default().persistent_volume_claim_retention_policy.unwrap();
+    assert_eq!(retention.when_deleted.as_deref(), Some("Delete"));
+    scenario
+        .status("a true status", PATIENT, |status| {
+            status["observedGeneration"] == 1 && scenario::condition(status, "Ready").starts_with("False")
+        })
+        .await;
+    // Some passes follow the last event, so let them.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let before = (scenario.versions().await, operator.writes().await);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!((scenario.versions().await, operator.writes().await), before, "written at rest");
+    operator.stop().await.unwrap();
+}
+
+async fn drift_is_repaired_and_what_others_add_is_left_alone(client: Client) {
+    let scenario = Scenario::new(client, "drift").await;
+    let operator = scenario.operator("a", "hebb:1").await;
+    scenario.create(&cluster("demo", json!({}))).await;
+    scenario.children(CHILDREN).await;
+
+    let service = scenario.api::<Service>();
+    let uid = service.get("demo-gateway").await.unwrap().metadata.uid;
+    service.delete("demo-gateway", &Default::default()).await.unwrap();
+    scenario::within("the Service is back", PROMPT, async || {
+        service.get_opt("demo-gateway").await.unwrap().filter(|service| service.metadata.uid != uid)
+    })
+    .await;
+
+    let secret = scenario.api::<Secret>();
+    let password = secret.get("demo-redis").await.unwrap().data;
+    scenario.patch::<Secret>("demo-redis", json!({"metadata": {"labels": {"hebb.dev/cluster": "other"}}})).await;
+    scenario::within("the label is back", PROMPT, async || {
+        let labels = secret.get("demo-redis").await.unwrap().metadata.labels.unwrap_or_default();
+        (labels.get("hebb.dev/cluster").map(String::as_str) == Some("demo")).then_some(())
+    })
+    .await;
+    assert_eq!(secret.get("demo-redis").await.unwrap().data, password, "a password is made once");
+
+    let edit = json!({"spec": {"replicas": 7, "template": {"spec": {"containers": [{"name": "gateway", "image": "evil:1"}]}}}});
+    scenario.patch::<Deployment>("demo-gateway", edit).await;
+    let deployments = scenario.api::<Deployment>();
+    scenario::within("image and replicas are back", PROMPT, async || {
+        let deployment = serde_json::to_value(deployments.get("demo-gateway").await.unwrap()).unwrap();
+        let spec = &deployment["spec"];
+        (spec["replicas"] == 2 && spec["template"]["spec"]["containers"][0]["image"] == "hebb:1").then_some(())
+    })
+    .await;
+
+    // Server-side apply leaves another manager's list entries in place, so writing again would never end.
+    let added = json!({"spec": {"template": {"spec": {"containers": [{"name": "gateway", "env": [{"name": "EXTRA", "value": "1"}]}]}}}});
+    scenario.patch::<Deployment>("demo-gateway", added).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = (scenario.versions().await, operator.writes().await);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!((scenario.versions().await, operator.writes().await), before, "written against somebody else's field");
+    operator.stop().await.unwrap();
+}
+
+async fn suspend_scales_to_zero_and_keeps_everything(client: Client) {
+    let scenario = Scenario::new(client, "suspend").await;
+    let operator = scenario.operator("a", "hebb:1").await;
+    scenario.create(&cluster("demo", json!({}))).await;
+    scenario.children(CHILDREN).await;
+    scenario.change("demo", json!({"spec": {"suspend": true}})).await;
+    scenario
+        .status("suspended", PATIENT, |status| {
+            scenario::condition(status, "Suspended").starts_with("True") && status["phase"] == "Suspended"
+        })
+        .await;
+    for name in ["demo-worker", "demo-coordinator", "demo-redis"] {
+        assert_eq!(
+            scenario.api::<StatefulSet>().get(name).await.unwrap().spec.unwrap_or_default().replicas,
+            Some(0),
+            "{name}"
+        );
+    }
+    assert!(scenario.api::<PodDisruptionBudget>().list(&Default::default()).await.unwrap().items.is_empty());
+    scenario.change("demo", json!({"spec": {"suspend": false}})).await;
+    scenario.children(CHILDREN).await;
+    let workers = scenario.api::<StatefulSet>();
+    scenario::within("the workers are back", PATIENT, async || {
+        (workers.get("demo-worker").await.unwrap().spec.unwrap_or_default().replicas == Some(2)).then_some(())
+    })
+    .await;
+    operator.stop().await.unwrap();
+}
+
+async fn a_paused_cluster_is_left_alone(client: Client) {
+    let scenario = Scenario::new(client, "pause").await;
+    let operator = scenario.operator("a", "hebb:1").await;
+    scenario.create(&cluster("demo", json!({}))).await;
+    scenario.children(CHILDREN).await;
+    scenario.change("demo", json!({"metadata": {"annotations": {"hebb.dev/paused": "true"}}})).await;
+    scenario.status("paused", PATIENT, |status| status["phase"] == "Paused").await;
+    let service = scenario.api::<Service>();
+    service.delete("demo-gateway", &Default::default()).await.unwrap();
+    tokio::time::sleep(PROMPT).await;
+    assert!(service.get_opt("demo-gateway").await.unwrap().is_none(), "a paused cluster was repaired");
+    scenario.change("demo", json!({"metadata": {"annotations": {"hebb.dev/paused": null}}})).await;
+    scenario::within("the Service is back", PROMPT, async || service.get_opt("demo-gateway").await.unwrap()).await;
+    operator.stop().await.unwrap();
+}
+
+async fn an_operator_with_another_image_changes_nothing(client: Client) {
+    let scenario = Scenario::new(client, "upgrade").await;
+    let operator = scenario.operator("a", "hebb:1").await;
+    scenario.create(&cluster("demo", json!({}))).await;
+    scenario.children(CHILDREN).await;
+    scenario.status("the pinned image", PATIENT, |status| status["image"] == "hebb:1").await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    operator.stop().await.unwrap();
+    let before = scenario.versions().await;
+    let newer = scenario.operator("b", "hebb:2").await;
+    newer.passes(2).await;
+    assert_eq!(scenario.versions().await, before, "an upgrade of the operator wrote");
+    newer.stop().await.unwrap();
+}
+
+async fn a_name_that_is_taken_is_said_and_not_taken_over(client: Client) {
+    let scenario = Scenario::new(client, "taken").await;
+    let owner: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "owner"}})).unwrap();
+    let owner = scenario.api::<ConfigMap>().create(&Default::default(), &owner).await.unwrap();
+    let foreign: Service = serde_json::from_value(json!({
+        "metadata": {"name": "demo-gateway", "ownerReferences": [{
+            "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.metadata.uid, "controller": true,
+        }]},
+        "spec": {"ports": [{"port": 1}]},
+    }))
+    .unwrap();
+    let theirs = scenario.api::<Service>().create(&Default::default(), &foreign).await.unwrap();
+    let operator = scenario.operator("a", "hebb:1").await;
+    scenario.create(&cluster("demo", json!({}))).await;
+    scenario
+        .status("stalled", PATIENT, |status| {
+            let stalled = scenario::condition(status, "Stalled");
+            stalled.starts_with("True NameTaken") && stalled.contains("demo-gateway")
+        })
+        .await;
+    let after = scenario.api::<Service>().get("demo-gateway").await.unwrap();
+    assert_eq!(after.metadata.resource_version, theirs.metadata.resource_version);
+    operator.stop().await.unwrap();
+}
+
+async fn a_policy_says_whether_it_fits_together(client: Client) {
+    let scenario = Scenario::new(client, "policy").await;
+    let operator = scenario.operator("a", "hebb:1").await;
+    let spec = |receiver: &str| {
+        json!({
+            "targetRef": {"name": "demo"},
+            "rules": [{"name": "r", "expr": {"indicator": "queue_size", "operator": "GreaterThan", "threshold": 1}}],
+            "receivers": [{"name": "log", "log": {}}], "routes": [{"receiver": receiver}],
+        })
+    };
+    scenario.create(&scenario::policy("p", spec("nobody"))).await;
+    let ready = async |what: &'static str, wanted: &'static str| {
+        scenario::within(what, PATIENT, async || {
+            let policy = scenario.api::<hebb_api::AlertPolicy>().get("p").await.unwrap();
+            let status = serde_json::to_value(policy.status).unwrap();
+            scenario::condition(&status, "Ready").starts_with(wanted).then_some(())
+        })
+        .await;
+    };
+    ready("a missing receiver is named", "False ConfigInvalid spec.routes[0].receiver").await;
+    scenario.change_policy("p", json!({"spec": spec("log")})).await;
+    ready("a missing target is named", "False NoTarget").await;
+    scenario.create(&cluster("demo", json!({}))).await;
+    ready("the target is found", "True").await;
+    operator.stop().await.unwrap();
+}
+
+async fn the_lease_is_handed_over(client: Client) {
+    let scenario = Scenario::new(client, "lease").await;
+    let first = scenario.operator("a", "hebb:1").await;
+    first.leads(PATIENT).await;
+    let second = scenario.operator("b", "hebb:1").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!second.is_leading().await, "two leaders");
+    first.stop().await.unwrap();
+    // A released lease is taken at the next look.
+    second.leads(PROMPT).await;
+    let third = scenario.operator("c", "hebb:1").await;
+    // Long enough to have seen the lease, and for the second to have renewed it since.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    second.kill();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(!third.is_leading().await, "a lease was taken before it expired");
+    third.leads(Duration::from_secs(12)).await;
+    // Whoever loses the lease ends, and with an error.
+    scenario.steal_lease("somebody-else").await;
+    let ended = tokio::time::timeout(PATIENT, third.ended()).await.unwrap();
+    assert!(matches!(ended, Err(OperatorError::LeaseLost)), "{ended:?}");
+}
+
+async fn what_could_not_work_is_refused_by_name(client: Client) {
+    let scenario = Scenario::new(client, "refused").await;
+    for (name, spec, named) in [
+        ("7up", json!({}), "metadata.name: at most 40"),
+        ("a.b", json!({}), "metadata.name: at most 40"),
+        ("a", json!({"engine": {"checkpointInterval": "0s"}}), "spec.engine.checkpointInterval: must be"),
+        ("a", json!({"workers": {"drainTimeout": "2h"}}), "spec.workers.drainTimeout: must be"),
+    ] {
+        let refused = scenario.create_refused(name, spec).await;
+        assert!(refused.contains(named), "{refused}");
+    }
+}
+
+async fn an_object_that_cannot_be_read_harms_no_other(client: Client) {
+    let scenario = Scenario::new(client, "unreadable").await;
+    plane::relax_definition(scenario.client()).await;
+    scenario.create_raw("broken", json!({"engine": {"gateMode": "Never"}})).await;
+    let operator = scenario.operator("a", "hebb:1").await;
+    scenario.create(&cluster("demo", json!({}))).await;
+    scenario.children(CHILDREN).await;
+    scenario.stalled_raw("broken", "Never", PATIENT).await;
+    operator.stop().await.unwrap();
+}
