@@ -8,6 +8,7 @@ mod answer;
 mod config;
 mod entry;
 mod learner;
+mod math;
 mod partition;
 mod pattern;
 mod random;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::answer::Statistics;
+use crate::math::ln;
 
 /// Share that the past keeps in the recent accuracy with each event.
 const FADE: f64 = 0.999;
@@ -30,7 +31,7 @@ impl Score {
         self.correct += u64::from(right);
         self.faded_correct = self.faded_correct * FADE + f64::from(u8::from(right));
         self.faded_labels = self.faded_labels * FADE + 1.0;
-        self.log_loss -= probability.max(PROBABILITY_MIN).ln();
+        self.log_loss -= ln(probability.max(PROBABILITY_MIN));
         count(&mut self.actual, actual);
         if let Some(predicted) = predicted {
             count(&mut self.predicted, predicted);

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use crate::math::ln;
+
 /// Buckets of one size before the two oldest are merged.
 const BUCKETS_A_SIZE: usize = 5;
 /// A cut is looked for once in so many numbers.
@@ -71,7 +73,7 @@ impl Adwin {
         let total = self.count as f64;
         let mean = self.mean();
         let variance = mean * (1.0 - mean);
-        let log = (2.0 * total.ln().max(1.0) / self.delta).ln();
+        let log = ln(2.0 * ln(total).max(1.0) / self.delta);
         let (mut old_count, mut old_sum) = (0.0, 0.0);
         for (size, buckets) in self.sizes.iter().enumerate().rev() {
             for bucket in buckets {

@@ -51,7 +51,8 @@ impl Forest {
         favourites.clear();
         for member in &self.members {
             let right = 1.0 - member.drift.mean();
-            favourites.push(member.tree.vote(row, right.powi(4) + 1e-6, shares, scratch));
+            let scale = (right * right) * (right * right) + 1e-6;
+            favourites.push(member.tree.vote(row, scale, shares, scratch));
         }
         let sum: f64 = shares.iter().sum();
         for share in shares.iter_mut() {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::math::{exp, ln};
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gauss {
     weight: f32,
@@ -43,11 +45,11 @@ impl Gauss {
     pub fn log_density(&self, value: f32, floor: f64) -> f64 {
         if self.weight <= 0.0 {
             // A class that was never seen with this feature: three deviations off.
-            return -4.5 - 0.5 * floor.ln();
+            return -4.5 - 0.5 * ln(floor);
         }
         let variance = f64::from(self.variance()).max(floor);
         let distance = f64::from(value - self.mean);
-        -0.5 * (distance * distance / variance).min(200.0) - 0.5 * variance.ln()
+        -0.5 * (distance * distance / variance).min(200.0) - 0.5 * ln(variance)
     }
 
     /// The share of values at or below a threshold.
@@ -60,5 +62,5 @@ impl Gauss {
 /// The normal distribution function, by its logistic approximation (Bowling et al., 2009), off by 0.00014 at most.
 pub fn phi(x: f64) -> f64 {
     let x = x.clamp(-12.0, 12.0);
-    1.0 / (1.0 + (-(0.07056 * x * x * x + 1.5976 * x)).exp())
+    1.0 / (1.0 + exp(-(0.07056 * x * x * x + 1.5976 * x)))
 }

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::scale::Scale;
+use crate::math::exp;
 
 /// The first step of a weight.
 const STEP: f32 = 0.15;
@@ -31,7 +32,7 @@ impl Linear {
         let top = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let mut sum = 0.0;
         for share in shares.iter_mut() {
-            *share = (*share - top).exp();
+            *share = exp(*share - top);
             sum += *share;
         }
         for share in shares.iter_mut() {

@@ -22,6 +22,7 @@ pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression};
 use self::scale::Scale;
 use self::simple::{Bayes, Sequence};
 pub use self::tree::best;
+use crate::math::{exp, ln};
 use crate::random::Random;
 
 /// Names of the members, in the order of their weights.
@@ -133,7 +134,7 @@ impl Classifier {
         for (weight, member) in self.weights.iter_mut().zip(&opinion.members) {
             let wrong = f64::from(u8::from(best(member) != Some(class)));
             let share = member.get(class).copied().unwrap_or(0.0).max(FLOOR);
-            *weight *= (-RATE * (wrong - 0.5 * share.ln())).exp();
+            *weight *= exp(-RATE * (wrong - 0.5 * ln(share)));
             sum += *weight;
         }
         for weight in &mut self.weights {

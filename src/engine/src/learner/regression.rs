@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::linear::LeastSquares;
 use super::memory::{self, Memory, Neighbours};
 use super::scale::Scale;
+use crate::math::exp;
 
 /// Names of the members, in the order of their weights.
 pub const MEMBERS: [&str; 3] = ["linear", "memory", "last"];
@@ -79,7 +80,7 @@ impl Regression {
         let unit = self.unit.max(f64::MIN_POSITIVE);
         let mut sum = 0.0;
         for (weight, error) in self.weights.iter_mut().zip(errors) {
-            *weight *= (-RATE * (error / unit).min(10.0) / 10.0).exp();
+            *weight *= exp(-RATE * (error / unit).min(10.0) / 10.0);
             sum += *weight;
         }
         for weight in &mut self.weights {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::gauss::Gauss;
+use crate::math::{exp, ln};
 
 /// Share that the past keeps with each event: naive Bayes looks back some thousands of events.
 const KEEP: f32 = 0.9995;
@@ -26,12 +27,12 @@ impl Bayes {
             let count = self.counts.get(class).copied().unwrap_or(0.0);
             let known = self.slots.get(class).map(Vec::as_slice).unwrap_or_default();
             let density: f64 = known.iter().zip(standard).map(|(gauss, value)| gauss.log_density(*value, FLOOR)).sum();
-            (f64::from(count) + 0.01).ln() + if known.is_empty() { -20.0 } else { density }
+            ln(f64::from(count) + 0.01) + if known.is_empty() { -20.0 } else { density }
         }));
         let top = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         // Many features that aren't independent make it too sure of itself.
         for share in shares.iter_mut() {
-            *share = (*share - top).exp().max(1e-4);
+            *share = exp(*share - top).max(1e-4);
         }
         let sum: f64 = shares.iter().sum();
         for share in shares.iter_mut() {

@@ -2,9 +2,12 @@
 //! (Domingos and Hulten, "Mining High-Speed Data Streams", KDD 2000), with Gaussian observers of the numbers and a choice
 //! between majority and naive Bayes in each leaf (Holmes, Kirkby and Pfahringer, "Stress-Testing Hoeffding Trees", 2005).
 
+use std::f64::consts::LOG2_E;
+
 use serde::{Deserialize, Serialize};
 
 use super::gauss::Gauss;
+use crate::math::{exp, ln};
 use crate::random::Random;
 
 /// Weight that a leaf sees between two looks for a split.
@@ -101,7 +104,7 @@ impl Tree {
             return;
         }
         leaf.looked_at = leaf.weight;
-        if let Some((feature, threshold, left, right)) = leaf.split() {
+        if let Some((feature, threshold, left, right)) = leaf.split(scratch) {
             let (left_at, right_at) = (self.nodes.len() as u32, self.nodes.len() as u32 + 1);
             self.nodes[at] = Node::Split { feature, threshold, left: left_at, right: right_at };
             self.nodes.push(Node::Leaf(Box::new(Leaf::begin(left))));
@@ -136,8 +139,9 @@ impl Leaf {
             self.choose(row.len(), random);
         }
         if self.weight > 0.0 {
-            let majority = best(&self.counts.iter().map(|count| f64::from(*count)).collect::<Vec<f64>>());
-            self.majority_right += if majority == Some(class) { weight } else { 0.0 };
+            scratch.clear();
+            scratch.extend(self.counts.iter().map(|count| f64::from(*count)));
+            self.majority_right += if best(scratch) == Some(class) { weight } else { 0.0 };
             self.bayes(row, scratch);
             self.bayes_right += if best(scratch) == Some(class) { weight } else { 0.0 };
         }
@@ -180,7 +184,7 @@ impl Leaf {
     /// Shares by naive Bayes, not normalised.
     fn bayes(&self, row: &[f32], shares: &mut Vec<f64>) {
         shares.clear();
-        shares.extend(self.counts.iter().map(|count| (f64::from(*count) + 1e-9).ln()));
+        shares.extend(self.counts.iter().map(|count| ln(f64::from(*count) + 1e-9)));
         for observed in &self.observed {
             let value = row.get(usize::from(observed.feature)).copied().unwrap_or(f32::NAN);
             if value.is_nan() {
@@ -193,12 +197,12 @@ impl Leaf {
         }
         let top = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         for share in shares.iter_mut() {
-            *share = (*share - top).exp();
+            *share = exp(*share - top);
         }
     }
 
     /// The split that is better than the second best beyond chance, with the classes on both sides.
-    fn split(&self) -> Option<(u16, f32, Vec<f32>, Vec<f32>)> {
+    fn split(&self, scratch: &mut Vec<f64>) -> Option<(u16, f32, Vec<f32>, Vec<f32>)> {
         let present = self.counts.iter().filter(|count| **count > 0.0).count();
         if present < 2 {
             return None;
@@ -215,7 +219,7 @@ impl Leaf {
             }
             for candidate in 1..=CANDIDATES {
                 let threshold = observed.min + step * candidate as f32;
-                let gain = before - observed.entropy_after(threshold, &self.counts);
+                let gain = before - observed.entropy_after(threshold, &self.counts, scratch);
                 if gain > top.0 {
                     top = (gain, threshold);
                 }
@@ -229,8 +233,8 @@ impl Leaf {
             }
         }
         let (gain, feature, threshold) = best?;
-        let range = (present as f64).log2().max(1.0);
-        let bound = (range * range * (1.0 / DELTA).ln() / (2.0 * f64::from(self.weight))).sqrt();
+        let range = (ln(present as f64) * LOG2_E).max(1.0);
+        let bound = (range * range * ln(1.0 / DELTA) / (2.0 * f64::from(self.weight))).sqrt();
         if gain < 1e-3 || (gain - second < bound && bound > TIE) {
             return None;
         }
@@ -252,9 +256,10 @@ impl Observed {
         })
     }
 
-    fn entropy_after(&self, threshold: f32, counts: &[f32]) -> f64 {
-        let left: Vec<f64> = self.left_counts(threshold, counts).collect();
-        let right = counts.iter().zip(&left).map(|(all, left)| (f64::from(*all) - left).max(0.0));
+    fn entropy_after(&self, threshold: f32, counts: &[f32], left: &mut Vec<f64>) -> f64 {
+        left.clear();
+        left.extend(self.left_counts(threshold, counts));
+        let right = counts.iter().zip(left.iter()).map(|(all, left)| (f64::from(*all) - left).max(0.0));
         let (left_sum, all): (f64, f64) = (left.iter().sum(), counts.iter().map(|count| f64::from(*count)).sum());
         let right_sum = all - left_sum;
         // A side with next to nothing on it explains nothing.
@@ -270,10 +275,10 @@ fn entropy(counts: impl Iterator<Item = f64>) -> f64 {
     for count in counts {
         if count > 0.0 {
             sum += count;
-            inner += count * count.log2();
+            inner += count * ln(count);
         }
     }
-    if sum > 0.0 { sum.log2() - inner / sum } else { 0.0 }
+    if sum > 0.0 { (ln(sum) - inner / sum) * LOG2_E } else { 0.0 }
 }
 
 /// The place of the largest, the first of equals.
