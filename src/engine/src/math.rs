@@ -3,7 +3,7 @@
 //! The platform's mathematical library is not used: glibc picks a variant by the processor, musl has another, and their last
 //! digits differ. A replay on another machine must end in the same bytes.
 
-const LN_2_HIGH: f64 = 6.931_471_803_691_238_2e-1;
+const LN_2_HIGH: f64 = 6.931_471_803_691_238e-1;
 const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
 
 /// e to the power of `x`, within 1e-14 relative; saturates outside ±700.
