@@ -101,7 +101,9 @@ impl Topology {
         }
         let spec = &cluster.spec;
         let config = pod_config(&name, &namespace, spec)?;
-        let digest = digest(&[&config, &secrets.redis_password, &secrets.token]);
+        // An External Redis has no password of ours: the one made up for this pass must not restart the pods.
+        let password = if spec.redis.mode == RedisMode::Standalone { secrets.redis_password.as_str() } else { "" };
+        let digest = digest(&[&config, password, &secrets.token]);
         let redis = match (spec.redis.mode, &spec.redis.external) {
             (RedisMode::External, Some(external)) => Redis::External(external.clone()),
             (RedisMode::External, None) => {
