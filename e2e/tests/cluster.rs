@@ -192,9 +192,9 @@ async fn hand_made_changes_are_repaired_rest_is_silent_and_deletion_leaves_nothi
     kubectl(&["-n", SPACE, "delete", "service", "rest-gateway"]).unwrap();
     wait_for("the Service is back", REPAIR, || get(SPACE, &["service", "rest-gateway"]).ok()).unwrap();
 
-    kubectl(&["-n", SPACE, "scale", "statefulset", "rest-worker", "--replicas=5"]).unwrap();
+    kubectl(&["-n", SPACE, "scale", "deployment", "rest-worker", "--replicas=5"]).unwrap();
     wait_for("the workers are as many as the spec says", REPAIR, || {
-        let workers = get(SPACE, &["statefulset", "rest-worker"]).ok()?;
+        let workers = get(SPACE, &["deployment", "rest-worker"]).ok()?;
         (workers["spec"]["replicas"] == 2).then_some(())
     })
     .unwrap();
@@ -249,7 +249,7 @@ async fn hand_made_changes_are_repaired_rest_is_silent_and_deletion_leaves_nothi
     client.settle(&ledger).await.unwrap();
 
     kubectl(&["-n", SPACE, "delete", "lc", "rest"]).unwrap();
-    let kinds = "pods,services,deployments,statefulsets,configmaps,secrets,serviceaccounts,poddisruptionbudgets,persistentvolumeclaims";
+    let kinds = "pods,services,deployments,statefulsets,configmaps,secrets,serviceaccounts,poddisruptionbudgets,networkpolicies,persistentvolumeclaims";
     wait_for("nothing is left", Duration::from_secs(90), || {
         let left = get(SPACE, &[kinds, "-l", "hebb.dev/cluster=rest"]).ok()?;
         left["items"].as_array()?.is_empty().then_some(())

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,20 @@ use crate::duration::Duration;
     printcolumn(name = "Redis", type_ = "string", json_path = ".status.redis.mode"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Min",
+        type_ = "integer",
+        json_path = ".spec.workers.autoscaling.minReplicas",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Max",
+        type_ = "integer",
+        json_path = ".spec.workers.autoscaling.maxReplicas",
+        priority = 1
+    ),
     printcolumn(name = "Primary", type_ = "string", json_path = ".status.redis.primary", priority = 1),
+    printcolumn(name = "Lag", type_ = "string", json_path = ".status.workers.lag", priority = 1),
     printcolumn(
         name = "Message",
         type_ = "string",
@@ -86,6 +99,15 @@ pub struct LearningClusterSpec {
     /// Where logs and checkpoints are kept.
     #[serde(default)]
     pub redis: RedisSpec,
+    /// How a changed image or configuration reaches the pods.
+    #[serde(default)]
+    pub upgrade: UpgradeSpec,
+    /// What is done about pods that don't recover by themselves.
+    #[serde(default)]
+    pub healing: HealingSpec,
+    /// Who may reach the pods.
+    #[serde(default)]
+    pub network_policy: NetworkPolicySpec,
     /// Protection from voluntary disruptions.
     #[serde(default)]
     pub pod_disruption_budget: PodDisruptionBudgetSpec,
@@ -103,6 +125,9 @@ impl Default for LearningClusterSpec {
             coordinator: CoordinatorSpec::default(),
             workers: WorkersSpec::default(),
             redis: RedisSpec::default(),
+            upgrade: UpgradeSpec::default(),
+            healing: HealingSpec::default(),
+            network_policy: NetworkPolicySpec::default(),
             pod_disruption_budget: PodDisruptionBudgetSpec::default(),
         }
     }
@@ -310,9 +335,13 @@ impl Default for CoordinatorSpec {
     "message": "spec.workers.drainTimeout: must be between 1s and 1h",
 }]))]
 pub struct WorkersSpec {
-    /// Number of pods; `kubectl scale` sets it. Default: 2.
+    /// Number of pods; `kubectl scale` sets it. With an autoscaling strategy it is only what a new cluster begins with.
+    /// Default: 2.
     #[schemars(range(min = 0, max = 500))]
     pub replicas: i32,
+    /// Who decides the number of pods, and how. Without it `replicas` does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingSpec>,
     /// How long a worker that leaves may take to checkpoint what it owns, 1s to 1h. Default: 60s.
     pub drain_timeout: Duration,
     /// What the pods get beyond the defaults.
@@ -321,7 +350,197 @@ pub struct WorkersSpec {
 
 impl Default for WorkersSpec {
     fn default() -> Self {
-        Self { replicas: 2, drain_timeout: Duration::from_secs(60), pod_template: PodTemplate::default() }
+        Self {
+            replicas: 2,
+            autoscaling: None,
+            drain_timeout: Duration::from_secs(60),
+            pod_template: PodTemplate::default(),
+        }
+    }
+}
+
+/// Who decides the number of workers, and how.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.minReplicas <= self.maxReplicas",
+    "message": "spec.workers.autoscaling: minReplicas must not be above maxReplicas",
+}]))]
+pub struct AutoscalingSpec {
+    /// `Queue`: entries that wait to be applied, divided by `queueDepthPerWorker`. `Hpa`: a HorizontalPodAutoscaler that Hebb
+    /// makes, on processor time. `None`: `spec.workers.replicas`. Default: Queue.
+    pub strategy: ScalingStrategy,
+    /// Fewest workers. Default: 2.
+    #[schemars(range(min = 1, max = 500))]
+    pub min_replicas: i32,
+    /// Most workers. Default: 50.
+    #[schemars(range(min = 1, max = 500))]
+    pub max_replicas: i32,
+    /// Waiting entries that one worker is there for. Default: 100.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub queue_depth_per_worker: i32,
+    /// Processor time, in percent of the request, that an `Hpa` aims at. Default: 70.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub target_cpu_utilization_percentage: i32,
+    /// How the number grows.
+    pub scale_up: ScaleUpSpec,
+    /// How the number shrinks.
+    pub scale_down: ScaleDownSpec,
+    /// What is done while the number of waiting entries isn't known.
+    pub fallback: FallbackSpec,
+}
+
+impl Default for AutoscalingSpec {
+    fn default() -> Self {
+        Self {
+            strategy: ScalingStrategy::Queue,
+            min_replicas: 2,
+            max_replicas: 50,
+            queue_depth_per_worker: 100,
+            target_cpu_utilization_percentage: 70,
+            scale_up: ScaleUpSpec::default(),
+            scale_down: ScaleDownSpec::default(),
+            fallback: FallbackSpec::default(),
+        }
+    }
+}
+
+/// Who decides the number of workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ScalingStrategy {
+    /// The operator, by the queue.
+    #[default]
+    Queue,
+    /// A HorizontalPodAutoscaler.
+    Hpa,
+    /// `spec.workers.replicas`.
+    None,
+}
+
+/// How the number of workers grows.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "duration(self.stabilization) <= duration('1h')",
+    "message": "spec.workers.autoscaling.scaleUp.stabilization: must be at most 1h",
+}]))]
+pub struct ScaleUpSpec {
+    /// For how long more workers must have been wanted, up to 1h. Default: 0s.
+    pub stabilization: Duration,
+    /// Workers that are added at a time at most. Default: 10.
+    #[schemars(range(min = 1, max = 500))]
+    pub max_step: i32,
+}
+
+impl Default for ScaleUpSpec {
+    fn default() -> Self {
+        Self { stabilization: Duration::from_secs(0), max_step: 10 }
+    }
+}
+
+/// How the number of workers shrinks.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "duration(self.stabilization) <= duration('1h')",
+    "message": "spec.workers.autoscaling.scaleDown.stabilization: must be at most 1h",
+}]))]
+pub struct ScaleDownSpec {
+    /// For how long fewer workers must have been enough, up to 1h. Default: 5m.
+    pub stabilization: Duration,
+    /// Workers that are drained at a time at most. The next ones follow when these are gone. Default: 1.
+    #[schemars(range(min = 1, max = 500))]
+    pub max_step: i32,
+}
+
+impl Default for ScaleDownSpec {
+    fn default() -> Self {
+        Self { stabilization: Duration::from_secs(300), max_step: 1 }
+    }
+}
+
+/// What is done while the number of waiting entries isn't known. No answer is not an empty queue.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FallbackSpec {
+    /// Spans of ten seconds without an answer of the coordinators before the fallback. Default: 3.
+    #[schemars(range(min = 1, max = 100))]
+    pub failure_threshold: i32,
+    /// Workers that there are then at least; a greater number stays as it is. Default: 3.
+    #[schemars(range(min = 1, max = 500))]
+    pub replicas: i32,
+}
+
+impl Default for FallbackSpec {
+    fn default() -> Self {
+        Self { failure_threshold: 3, replicas: 3 }
+    }
+}
+
+/// How a changed image or configuration reaches the pods: Redis first, then workers, coordinators and gateways, each role
+/// when the one before has come up.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "duration(self.progressDeadline) >= duration('10s') && duration(self.progressDeadline) <= duration('24h')",
+    "message": "spec.upgrade.progressDeadline: must be between 10s and 24h",
+}]))]
+pub struct UpgradeSpec {
+    /// Workers that may be away at a time; each checkpoints what it owns before it goes. Default: 1.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_unavailable: i32,
+    /// How long an upgrade may go on without one more pod of the new revision that is ready, 10s to 24h. Default: 10m.
+    pub progress_deadline: Duration,
+    /// Whether an upgrade that misses its deadline is taken back to the revision that was ready last. Default: true.
+    pub auto_rollback: bool,
+}
+
+impl Default for UpgradeSpec {
+    fn default() -> Self {
+        Self { max_unavailable: 1, progress_deadline: Duration::from_secs(600), auto_rollback: true }
+    }
+}
+
+/// What is done about pods that don't recover by themselves: crash loops, stuck ends, processes that hang.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "duration(self.window) >= duration('1m') && duration(self.window) <= duration('24h')",
+    "message": "spec.healing.window: must be between 1m and 24h",
+}]))]
+pub struct HealingSpec {
+    /// Whether the operator replaces such pods. Default: true.
+    pub enabled: bool,
+    /// Replacements within the window before the operator stops and says so in the condition Stalled. Default: 3.
+    #[schemars(range(min = 1, max = 16))]
+    pub max_replacements: i32,
+    /// The window, 1m to 24h. Default: 10m.
+    pub window: Duration,
+}
+
+impl Default for HealingSpec {
+    fn default() -> Self {
+        Self { enabled: true, max_replacements: 3, window: Duration::from_secs(600) }
+    }
+}
+
+/// Who may reach the pods.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NetworkPolicySpec {
+    /// Whether NetworkPolicies let through only what a cluster needs: clients to the gateways, the nodes to Redis and each
+    /// other, the operator to the coordinators. Default: true.
+    pub enabled: bool,
+    /// Labels of the namespaces whose pods may read the metrics of every role, for example
+    /// `kubernetes.io/metadata.name: monitoring`. Without it nobody else may.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub metrics_from_namespaces: BTreeMap<String, String>,
+}
+
+impl Default for NetworkPolicySpec {
+    fn default() -> Self {
+        Self { enabled: true, metrics_from_namespaces: BTreeMap::new() }
     }
 }
 
@@ -527,7 +746,7 @@ pub struct LearningClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// What is true of the cluster: Ready, Reconciling, Stalled, Initialized, GatewayAvailable, LeaderElected,
-    /// WorkersAvailable, RedisAvailable, Suspended.
+    /// WorkersAvailable, RedisAvailable, ScalingActive, UpgradeInProgress, Suspended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -547,6 +766,22 @@ pub struct LearningClusterStatus {
     /// The image's tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The revision of images and configuration with which the cluster was ready last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_revision: Option<String>,
+    /// The revision that the spec asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_revision: Option<String>,
+    /// The upgrade that is under way, or was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<UpgradeStatus>,
+    /// The last decision on the number of workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingStatus>,
+    /// The pods that were replaced lately because they didn't recover. At most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub replacements: Vec<Replacement>,
     /// Where the cluster is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
@@ -564,6 +799,9 @@ pub struct WorkersStatus {
     pub desired: i32,
     /// Ready of desired, for the column.
     pub summary: String,
+    /// The power of ten below which the waiting entries have stayed for half a minute, for example `<100`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<String>,
     /// Selects the workers' pods.
     pub selector: String,
 }
@@ -579,6 +817,9 @@ pub struct RedisStatus {
     pub primary: Option<String>,
     /// Servers of the cluster's own that are ready.
     pub ready_replicas: i32,
+    /// The image of the servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// Where the cluster is reached.
@@ -589,4 +830,47 @@ pub struct Endpoints {
     pub gateway: String,
     /// The status API.
     pub coordinator: String,
+}
+
+/// An upgrade that is under way, or was taken back.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpgradeStatus {
+    /// The revision that it leads to.
+    pub revision: String,
+    /// Pods of that revision that were ready when it last progressed.
+    pub updated_pods: i32,
+    /// When it began or last progressed.
+    pub progressed_at: Time,
+    /// Whether it missed its deadline and was taken back; it is tried again when the spec asks for another revision.
+    pub failed: bool,
+}
+
+/// A decision on the number of workers.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AutoscalingStatus {
+    /// The number.
+    pub desired: i32,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, in a sentence.
+    pub message: String,
+    /// When the number was last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_scale_time: Option<Time>,
+}
+
+/// A pod that was replaced because it didn't recover. Written before the pod is deleted.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacement {
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's uid.
+    pub uid: String,
+    /// What was wrong with it, in one word.
+    pub reason: String,
+    /// When.
+    pub at: Time,
 }

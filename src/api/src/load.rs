@@ -160,6 +160,24 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
         (1.0..=3600.0).contains(&seconds(spec.workers.drain_timeout)),
         "spec.workers.drainTimeout: must be between 1s and 1h",
     );
+    check(
+        (10.0..=86_400.0).contains(&seconds(spec.upgrade.progress_deadline)),
+        "spec.upgrade.progressDeadline: must be between 10s and 24h",
+    );
+    check((60.0..=86_400.0).contains(&seconds(spec.healing.window)), "spec.healing.window: must be between 1m and 24h");
+    if let Some(scaling) = &spec.workers.autoscaling {
+        check(
+            (1..=scaling.max_replicas).contains(&scaling.min_replicas) && scaling.max_replicas <= 500,
+            "spec.workers.autoscaling: minReplicas must be at least 1 and not above maxReplicas, which is at most 500",
+        );
+        let windows = [("scaleUp", scaling.scale_up.stabilization), ("scaleDown", scaling.scale_down.stabilization)];
+        for (field, window) in windows {
+            check(
+                seconds(window) <= 3600.0,
+                &format!("spec.workers.autoscaling.{field}.stabilization: must be at most 1h"),
+            );
+        }
+    }
     let engine = &spec.engine;
     let shares = [
         ("edgeThreshold", engine.edge_threshold),
@@ -238,6 +256,13 @@ mod tests {
             ("{domains: [{name: a, task: Guess}]}", "unknown variant `Guess`"),
             ("{engine: {checkpointInterval: soon}}", "\"soon\" is no duration"),
             ("{engine: {checkpointInterval: 0s}}", "spec.engine.checkpointInterval: must be between 100ms and 5m"),
+            ("{workers: {autoscaling: {minReplicas: 5, maxReplicas: 4}}}", "spec.workers.autoscaling: minReplicas"),
+            (
+                "{workers: {autoscaling: {scaleDown: {stabilization: 2h}}}}",
+                "scaleDown.stabilization: must be at most 1h",
+            ),
+            ("{upgrade: {progressDeadline: 1s}}", "spec.upgrade.progressDeadline: must be between"),
+            ("{healing: {window: 1s}}", "spec.healing.window: must be between"),
             ("{workers: {drainTimeout: 2h}}", "spec.workers.drainTimeout: must be between 1s and 1h"),
         ] {
             let error = load(&format!("{HEAD}spec: {spec}\n")).unwrap_err().to_string();

@@ -12,6 +12,8 @@ pub const CLUSTER_LABEL: &str = "hebb.dev/cluster";
 pub const PAUSED_ANNOTATION: &str = "hebb.dev/paused";
 /// Annotation on pod templates with the digest of the configuration that the pods read.
 pub const CONFIG_ANNOTATION: &str = "hebb.dev/config-digest";
+/// Annotation on pod templates with the digest of the whole template: tells which pods run the newest.
+pub const TEMPLATE_ANNOTATION: &str = "hebb.dev/template-digest";
 /// Where pods find their configuration.
 pub const CONFIG_PATH: &str = "/etc/hebb/learningcluster.yaml";
 /// Port of the gateway's API.
@@ -47,6 +49,11 @@ impl Role {
         }
     }
 
+    /// The role of this word.
+    pub fn of(word: &str) -> Option<Self> {
+        [Role::Gateway, Role::Coordinator, Role::Worker, Role::Redis].into_iter().find(|role| role.as_str() == word)
+    }
+
     /// Name of the role's objects.
     pub fn object_name(self, cluster: &str) -> String {
         format!("{cluster}-{}", self.as_str())
@@ -56,6 +63,11 @@ impl Role {
 /// Name of the ConfigMap.
 pub fn config_name(cluster: &str) -> String {
     format!("{cluster}-config")
+}
+
+/// Name of the ConfigMap that keeps the revision with which the cluster was ready last.
+pub fn revision_name(cluster: &str) -> String {
+    format!("{cluster}-revision")
 }
 
 /// Name of the Secret with the nodes' token.

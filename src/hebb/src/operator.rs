@@ -43,6 +43,7 @@ pub fn run(options: Options) -> Outcome {
             image: options.image,
             redis_image: options.redis_image,
             cluster_domain: options.cluster_domain,
+            operator_namespace: options.lease_namespace.clone(),
         },
         namespace: options.namespace.filter(|namespace| !namespace.is_empty()),
         identity: options.identity,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
@@ -17,6 +17,8 @@ use crate::metrics::Metrics;
 const DELAY_MIN: Duration = Duration::from_secs(1);
 /// The longest wait: a cluster is mended within two minutes of what hindered it.
 const DELAY_MAX: Duration = Duration::from_secs(120);
+/// How long failures in a row are remembered after the last.
+const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 /// Bytes of an Event's note.
 const NOTE_MAX: usize = 1_000;
 
@@ -68,13 +70,16 @@ impl Context {
 
 /// Failed passes in a row, by the object's uid.
 #[derive(Default)]
-pub struct Failures(Mutex<HashMap<String, u32>>);
+pub struct Failures(Mutex<HashMap<String, (u32, Instant)>>);
 
 impl Failures {
     /// The wait before the next pass: doubled with each failure, up to a fifth longer or shorter by chance.
     pub fn next_delay(&self, uid: &str) -> Duration {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(uid.to_owned()).or_insert(0);
+        // What has not failed for so long is gone, or well.
+        failures.retain(|_, (_, at)| at.elapsed() < FORGET_AFTER);
+        let (count, at) = failures.entry(uid.to_owned()).or_insert((0, Instant::now()));
+        *at = Instant::now();
         let delay = DELAY_MIN.saturating_mul(1 << (*count).min(10)).min(DELAY_MAX);
         *count = count.saturating_add(1);
         delay.mul_f64(rand::random_range(0.8..1.2))

@@ -1,7 +1,7 @@
 //! Health and metrics of the operator.
 //!
-//! Ready means that watching works: the own Lease is watched, which somebody renews every two seconds, so silence is a
-//! watch that has died or an API server that is away.
+//! Ready means that watching works: the own Lease is watched, which somebody renews every two seconds, so silence is an API
+//! server that is away; and no other watch has been silent for longer than an API server that works would let it be.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use axum::routing::get;
 use prometheus::{Encoder, TextEncoder};
 
 use crate::metrics::Metrics;
+use crate::watches::Watches;
 
 /// More than a lease that expires unrenewed, and its takeover.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -46,26 +47,34 @@ impl WatchAge {
     }
 }
 
+#[derive(Clone)]
+struct Shared {
+    metrics: Metrics,
+    lease: WatchAge,
+    watches: Watches,
+}
+
 /// The routes.
-pub fn router(metrics: Metrics, watch: WatchAge) -> Router {
+pub fn router(metrics: Metrics, lease: WatchAge, watches: Watches) -> Router {
     Router::new()
         .route("/health/liveness", get(|| async { "ok\n" }))
         .route("/health/readiness", get(readiness))
         .route("/metrics", get(expose))
-        .with_state((metrics, watch))
+        .with_state(Shared { metrics, lease, watches })
 }
 
-async fn readiness(State((_, watch)): State<(Metrics, WatchAge)>) -> Response {
-    match watch.trouble() {
+async fn readiness(State(shared): State<Shared>) -> Response {
+    match shared.lease.trouble().or_else(|| shared.watches.trouble()) {
         None => "ok\n".into_response(),
         Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")).into_response(),
     }
 }
 
-async fn expose(State((metrics, _)): State<(Metrics, WatchAge)>) -> Response {
+async fn expose(State(shared): State<Shared>) -> Response {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
-    match encoder.encode(&metrics.registry.gather(), &mut text) {
+    shared.metrics.watches(&shared.watches.ages());
+    match encoder.encode(&shared.metrics.registry.gather(), &mut text) {
         Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -11,6 +11,7 @@ mod leadership;
 mod learning_cluster;
 mod metrics;
 mod unreadable;
+mod watches;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,9 +19,12 @@ use std::sync::Arc;
 use futures::StreamExt;
 use hebb_api::{AlertPolicy, LearningCluster, names};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::client::ClientBuilder;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
@@ -37,6 +41,7 @@ use self::leadership::Candidate;
 use self::learning_cluster::scrape::Coordinators;
 pub use self::learning_cluster::topology::Defaults;
 use self::metrics::Metrics;
+use self::watches::Watches;
 
 /// Objects of a kind that are worked on at once: one slow cluster doesn't hold up the others, and the API server isn't
 /// flooded after a restart.
@@ -66,6 +71,9 @@ pub struct Settings {
 pub enum OperatorError {
     /// No configuration of a cluster.
     #[error("no Kubernetes cluster is configured: run in a pod, or set KUBECONFIG")]
+    Config(#[source] kube::config::InferConfigError),
+    /// A configuration that no client can be made from.
+    #[error("the Kubernetes client can't be set up")]
     Client(#[source] kube::Error),
     /// The port is taken.
     #[error("can't listen on {address}")]
@@ -100,22 +108,29 @@ pub enum OperatorError {
 /// # Errors
 /// [`OperatorError`]; the process should end with it.
 pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), OperatorError> {
-    let client = Client::try_default().await.map_err(OperatorError::Client)?;
-    run_with(client, settings, stop).await
+    let config = kube::Config::infer().await.map_err(OperatorError::Config)?;
+    run_with(config, settings, stop).await
 }
 
-/// Runs the operator against the API server of `client` until `stop` becomes true.
+/// Runs the operator against the API server of `config` until `stop` becomes true.
 ///
 /// # Errors
 /// [`OperatorError`]; the process should end with it.
-pub async fn run_with(client: Client, settings: Settings, stop: watch::Receiver<bool>) -> Result<(), OperatorError> {
+pub async fn run_with(
+    config: kube::Config,
+    settings: Settings,
+    stop: watch::Receiver<bool>,
+) -> Result<(), OperatorError> {
+    let watches = Watches::default();
+    let builder = ClientBuilder::try_from(config).map_err(OperatorError::Client)?;
+    let client = builder.with_layer(&watches).build();
     let metrics = Metrics::new()?;
     let age = WatchAge::default();
     let listener = tokio::net::TcpListener::bind(settings.listen)
         .await
         .map_err(|source| OperatorError::Listen { address: settings.listen, source })?;
     let mut tasks: JoinSet<Result<(), OperatorError>> = JoinSet::new();
-    let router = http::router(metrics.clone(), age.clone());
+    let router = http::router(metrics.clone(), age.clone(), watches);
     let asked = stopped(stop.clone());
     tasks.spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(asked).await;
@@ -269,6 +284,8 @@ async fn run_clusters(
         .owns(scoped::<Secret>(&client, &settings), ours.clone())
         .owns(scoped::<ServiceAccount>(&client, &settings), ours.clone())
         .owns(scoped::<PodDisruptionBudget>(&client, &settings), ours.clone())
+        .owns(scoped::<HorizontalPodAutoscaler>(&client, &settings), ours.clone())
+        .owns(scoped::<NetworkPolicy>(&client, &settings), ours.clone())
         .watches(scoped::<Pod>(&client, &settings), ours, of_pod)
         .reconcile_on(changes)
         .with_config(Config::default().concurrency(CONCURRENCY))

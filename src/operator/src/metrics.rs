@@ -1,8 +1,9 @@
 //! What the operator counts of itself. Labels come from closed sets.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 
 /// The operator's metrics; clones share them.
 #[derive(Clone)]
@@ -13,6 +14,7 @@ pub struct Metrics {
     writes: IntCounterVec,
     leads: IntGauge,
     watch_age: Histogram,
+    watch_ages: GaugeVec,
 }
 
 impl Metrics {
@@ -44,12 +46,17 @@ impl Metrics {
             )
             .buckets(vec![1.0, 3.0, 5.0, 10.0, 20.0, 60.0]),
         )?;
+        let watch_ages = GaugeVec::new(
+            Opts::new("hebb_watch_age_seconds", "Time since a watch last received anything, bookmarks included"),
+            &["resource"],
+        )?;
+        registry.register(Box::new(watch_ages.clone()))?;
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(outcomes.clone()))?;
         registry.register(Box::new(writes.clone()))?;
         registry.register(Box::new(leads.clone()))?;
         registry.register(Box::new(watch_age.clone()))?;
-        Ok(Self { registry, duration, outcomes, writes, leads, watch_age })
+        Ok(Self { registry, duration, outcomes, writes, leads, watch_age, watch_ages })
     }
 
     /// A pass has ended.
@@ -66,6 +73,13 @@ impl Metrics {
     /// Whether this operator leads.
     pub fn leads(&self, leads: bool) {
         self.leads.set(i64::from(leads));
+    }
+
+    /// How long each watch has been silent.
+    pub fn watches(&self, ages: &BTreeMap<String, Duration>) {
+        for (resource, age) in ages {
+            self.watch_ages.with_label_values(&[resource]).set(age.as_secs_f64());
+        }
     }
 
     /// The watch was silent for so long.

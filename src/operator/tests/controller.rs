@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 use plane::ControlPlane;
 use scenario::{Scenario, cluster};
 
-/// ServiceAccount, ConfigMap, 2 Secrets, 4 Services, 3 StatefulSets, Deployment, 3 PodDisruptionBudgets.
-const CHILDREN: usize = 15;
+/// ServiceAccount, ConfigMap, 2 Secrets, 3 Services, 2 StatefulSets, 2 Deployments, 3 PodDisruptionBudgets, 4 NetworkPolicies.
+const CHILDREN: usize = 18;
 /// How soon drift is repaired; the promise is five seconds.
 const PROMPT: Duration = Duration::from_secs(5);
 /// How soon anything else should have happened on two busy cores.
@@ -153,7 +153,7 @@ async fn suspend_scales_to_zero_and_keeps_everything(client: Client) {
             scenario::condition(status, "Suspended").starts_with("True") && status["phase"] == "Suspended"
         })
         .await;
-    for name in ["demo-worker", "demo-coordinator", "demo-redis"] {
+    for name in ["demo-coordinator", "demo-redis"] {
         assert_eq!(
             scenario.api::<StatefulSet>().get(name).await.unwrap().spec.unwrap_or_default().replicas,
             Some(0),
@@ -163,7 +163,7 @@ async fn suspend_scales_to_zero_and_keeps_everything(client: Client) {
     assert!(scenario.api::<PodDisruptionBudget>().list(&Default::default()).await.unwrap().items.is_empty());
     scenario.change("demo", json!({"spec": {"suspend": false}})).await;
     scenario.children(CHILDREN).await;
-    let workers = scenario.api::<StatefulSet>();
+    let workers = scenario.api::<Deployment>();
     scenario::within("the workers are back", PATIENT, async || {
         (workers.get("demo-worker").await.unwrap().spec.unwrap_or_default().replicas == Some(2)).then_some(())
     })

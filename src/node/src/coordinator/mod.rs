@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use futures::TryFutureExt;
 use hebb_log::{Assignment, Domain, Leadership, LogError, PartitionKey};
 use tracing::{info, warn};
 
@@ -78,8 +79,9 @@ impl Coordinator {
     pub async fn run(&self, stop: Stop) {
         let shared = &self.0;
         let mut declared_in_term = None;
+        let mut begun = false;
         while !stop.is_asked() {
-            match pass(shared, &mut declared_in_term).await {
+            match begin(shared, &mut begun).and_then(|()| pass(shared, &mut declared_in_term)).await {
                 Ok(()) => shared.health.works("leadership"),
                 Err(error) => {
                     shared.health.fails("leadership", error.to_string());
@@ -97,6 +99,16 @@ impl Coordinator {
             warn!(%error, "could not resign; the leadership expires by itself");
         }
     }
+}
+
+/// Gives up what an earlier life of this coordinator may have left: a process that was killed and is back within its lease
+/// leads in a new term, not in that of the dead one.
+async fn begin(shared: &Shared, begun: &mut bool) -> Result<(), LogError> {
+    if !*begun {
+        shared.store.directory.resign(&shared.options.id).await?;
+        *begun = true;
+    }
+    Ok(())
 }
 
 async fn pass(shared: &Shared, declared_in_term: &mut Option<u64>) -> Result<(), LogError> {

@@ -56,8 +56,11 @@ impl Domains {
         if let Some(domain) = self.find(name).await? {
             return Ok(domain);
         }
-        if !self.allow_undeclared || self.all().len() >= UNDECLARED_MAX {
-            return Err(Failure::UnknownDomain(name.to_owned()));
+        if !self.allow_undeclared {
+            return Err(Failure::UndeclaredDomain(name.to_owned()));
+        }
+        if self.all().len() >= UNDECLARED_MAX {
+            return Err(Failure::TooManyDomains { name: name.to_owned(), max: UNDECLARED_MAX });
         }
         let config =
             PartitionConfig { task: task(), hyperparameters: self.hyperparameters.clone(), seed: event_digest(name) };

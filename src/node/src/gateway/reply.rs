@@ -52,8 +52,19 @@ pub enum Failure {
     #[error(transparent)]
     Rejected(#[from] hebb_engine::Rejection),
     /// No such domain.
-    #[error("the domain {0:?} is not declared, and allowUndeclaredDomains is false")]
+    #[error("there is no domain {0:?}; it is made by its first event, or by spec.domains")]
     UnknownDomain(String),
+    /// No such domain, and it may not be made.
+    #[error("the domain {0:?} is not declared, and allowUndeclaredDomains is false")]
+    UndeclaredDomain(String),
+    /// No such domain, and there are as many as can be made by events.
+    #[error("the domain {name:?} is not declared, and there are already {max} domains")]
+    TooManyDomains {
+        /// The domain that was asked for.
+        name: String,
+        /// The bound.
+        max: usize,
+    },
     /// Not a name for a domain.
     #[error(
         "{0:?} is no name for a domain: 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit"
@@ -79,7 +90,8 @@ impl Failure {
             Failure::Address(_) => (StatusCode::BAD_REQUEST, "bad_address"),
             Failure::Rejected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "rejected"),
             Failure::DomainName(_) => (StatusCode::BAD_REQUEST, "bad_domain_name"),
-            Failure::UnknownDomain(_) => (StatusCode::NOT_FOUND, "unknown_domain"),
+            Failure::UnknownDomain(_) | Failure::UndeclaredDomain(_) => (StatusCode::NOT_FOUND, "unknown_domain"),
+            Failure::TooManyDomains { .. } => (StatusCode::FORBIDDEN, "too_many_domains"),
             Failure::UnknownEvent(_) => (StatusCode::NOT_FOUND, "unknown_event"),
             Failure::Dispatch(DispatchError::Full { .. }) => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
             Failure::Dispatch(DispatchError::Late) => (StatusCode::SERVICE_UNAVAILABLE, "answer_pending"),

@@ -1,15 +1,20 @@
 //! Carries a plan out: the one place that writes children.
 
+use hebb_api::names::{MANAGER, Role};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::Value;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
 
-use hebb_api::names::MANAGER;
-
+use super::healing::Sick;
 use super::observe::api;
 use super::plan::{Because, Step};
+use super::pods::{DELETION_COST, PodView};
 use super::render::Kind;
 use crate::metrics::Metrics;
+
+/// Who owns a number of replicas between Hebb and an autoscaler.
+const SCALE_MANAGER: &str = "hebb-operator-scale";
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +23,8 @@ pub enum ApplyError {
     Apply { kind: Kind, name: String, source: kube::Error },
     #[error("failed to delete {kind:?} {name}")]
     Delete { kind: Kind, name: String, source: kube::Error },
+    #[error("failed to {verb} pod {name}")]
+    Pod { verb: &'static str, name: String, source: kube::Error },
     #[error("{kind:?} {name} belongs to another owner; rename the LearningCluster or remove the object")]
     Foreign { kind: Kind, name: String },
 }
@@ -60,6 +67,12 @@ pub async fn apply(
                 written.push(((child.kind, child.name.clone()), serde_json::to_value(object).unwrap_or_default()));
                 done.push(Done { kind: child.kind, name: child.name, because: Some(because) });
             }
+            Step::HandOver { kind, name, object } => {
+                let parameters = PatchParams::apply(SCALE_MANAGER).force();
+                let handed = api(client, namespace, kind).patch(&name, &parameters, &Patch::Apply(&object)).await;
+                metrics.wrote(kind.names().2, "apply");
+                handed.map_err(|source| ApplyError::Apply { kind, name, source })?;
+            }
             Step::Delete { kind, name, uid } => {
                 // By uid: an object of the same name that came since is not the one that was seen.
                 let parameters = DeleteParams {
@@ -78,4 +91,46 @@ pub async fn apply(
         }
     }
     Ok((done, written))
+}
+
+/// Says which workers go first when their number falls, and takes it back from those that were chosen before.
+pub async fn mark(
+    client: &Client,
+    namespace: &str,
+    pods: &[PodView],
+    victims: &[String],
+    metrics: &Metrics,
+) -> Result<(), ApplyError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    for pod in pods.iter().filter(|pod| pod.role == Some(Role::Worker) && !pod.leaving) {
+        let chosen = victims.contains(&pod.name);
+        if chosen == pod.marked {
+            continue;
+        }
+        let cost = if chosen { json!("-1000") } else { Value::Null };
+        let patch = json!({"metadata": {"annotations": {DELETION_COST: cost}}});
+        metrics.wrote("pods", "patch");
+        match api.patch_metadata(&pod.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(source) => return Err(ApplyError::Pod { verb: "mark", name: pod.name.clone(), source }),
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a pod that doesn't recover; its workload makes another.
+pub async fn replace(client: &Client, namespace: &str, sick: &Sick, metrics: &Metrics) -> Result<(), ApplyError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let parameters = DeleteParams {
+        grace_period_seconds: sick.force.then_some(0),
+        preconditions: Some(kube::api::Preconditions { uid: Some(sick.uid.clone()), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    metrics.wrote("pods", "delete");
+    match api.delete(&sick.pod, &parameters).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(source) => Err(ApplyError::Pod { verb: "replace", name: sick.pod.clone(), source }),
+    }
 }

@@ -1,19 +1,24 @@
 //! The LearningCluster controller: observe → topology → plan → apply → status. Only the middle decides.
 
 mod apply;
+mod healing;
 mod observe;
 pub mod plan;
+mod pods;
 mod quantity;
 pub mod render;
+mod scaling;
 pub mod scrape;
 mod status;
 pub mod topology;
+mod upgrade;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hebb_api::names::{self, Role};
-use hebb_api::{LearningCluster, LearningClusterStatus};
+use hebb_api::{LearningCluster, LearningClusterStatus, RedisMode, Replacement, ScalingStrategy};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -27,9 +32,13 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::apply::{ApplyError, Done, apply};
-use self::plan::{Because, plan};
-use self::render::render;
+use self::plan::{Because, Step, plan};
+use self::pods::PodView;
+use self::render::{Kind, render};
+use self::scaling::{Decision, Load};
+use self::scrape::{Scraped, Target};
 use self::topology::{Topology, TopologyError};
+use self::upgrade::Revision;
 use crate::conditions::is_true;
 use crate::context::Context;
 use crate::unreadable::refuse;
@@ -38,6 +47,8 @@ use crate::unreadable::refuse;
 const PASS_DEADLINE: Duration = Duration::from_secs(30);
 /// How soon a cluster that isn't ready yet is looked at again, should no watch call first.
 const RECHECK_AFTER: Duration = Duration::from_secs(3);
+/// How often a cluster that has more workers than the fewest is looked at: whether it can do with less.
+const SHRINK_AFTER: Duration = Duration::from_secs(10);
 /// How often a cluster at rest is looked at again, should a watch have missed something.
 const RESYNC_AFTER: Duration = Duration::from_secs(300);
 
@@ -68,6 +79,13 @@ impl Error {
         }
     }
 
+    /// Whether nothing can be made any more because the namespace is going.
+    fn is_of_terminating_namespace(&self) -> bool {
+        let Error::Apply(ApplyError::Apply { source: kube::Error::Api(status), .. }) = self else { return false };
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        status.is_forbidden() && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    }
+
     /// Whether trying again can't help before somebody changes something.
     fn is_stalled(&self) -> bool {
         matches!(self, Error::Topology(_) | Error::Apply(ApplyError::Foreign { .. }))
@@ -78,6 +96,8 @@ impl Error {
 struct Pass {
     status: LearningClusterStatus,
     done: Vec<Done>,
+    /// When the cluster is looked at again, should no watch call first.
+    recheck: Duration,
 }
 
 /// Brings one cluster to what its spec says, or says on it why it can't be read.
@@ -102,6 +122,13 @@ async fn converge(cluster: &LearningCluster, context: &Context, started: Instant
         return Ok(Action::await_change());
     }
     let outcome = timeout(PASS_DEADLINE, pass(cluster, context, key)).await.unwrap_or(Err(Error::Deadline));
+    if let Err(error) = &outcome
+        && error.is_of_terminating_namespace()
+    {
+        // Everything here is about to go, this cluster too.
+        context.metrics.reconciled("LearningCluster", "waiting", started.elapsed());
+        return Ok(Action::requeue(RESYNC_AFTER));
+    }
     let (status, done) = match &outcome {
         Ok(pass) => (pass.status.clone(), pass.done.as_slice()),
         Err(error) => {
@@ -118,9 +145,9 @@ async fn converge(cluster: &LearningCluster, context: &Context, started: Instant
         Err(_) => "failed",
     };
     context.metrics.reconciled("LearningCluster", word, started.elapsed());
-    result.map(|_| {
+    result.map(|pass| {
         context.failures.forget(&cluster.uid().unwrap_or_default());
-        Action::requeue(if settled { RESYNC_AFTER } else { RECHECK_AFTER })
+        Action::requeue(pass.recheck)
     })
 }
 
@@ -131,31 +158,194 @@ pub fn on_error(cluster: Arc<DeserializeGuard<LearningCluster>>, error: &Error, 
 }
 
 async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<LearningCluster>) -> Result<Pass, Error> {
+    let now = Timestamp::now();
     if cluster.annotations().get(names::PAUSED_ANNOTATION).is_some_and(|value| value == "true") {
-        return Ok(Pass { status: status::paused(cluster, Timestamp::now()), done: Vec::new() });
+        return Ok(Pass { status: status::paused(cluster, now), done: Vec::new(), recheck: RESYNC_AFTER });
     }
     let namespace = cluster.namespace().unwrap_or_default();
     let name = cluster.name_any();
     let client = &context.client;
     let observing = |what| move |source| Error::Observe { what, source };
-    let secrets = observe::secrets(client, &namespace, &name).await.map_err(observing("secrets"))?;
-    let topology = Topology::new(cluster, &context.defaults, secrets)?;
-    let desired = render(&topology);
+    let own_redis = cluster.spec.redis.mode != RedisMode::External;
+    let secrets = observe::secrets(client, &namespace, &name, own_redis).await.map_err(observing("secrets"))?;
+    let record = observe::revision(client, &namespace, &name).await.map_err(observing("revision"))?;
+    let found: Vec<Pod> = observe::pods(client, cluster).await.map_err(observing("pods"))?;
+    let pods: Vec<PodView> = found.iter().map(|pod| PodView::new(pod, now)).collect();
+
+    let decision = decide_workers(cluster, context, &key, &pods);
+    let workers = decision.as_ref().map_or(cluster.spec.workers.replicas, |decision| decision.desired);
+    let revision = Revision::of(
+        &cluster.spec,
+        &topology::image(cluster, &context.defaults),
+        &topology::redis_image(cluster, &context.defaults),
+    );
+    let wanted = revision.id();
+    let mut topology = Topology::new(cluster, &context.defaults, secrets.clone(), workers)?;
+    let mut desired = render(&topology);
+    let mut templates = render::templates(&topology, &desired);
+    let upgrade = upgrade::decide(
+        &cluster.spec.upgrade,
+        &upgrade::Known {
+            wanted: &wanted,
+            current: record.as_ref().map(|(id, _)| id.as_str()),
+            status: cluster.status.as_ref().and_then(|status| status.upgrade.as_ref()),
+            updated_pods: updated(&pods, &templates),
+            suspended: topology.suspended,
+        },
+        now,
+    );
+    if let (upgrade::Verdict::RolledBack(_), Some((_, current))) = (&upgrade, &record) {
+        let mut before = cluster.clone();
+        before.spec = current.put_into(&cluster.spec);
+        topology = Topology::new(&before, &context.defaults, secrets, workers)?;
+        desired = render(&topology);
+        templates = render::templates(&topology, &desired);
+    }
     let mut live = observe::live(client, &namespace, &desired).await.map_err(observing("children"))?;
+
+    let heard = context.coordinators.heard(&key);
+    let sick = healing::sick(&healing::Patients {
+        pods: &pods,
+        templates: &templates,
+        heard: heard.as_ref().filter(|_| !topology.suspended),
+        redis_up: !own_redis || pods.iter().any(|pod| pod.role == Some(Role::Redis) && pod.ready),
+    });
+    let former = cluster.status.clone().unwrap_or_default();
+    let mut replacements = status::counting_replacements(cluster, &sick, now);
+    let healing = healing::decide(&cluster.spec.healing, &sick, &replacements, now);
+    if let healing::Verdict::Replace(sick) = &healing {
+        replacements.push(Replacement {
+            pod: sick.pod.clone(),
+            uid: sick.uid.clone(),
+            reason: sick.reason.to_owned(),
+            at: status::whole_second(now),
+        });
+    }
+    // Written before it is done, so that a crash in between neither repeats a decision nor takes it back.
+    let intent = status::intent(&former, decision.as_ref(), &upgrade, &replacements, now);
+    let cluster = &record_intent(cluster, context, intent).await?;
+
     let steps = plan(&desired, &live, &topology.uid);
+    let steps = upgrade::hold_back(steps, &live, &templates, |role| topology.object(role));
+    let scraped = context.coordinators.answer(&key);
+    let fewer = observe::number(live.get(&(Kind::Deployment, topology.object(Role::Worker))), "/spec/replicas")
+        - topology.desired(Role::Worker);
+    if fewer > 0 && !topology.suspended && topology.hpa.is_none() {
+        let states = scraped.as_ref().map(Scraped::state_bytes).unwrap_or_default();
+        let victims = scaling::victims(&states, usize::try_from(fewer).unwrap_or(0));
+        apply::mark(client, &namespace, &pods, &victims, &context.metrics).await?;
+    }
     let (done, written) = apply(client, &namespace, steps, &context.metrics).await?;
     live.extend(written);
+    if let healing::Verdict::Replace(sick) = &healing {
+        apply::replace(client, &namespace, sick, &context.metrics).await?;
+        warn!(cluster = %key, pod = sick.pod, reason = sick.reason, "replaced a pod that didn't recover");
+        let note = format!("pod {} didn't recover ({}): it is replaced", sick.pod, sick.reason);
+        context.tell(cluster, EventType::Warning, "ReplacedPod", "Heal", note).await;
+    }
     if topology.suspended {
         context.coordinators.forget(&key);
     } else {
         let host = topology.host(Role::Coordinator);
-        let url = format!("http://{host}:{}/api/v1/status", names::COORDINATOR_PORT);
-        context.coordinators.follow(key.clone(), url, topology.secrets.token.clone());
+        context.coordinators.follow(
+            key.clone(),
+            Target {
+                url: format!("http://{host}:{}/api/v1/status", names::COORDINATOR_PORT),
+                token: topology.secrets.token.clone(),
+                wake_above: status::wake_above(cluster, workers),
+            },
+        );
     }
-    let scraped = context.coordinators.answer(&key);
-    let pods: Vec<Pod> = observe::pods(client, cluster).await.map_err(observing("pods"))?;
-    let seen = status::Seen { topology: &topology, live: &live, pods: &pods, scraped: scraped.as_ref() };
-    Ok(Pass { status: status::status(cluster, &seen, Timestamp::now()), done })
+    let seen = status::Seen {
+        topology: &topology,
+        live: &live,
+        pods: &found,
+        scraped: scraped.as_ref(),
+        load: context.coordinators.load(&key),
+        upgrade: &upgrade,
+        healing: &healing,
+        wanted: &wanted,
+        current: record.as_ref().map(|(id, _)| id.as_str()),
+    };
+    let mut status = status::status(cluster, &seen, now);
+    if is_true(&status.conditions, "Ready")
+        && upgrade.is_on_wanted()
+        && record.as_ref().is_none_or(|(id, _)| *id != wanted)
+    {
+        let child = render::revision_record(&topology, &wanted, &revision.encode());
+        let step = Step::Apply { child, because: Because::Changed };
+        apply(client, &namespace, vec![step], &context.metrics).await?;
+        status::settle_upgrade(&mut status, &wanted, cluster.metadata.generation, now);
+        if record.is_some() {
+            let note = format!("every pod runs revision {wanted} with image {}", topology.image);
+            context.tell(cluster, EventType::Normal, "Upgraded", "Upgrade", note).await;
+        }
+    }
+    let recheck = match (is_true(&status.conditions, "Ready") && sick.is_empty(), workers_may_shrink(cluster, workers))
+    {
+        (false, _) => RECHECK_AFTER,
+        (true, true) => SHRINK_AFTER,
+        (true, false) => RESYNC_AFTER,
+    };
+    Ok(Pass { status, done, recheck })
+}
+
+/// The number of workers, where the operator decides it or an autoscaler has.
+fn decide_workers(
+    cluster: &LearningCluster,
+    context: &Context,
+    key: &ObjectRef<LearningCluster>,
+    pods: &[PodView],
+) -> Option<Decision> {
+    let scaling = cluster.spec.workers.autoscaling.as_ref()?;
+    let former = cluster.status.as_ref().and_then(|status| status.autoscaling.as_ref());
+    let current = former.map_or(cluster.spec.workers.replicas, |status| status.desired);
+    let begun = former.is_some();
+    let workers = pods.iter().filter(|pod| pod.role == Some(Role::Worker));
+    let existing = workers.clone().count();
+    let settled = usize::try_from(current) == Ok(existing) && workers.clone().all(|pod| pod.ready && !pod.leaving);
+    match scaling.strategy {
+        ScalingStrategy::None => None,
+        ScalingStrategy::Hpa => Some(Decision {
+            desired: i32::try_from(existing).unwrap_or(i32::MAX).clamp(scaling.min_replicas, scaling.max_replicas),
+            reason: "Hpa",
+            message: "a HorizontalPodAutoscaler decides the number of workers".to_owned(),
+        }),
+        ScalingStrategy::Queue => {
+            let load = context.coordinators.load(key).unwrap_or_default();
+            // A cluster that has never run has nobody to ask, and one at rest keeps its number.
+            let load = if begun && !cluster.spec.suspend { load } else { Load::default() };
+            Some(scaling::decide(scaling, current, settled, &load))
+        }
+    }
+}
+
+fn workers_may_shrink(cluster: &LearningCluster, workers: i32) -> bool {
+    let scaling = cluster.spec.workers.autoscaling.as_ref();
+    scaling.is_some_and(|scaling| scaling.strategy == ScalingStrategy::Queue && workers > scaling.min_replicas)
+}
+
+/// Ready pods that run the newest template of their role.
+fn updated(pods: &[PodView], templates: &BTreeMap<Role, String>) -> i32 {
+    let current = |pod: &&PodView| {
+        pod.ready && !pod.leaving && pod.role.is_some_and(|role| templates.get(&role) == pod.template.as_ref())
+    };
+    i32::try_from(pods.iter().filter(current).count()).unwrap_or(i32::MAX)
+}
+
+/// Writes what is about to be done; the cluster as it is then.
+async fn record_intent(
+    cluster: &LearningCluster,
+    context: &Context,
+    intent: LearningClusterStatus,
+) -> Result<LearningCluster, Error> {
+    let mut cluster = cluster.clone();
+    if cluster.status.as_ref() != Some(&intent) && cluster.status.is_some() {
+        write_status(&cluster, context, &intent).await?;
+        tell_of_decisions(&cluster, context, &intent).await;
+        cluster.status = Some(intent);
+    }
+    Ok(cluster)
 }
 
 /// Writes the status if it says something new, and tells of every transition.
@@ -170,6 +360,18 @@ async fn report(
     if *status == former {
         return Ok(());
     }
+    if write_status(cluster, context, status).await? {
+        tell_of_transitions(cluster, context, &former, status).await;
+    }
+    Ok(())
+}
+
+/// Writes a status; whether the object is still there.
+async fn write_status(
+    cluster: &LearningCluster,
+    context: &Context,
+    status: &LearningClusterStatus,
+) -> Result<bool, Error> {
     let api: Api<LearningCluster> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
     let patch = json!({
         "apiVersion": LearningCluster::api_version(&()),
@@ -180,13 +382,32 @@ async fn report(
     let written = api.patch_status(&cluster.name_any(), &parameters, &Patch::Apply(&patch)).await;
     context.metrics.wrote("learningclusters/status", "apply");
     match written {
-        Ok(_) => {}
+        Ok(_) => Ok(true),
         // Deleted in the meantime.
-        Err(kube::Error::Api(answer)) if answer.is_not_found() => return Ok(()),
-        Err(error) => return Err(Error::Status(error)),
+        Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(false),
+        Err(error) => Err(Error::Status(error)),
     }
-    tell_of_transitions(cluster, context, &former, status).await;
-    Ok(())
+}
+
+/// Tells why the number of workers changes and what becomes of an upgrade.
+async fn tell_of_decisions(cluster: &LearningCluster, context: &Context, intent: &LearningClusterStatus) {
+    let former = cluster.status.clone().unwrap_or_default();
+    if let Some(decision) = &intent.autoscaling
+        && former.autoscaling.as_ref() != Some(decision)
+    {
+        info!(cluster = %ObjectRef::from_obj(cluster), reason = decision.reason, message = decision.message, "scaling");
+        let note = format!("{}: {}", decision.reason, decision.message);
+        context.tell(cluster, EventType::Normal, "ScalingDecided", "Scale", note).await;
+    }
+    let failed = |status: &LearningClusterStatus| status.upgrade.as_ref().is_some_and(|upgrade| upgrade.failed);
+    let revision = |status: &LearningClusterStatus| status.upgrade.as_ref().map(|upgrade| upgrade.revision.clone());
+    if failed(intent) && !failed(&former) {
+        let note = "the upgrade made no progress within spec.upgrade.progressDeadline: back to the revision before";
+        context.tell(cluster, EventType::Warning, "RolledBack", "Upgrade", note.to_owned()).await;
+    } else if let Some(revision) = revision(intent).filter(|to| revision(&former).as_ref() != Some(to)) {
+        let note = format!("to revision {revision}");
+        context.tell(cluster, EventType::Normal, "UpgradeStarted", "Upgrade", note).await;
+    }
 }
 
 async fn tell_of_children(cluster: &LearningCluster, context: &Context, former: &LearningClusterStatus, done: &[Done]) {

@@ -2,7 +2,7 @@
 
 use hebb_api::LearningCluster;
 use hebb_api::names::{self, Role};
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use rand::distr::{Alphanumeric, SampleString};
@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::plan::Live;
 use super::render::{Desired, Kind};
 use super::topology::Secrets;
+use super::upgrade::Revision;
 
 /// Characters of a generated password or token: 190 bits.
 const SECRET_LENGTH: usize = 32;
@@ -23,7 +24,7 @@ pub fn api(client: &Client, namespace: &str, kind: Kind) -> Api<DynamicObject> {
 }
 
 /// The secrets of a cluster: what stands, and new ones for what doesn't.
-pub async fn secrets(client: &Client, namespace: &str, cluster: &str) -> Result<Secrets, kube::Error> {
+pub async fn secrets(client: &Client, namespace: &str, cluster: &str, own_redis: bool) -> Result<Secrets, kube::Error> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let read = async |name: String, key: &str| {
         let secret = api.get_opt(&name).await?;
@@ -32,9 +33,27 @@ pub async fn secrets(client: &Client, namespace: &str, cluster: &str) -> Result<
         Ok::<_, kube::Error>(stored.unwrap_or_else(|| Alphanumeric.sample_string(&mut rand::rng(), SECRET_LENGTH)))
     };
     Ok(Secrets {
-        redis_password: read(Role::Redis.object_name(cluster), "password").await?,
+        redis_password: match own_redis {
+            true => Some(read(Role::Redis.object_name(cluster), "password").await?),
+            false => None,
+        },
         token: read(names::internal_secret_name(cluster), "token").await?,
     })
+}
+
+/// The revision with which a cluster was ready last, by id; nothing where no record of it can be read.
+pub async fn revision(
+    client: &Client,
+    namespace: &str,
+    cluster: &str,
+) -> Result<Option<(String, Revision)>, kube::Error> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let record = api.get_opt(&names::revision_name(cluster)).await?;
+    Ok(record.and_then(|record| record.data).and_then(|data| {
+        let revision: Revision = serde_json::from_str(data.get("revision")?).ok()?;
+        // A record that was edited is no record.
+        (data.get("id")? == &revision.id()).then(|| (revision.id(), revision))
+    }))
 }
 
 /// The live objects among those that should and shouldn't be there.

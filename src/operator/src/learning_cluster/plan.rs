@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use hebb_api::names::MANAGER;
+use serde_json::{Value, json};
 
 use super::quantity;
 use super::render::{APPLIED_ANNOTATION, Child, Desired, Kind};
@@ -29,6 +30,9 @@ pub enum Because {
 pub enum Step {
     /// Apply this object.
     Apply { child: Child, because: Because },
+    /// Let another manager own the number of replicas that stands, before an applied object no longer names it: a number
+    /// that nobody owns becomes 1.
+    HandOver { kind: Kind, name: String, object: Value },
     /// Delete this very object.
     Delete { kind: Kind, name: String, uid: String },
     /// An object of this name belongs to somebody else.
@@ -49,6 +53,18 @@ pub fn plan(desired: &Desired, live: &Live, owner_uid: &str) -> Vec<Step> {
             Some(found) if !is_within(&child.object, found) => Because::Drifted,
             Some(_) => continue,
         };
+        if let Some(found) = live.get(&(child.kind, child.name.clone()))
+            && child.kind == Kind::Deployment
+            && child.object["spec"]["replicas"].is_null()
+            && owns_replicas(found)
+        {
+            let object = json!({
+                "apiVersion": child.object["apiVersion"], "kind": child.object["kind"],
+                "metadata": {"name": child.name, "namespace": child.object["metadata"]["namespace"]},
+                "spec": {"replicas": found["spec"]["replicas"]},
+            });
+            steps.push(Step::HandOver { kind: child.kind, name: child.name.clone(), object });
+        }
         steps.push(Step::Apply { child: child.clone(), because });
     }
     for (kind, name) in &desired.absent {
@@ -67,6 +83,16 @@ fn is_owned(object: &Value, owner_uid: &str) -> bool {
     let owners = object["metadata"]["ownerReferences"].as_array();
     let controller = owners.into_iter().flatten().find(|owner| owner["controller"] == Value::Bool(true));
     controller.is_none_or(|owner| owner["uid"] == owner_uid)
+}
+
+/// Whether what Hebb applied last names the number of replicas.
+fn owns_replicas(object: &Value) -> bool {
+    let entries = object["metadata"]["managedFields"].as_array();
+    entries.into_iter().flatten().any(|entry| {
+        entry["manager"] == MANAGER
+            && entry["operation"] == "Apply"
+            && !entry["fieldsV1"]["f:spec"]["f:replicas"].is_null()
+    })
 }
 
 fn applied(object: &Value) -> &Value {
@@ -116,13 +142,11 @@ fn is_nothing(value: &Value) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use hebb_api::LearningCluster;
-    use proptest::prelude::*;
-    use serde_json::json;
-
     use super::*;
     use crate::learning_cluster::render::render;
     use crate::learning_cluster::topology::{Defaults, Secrets, Topology};
+    use hebb_api::LearningCluster;
+    use proptest::prelude::*;
 
     fn topology(spec: Value) -> Topology {
         let cluster: LearningCluster = serde_json::from_value(json!({
@@ -134,9 +158,10 @@ mod tests {
             image: "hebb:1".to_owned(),
             redis_image: "redis:7".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
+            operator_namespace: "hebb-system".to_owned(),
         };
-        let secrets = Secrets { redis_password: "p".to_owned(), token: "t".to_owned() };
-        Topology::new(&cluster, &defaults, secrets).unwrap()
+        let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned() };
+        Topology::new(&cluster, &defaults, secrets, cluster.spec.workers.replicas).unwrap()
     }
 
     /// What an API server would hold after the steps: with its own additions.
@@ -153,7 +178,7 @@ mod tests {
                 Step::Delete { kind, name, .. } => {
                     live.remove(&(*kind, name.clone()));
                 }
-                Step::Foreign { .. } => {}
+                Step::HandOver { .. } | Step::Foreign { .. } => {}
             }
         }
     }
@@ -214,7 +239,7 @@ mod tests {
     #[test]
     fn a_hand_made_change_is_drift_and_an_addition_is_not() {
         let (desired, mut live) = settled(json!({}));
-        let key = (Kind::StatefulSet, "demo-worker".to_owned());
+        let key = (Kind::Deployment, "demo-worker".to_owned());
         live.get_mut(&key).unwrap()["metadata"]["labels"]["team"] = json!("ml");
         assert_eq!(plan(&desired, &live, "u1"), vec![]);
         live.get_mut(&key).unwrap()["spec"]["replicas"] = json!(7);
@@ -238,8 +263,30 @@ mod tests {
     fn scaling_touches_nothing_but_the_scaled_workload() {
         let (_, live) = settled(json!({"workers": {"replicas": 2}}));
         let steps = plan(&render(&topology(json!({"workers": {"replicas": 5}}))), &live, "u1");
-        let names: Vec<_> = steps.iter().map(|step| matches!(step, Step::Apply { child, .. } if child.kind == Kind::StatefulSet && child.name == "demo-worker")).collect();
+        let names: Vec<_> = steps.iter().map(|step| matches!(step, Step::Apply { child, .. } if child.kind == Kind::Deployment && child.name == "demo-worker")).collect();
         assert_eq!(names, [true]);
+    }
+
+    #[test]
+    fn a_number_of_replicas_is_handed_over_before_it_is_given_up() {
+        let (_, mut live) = settled(json!({}));
+        let key = (Kind::Deployment, "demo-worker".to_owned());
+        live.get_mut(&key).unwrap()["metadata"]["managedFields"] = json!([
+            {"manager": "hebb-operator", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+        ]);
+        let hpa = render(&topology(json!({"workers": {"autoscaling": {"strategy": "Hpa"}}})));
+        let steps = plan(&hpa, &live, "u1");
+        let place = |wanted: fn(&Step) -> bool| steps.iter().position(wanted).unwrap();
+        let handed = place(|step| matches!(step, Step::HandOver { object, .. } if object["spec"]["replicas"] == 2));
+        let given_up = place(|step| matches!(step, Step::Apply { child, .. } if child.kind == Kind::Deployment));
+        assert!(handed < given_up);
+        assert!(
+            steps
+                .iter()
+                .any(|step| matches!(step, Step::Apply { child, .. } if child.kind == Kind::HorizontalPodAutoscaler))
+        );
+        live.get_mut(&key).unwrap()["metadata"]["managedFields"] = json!([]);
+        assert!(!plan(&hpa, &live, "u1").iter().any(|step| matches!(step, Step::HandOver { .. })));
     }
 
     #[test]
@@ -277,7 +324,7 @@ mod tests {
     #[test]
     fn no_secret_stands_outside_of_a_secret() {
         let mut topology = topology(json!({}));
-        topology.secrets = Secrets { redis_password: "canary-1".to_owned(), token: "canary-2".to_owned() };
+        topology.secrets = Secrets { redis_password: Some("canary-1".to_owned()), token: "canary-2".to_owned() };
         for child in render(&topology).present {
             let text = child.object.to_string();
             assert!(child.kind == Kind::Secret || !text.contains("canary"), "{}", child.name);

@@ -1,9 +1,9 @@
 //! Asks the coordinators, away from the reconciler: a pass never waits for a pod.
 //!
-//! A cluster is reconciled when what its status needs has changed. A coordinator that doesn't answer is unknown, not empty,
-//! and its last answer stands for [`STALE_AFTER`].
+//! A cluster is reconciled when what its status needs has changed, or when its queue asks for more workers. A coordinator
+//! that doesn't answer is unknown, not empty, and its last answer stands for [`STALE_AFTER`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::debug;
 
+use super::scaling::{Load, Sample};
+
 /// How often every coordinator is asked.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long an answer is waited for.
@@ -22,26 +24,90 @@ const DEADLINE: Duration = Duration::from_millis(900);
 const STALE_AFTER: Duration = Duration::from_secs(4);
 /// Coordinators that are asked at once.
 const CONCURRENCY: usize = 32;
+/// Answers of this span are kept as one smallest and one greatest number.
+const SPAN: Duration = Duration::from_secs(5);
+/// Spans that are kept: an hour, the longest window of the autoscaler.
+const SPANS: usize = 720;
+/// A worker that nobody has heard of for so long is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
 
-/// What the status of a cluster takes from its coordinator.
+/// What the operator takes from a coordinator's answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Scraped {
     pub leader: Option<String>,
     pub unowned: Option<u64>,
+    #[serde(default)]
+    pub lag: u64,
+    #[serde(default)]
+    workers: Vec<Worker>,
+    #[serde(default)]
+    domains: Vec<Domain>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+struct Worker {
+    id: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+struct Domain {
+    #[serde(default)]
+    partitions: Vec<Partition>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+struct Partition {
+    owner: Option<String>,
+    #[serde(default)]
+    state_bytes: u64,
+}
+
+impl Scraped {
+    /// Bytes of learned state by worker, also of those that own nothing.
+    pub fn state_bytes(&self) -> BTreeMap<String, u64> {
+        let mut states: BTreeMap<String, u64> = self.workers.iter().map(|worker| (worker.id.clone(), 0)).collect();
+        for partition in self.domains.iter().flat_map(|domain| &domain.partitions) {
+            if let Some(bytes) = partition.owner.as_ref().and_then(|owner| states.get_mut(owner)) {
+                *bytes = bytes.saturating_add(partition.state_bytes.max(1));
+            }
+        }
+        states
+    }
+
+    fn partitions(&self) -> u64 {
+        self.domains.iter().map(|domain| domain.partitions.len() as u64).sum()
+    }
+}
+
+/// What calls for a pass when it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Reported {
+    leader: Option<String>,
+    unowned: Option<u64>,
+    workers: BTreeSet<String>,
 }
 
 type Key = ObjectRef<LearningCluster>;
 
+/// Whom to ask, and when its queue calls for a pass.
 #[derive(Clone)]
-struct Target {
-    url: String,
-    token: String,
+pub struct Target {
+    pub url: String,
+    pub token: String,
+    /// More waiting entries than these ask for more workers.
+    pub wake_above: Option<u64>,
 }
 
 struct Known {
     target: Target,
+    since: Instant,
     answer: Option<(Scraped, Instant)>,
-    reported: Option<Scraped>,
+    reported: Option<Reported>,
+    /// When each span began, with the fewest and most waiting entries in it; the newest last.
+    spans: VecDeque<(Instant, u64, u64)>,
+    /// Since when there are answers without a gap.
+    unbroken_since: Option<Instant>,
+    heard: BTreeMap<String, Instant>,
 }
 
 /// The coordinators that are asked, and what they said.
@@ -54,13 +120,21 @@ fn id(key: &Key) -> String {
 
 impl Coordinators {
     /// Asks this coordinator from now on.
-    pub fn follow(&self, key: Key, url: String, token: String) {
+    pub fn follow(&self, key: Key, target: Target) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let target = Target { url, token };
         match known.get_mut(&id(&key)) {
             Some((_, known)) => known.target = target,
             None => {
-                known.insert(id(&key), (key, Known { target, answer: None, reported: None }));
+                let fresh = Known {
+                    target,
+                    since: Instant::now(),
+                    answer: None,
+                    reported: None,
+                    spans: VecDeque::new(),
+                    unbroken_since: None,
+                    heard: BTreeMap::new(),
+                };
+                known.insert(id(&key), (key, fresh));
             }
         }
     }
@@ -73,10 +147,36 @@ impl Coordinators {
     /// What it said, unless that is too long ago.
     pub fn answer(&self, key: &Key) -> Option<Scraped> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&id(key)).and_then(|(_, known)| fresh(known))
+        known.get(&id(key)).and_then(|(_, known)| fresh(known).cloned())
     }
 
-    /// Asks all of them again and again; sends the clusters whose answers changed.
+    /// The load of the cluster; nothing before it is followed.
+    pub fn load(&self, key: &Key) -> Option<Load> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, known) = known.get(&id(key))?;
+        let last = known.answer.as_ref().map_or(known.since, |(_, at)| *at);
+        let sample = |(begun, min, max): &(Instant, u64, u64)| Sample {
+            age: begun.elapsed().saturating_sub(SPAN),
+            min: *min,
+            max: *max,
+        };
+        Some(Load {
+            samples: known.spans.iter().rev().map(sample).collect(),
+            known_for: known.unbroken_since.map_or(Duration::ZERO, |since| since.elapsed()),
+            silent_for: if fresh(known).is_some() { Duration::ZERO } else { last.elapsed() },
+            partitions: known.answer.as_ref().map_or(0, |(scraped, _)| scraped.partitions()),
+        })
+    }
+
+    /// How long ago the coordinators heard of each worker; nothing while none answers.
+    pub fn heard(&self, key: &Key) -> Option<BTreeMap<String, Duration>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, known) = known.get(&id(key))?;
+        fresh(known)?;
+        Some(known.heard.iter().map(|(worker, at)| (worker.clone(), at.elapsed())).collect())
+    }
+
+    /// Asks all of them again and again; sends the clusters that should be looked at.
     pub async fn ask(&self, client: reqwest::Client, changed: mpsc::Sender<Key>) {
         loop {
             let targets: Vec<(Key, Target)> = {
@@ -102,18 +202,48 @@ impl Coordinators {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((_, known)) = known.get_mut(&id(key)) else { return false };
         match answer {
-            Ok(scraped) => known.answer = Some((scraped, Instant::now())),
+            Ok(scraped) => known.take(scraped, Instant::now()),
             Err(error) => debug!(cluster = %key, %error, "the coordinator doesn't answer"),
         }
-        let fresh = fresh(known);
-        let changed = fresh != known.reported;
-        known.reported = fresh;
-        changed
+        let current = fresh(known).map(|scraped| Reported {
+            leader: scraped.leader.clone(),
+            unowned: scraped.unowned,
+            workers: scraped.workers.iter().map(|worker| worker.id.clone()).collect(),
+        });
+        let changed = current != known.reported;
+        known.reported = current;
+        let lag = fresh(known).map(|scraped| scraped.lag);
+        changed || matches!((lag, known.target.wake_above), (Some(lag), Some(above)) if lag > above)
     }
 }
 
-fn fresh(known: &Known) -> Option<Scraped> {
-    known.answer.as_ref().filter(|(_, at)| at.elapsed() < STALE_AFTER).map(|(scraped, _)| scraped.clone())
+impl Known {
+    fn take(&mut self, scraped: Scraped, now: Instant) {
+        if fresh(self).is_none() {
+            // Numbers from before a gap say nothing about what happened in it.
+            self.spans.clear();
+            self.unbroken_since = Some(now);
+        }
+        match self.spans.back_mut() {
+            Some((begun, min, max)) if now.duration_since(*begun) < SPAN => {
+                *min = scraped.lag.min(*min);
+                *max = scraped.lag.max(*max);
+            }
+            _ => self.spans.push_back((now, scraped.lag, scraped.lag)),
+        }
+        if self.spans.len() > SPANS {
+            self.spans.pop_front();
+        }
+        for worker in &scraped.workers {
+            self.heard.insert(worker.id.clone(), now);
+        }
+        self.heard.retain(|_, at| now.duration_since(*at) < FORGET_AFTER);
+        self.answer = Some((scraped, now));
+    }
+}
+
+fn fresh(known: &Known) -> Option<&Scraped> {
+    known.answer.as_ref().filter(|(_, at)| at.elapsed() < STALE_AFTER).map(|(scraped, _)| scraped)
 }
 
 async fn ask(client: &reqwest::Client, target: &Target) -> Result<Scraped, reqwest::Error> {

@@ -1,17 +1,29 @@
 //! What a LearningCluster's status says: pure, from what was seen.
 
+use std::time::Duration;
+
 use hebb_api::names::Role;
-use hebb_api::{Endpoints, LearningCluster, LearningClusterStatus, RedisStatus, WorkersStatus};
+use hebb_api::{
+    AutoscalingStatus, Endpoints, LearningCluster, LearningClusterStatus, RedisStatus, Replacement, ScalingStrategy,
+    WorkersStatus,
+};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::Value;
 
 use super::observe::number;
 use super::plan::Live;
-use super::render::Kind;
+use super::pods::trouble;
+use super::scaling::{Decision, Load};
 use super::scrape::Scraped;
 use super::topology::{Redis, Topology};
+use super::{healing, upgrade};
 use crate::conditions::{Desired, is_true, merge};
+
+/// How far back the column of waiting entries looks.
+const LAG_WINDOW: Duration = Duration::from_secs(30);
+/// The reasons of the condition ScalingActive.
+const REASONS: [&str; 7] = ["OutOfBounds", "Fallback", "NoMetric", "QueueGrew", "QueueShrank", "Steady", "Hpa"];
 
 /// What the status is made from.
 pub struct Seen<'a> {
@@ -20,6 +32,14 @@ pub struct Seen<'a> {
     pub pods: &'a [Pod],
     /// What the coordinator said last; nothing while it can't be asked.
     pub scraped: Option<&'a Scraped>,
+    /// How many entries waited lately.
+    pub load: Option<Load>,
+    pub upgrade: &'a upgrade::Verdict,
+    pub healing: &'a healing::Verdict,
+    /// The revision that the spec asks for.
+    pub wanted: &'a str,
+    /// The revision with which the cluster was ready last.
+    pub current: Option<&'a str>,
 }
 
 /// Ready and existing pods of a role, and whether its workload has taken up the newest template.
@@ -38,9 +58,9 @@ impl Count {
 }
 
 fn count(seen: &Seen<'_>, role: Role) -> Count {
-    let kind = if role == Role::Gateway { Kind::Deployment } else { Kind::StatefulSet };
-    let object = seen.live.get(&(kind, seen.topology.object(role)));
-    let desired = seen.topology.desired(role);
+    let object = upgrade::workload(seen.live, &seen.topology.object(role)).map(|(_, found)| found);
+    let autoscaled = role == Role::Worker && seen.topology.hpa.is_some() && !seen.topology.suspended;
+    let desired = if autoscaled { number(object, "/spec/replicas") } else { seen.topology.desired(role) };
     let observed = object.is_some_and(|object| {
         object["status"]["observedGeneration"].as_i64() >= object["metadata"]["generation"].as_i64()
     });
@@ -119,6 +139,8 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
                 because(format!("{} of {} gateways are ready", gateway.ready, gateway.desired))
             },
         ),
+        scaling_active(cluster),
+        upgrading(seen),
         Desired::new("Suspended", topology.suspended, if topology.suspended { "Suspended" } else { "Running" }, ""),
     ];
     let (ready, reason, message) = if topology.suspended {
@@ -162,17 +184,19 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
             if settled { String::new() } else { message },
         ),
     );
-    parts.insert(2, Desired::new("Stalled", false, "Working", ""));
+    parts.insert(2, stalled(seen));
     parts.insert(
         3,
         Desired::new("Initialized", was_ready || ready, if was_ready || ready { "WasReady" } else { "NeverReady" }, ""),
     );
 
-    let phase = match (topology.suspended, ready, was_ready) {
-        (true, _, _) => "Suspended",
-        (_, true, _) => "Ready",
-        (_, false, true) => "Degraded",
-        (_, false, false) => "Progressing",
+    let phase = match (topology.suspended, seen.upgrade, ready, was_ready) {
+        (true, ..) => "Suspended",
+        (_, upgrade::Verdict::RolledBack(_), true, _) => "RolledBack",
+        (_, upgrade::Verdict::Progressing(_), ..) => "Upgrading",
+        (.., true, _) => "Ready",
+        (.., false, true) => "Degraded",
+        (.., false, false) => "Progressing",
     };
     let selector: Vec<String> = hebb_api::names::role_selector(&topology.name, Role::Worker)
         .into_iter()
@@ -188,24 +212,169 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
             ready: worker.ready,
             desired: worker.desired,
             summary: format!("{}/{}", worker.ready, worker.desired),
+            lag: seen.load.as_ref().filter(|_| !topology.suspended).and_then(lag),
             selector: selector.join(","),
         }),
         redis: Some(match &topology.redis {
-            Redis::Standalone { .. } => RedisStatus {
+            Redis::Standalone { image, .. } => RedisStatus {
                 mode: "Standalone".to_owned(),
                 primary: (redis.ready > 0).then(|| format!("{}-0", topology.object(Role::Redis))),
                 ready_replicas: redis.ready,
+                image: Some(image.clone()),
             },
-            Redis::External(external) => {
-                RedisStatus { mode: "External".to_owned(), primary: Some(external.host.clone()), ready_replicas: 0 }
-            }
+            Redis::External(external) => RedisStatus {
+                mode: "External".to_owned(),
+                primary: Some(external.host.clone()),
+                ready_replicas: 0,
+                image: None,
+            },
         }),
         version: Some(tag(&topology.image).to_owned()),
         image: Some(topology.image.clone()),
+        current_revision: seen.current.map(str::to_owned),
+        update_revision: Some(seen.wanted.to_owned()),
+        upgrade: seen.upgrade.status().cloned(),
+        autoscaling: former.autoscaling,
+        replacements: former.replacements,
         endpoints: Some(Endpoints {
             gateway: format!("http://{}", topology.host(Role::Gateway)),
             coordinator: format!("http://{}:{}", topology.host(Role::Coordinator), hebb_api::names::COORDINATOR_PORT),
         }),
+    }
+}
+
+/// The condition Stalled: whether somebody has to do something.
+fn stalled(seen: &Seen<'_>) -> Desired {
+    if let healing::Verdict::Exhausted(sick) = seen.healing {
+        let message = format!(
+            "pod {} doesn't recover ({}), and the budget of spec.healing is spent; replacing starts anew when the spec changes or every pod is well",
+            sick.pod, sick.reason
+        );
+        return Desired::new("Stalled", true, "HealingExhausted", message);
+    }
+    match seen.upgrade {
+        upgrade::Verdict::RolledBack(status) => Desired::new(
+            "Stalled",
+            true,
+            "RolledBack",
+            format!(
+                "revision {} did not become ready within the progress deadline; the revision before runs",
+                status.revision
+            ),
+        ),
+        upgrade::Verdict::Late(status) => Desired::new(
+            "Stalled",
+            true,
+            "ProgressDeadlineExceeded",
+            format!("revision {} did not become ready within the progress deadline", status.revision),
+        ),
+        upgrade::Verdict::Steady | upgrade::Verdict::Progressing(_) => Desired::new("Stalled", false, "Working", ""),
+    }
+}
+
+fn upgrading(seen: &Seen<'_>) -> Desired {
+    match seen.upgrade {
+        upgrade::Verdict::Progressing(status) => Desired::new(
+            "UpgradeInProgress",
+            true,
+            "Progressing",
+            format!("to revision {}; {} pods of it are ready", status.revision, status.updated_pods),
+        ),
+        upgrade::Verdict::Late(_) => Desired::new("UpgradeInProgress", true, "ProgressDeadlineExceeded", ""),
+        upgrade::Verdict::RolledBack(_) => Desired::new("UpgradeInProgress", false, "RolledBack", ""),
+        upgrade::Verdict::Steady => Desired::new("UpgradeInProgress", false, "UpToDate", ""),
+    }
+}
+
+fn scaling_active(cluster: &LearningCluster) -> Desired {
+    match cluster.status.as_ref().and_then(|status| status.autoscaling.as_ref()) {
+        Some(decision) => {
+            let reason = REASONS.into_iter().find(|reason| *reason == decision.reason).unwrap_or("Steady");
+            Desired::new("ScalingActive", !["Fallback", "NoMetric"].contains(&reason), reason, decision.message.clone())
+        }
+        None => Desired::new("ScalingActive", false, "Fixed", "spec.workers.replicas decides the number of workers"),
+    }
+}
+
+/// The power of ten below which the waiting entries have stayed: coarse and slow, so that it is seldom written.
+fn lag(load: &Load) -> Option<String> {
+    let most = load.samples.iter().take_while(|sample| sample.age <= LAG_WINDOW).map(|sample| sample.max).max()?;
+    Some(if most == 0 { "0".to_owned() } else { format!("<{}", 10u64.saturating_pow(most.ilog10() + 1)) })
+}
+
+/// How many waiting entries ask for more workers than these.
+pub fn wake_above(cluster: &LearningCluster, workers: i32) -> Option<u64> {
+    let scaling = cluster.spec.workers.autoscaling.as_ref()?;
+    let can_grow = scaling.strategy == ScalingStrategy::Queue && workers < scaling.max_replicas;
+    let workers = u64::try_from(workers).ok().filter(|_| can_grow)?;
+    Some(workers.saturating_mul(u64::try_from(scaling.queue_depth_per_worker).unwrap_or(1)))
+}
+
+/// The replacements that still count; a changed spec gets a new budget.
+pub fn counting_replacements(cluster: &LearningCluster, sick: &[healing::Sick], now: Timestamp) -> Vec<Replacement> {
+    let Some(former) = &cluster.status else { return Vec::new() };
+    if former.observed_generation != cluster.metadata.generation {
+        return Vec::new();
+    }
+    healing::remembered(&cluster.spec.healing, &former.replacements, sick, now)
+}
+
+/// As fine as Kubernetes writes times.
+pub fn whole_second(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+/// The former status with what is about to be done.
+pub fn intent(
+    former: &LearningClusterStatus,
+    decision: Option<&Decision>,
+    upgrade: &upgrade::Verdict,
+    replacements: &[Replacement],
+    now: Timestamp,
+) -> LearningClusterStatus {
+    let autoscaling = decision.map(|decision| {
+        let standing = former.autoscaling.as_ref().filter(|standing| standing.desired == decision.desired);
+        match standing {
+            // A number that stays keeps its story, but for whether there is somebody to ask.
+            Some(standing) if !is_news(&standing.reason, decision.reason) => standing.clone(),
+            _ => AutoscalingStatus {
+                desired: decision.desired,
+                reason: decision.reason.to_owned(),
+                message: decision.message.clone(),
+                last_scale_time: match standing {
+                    Some(standing) => standing.last_scale_time.clone(),
+                    None => former.autoscaling.as_ref().map(|_| whole_second(now)),
+                },
+            },
+        }
+    });
+    LearningClusterStatus {
+        autoscaling,
+        upgrade: upgrade.status().cloned(),
+        replacements: replacements.to_vec(),
+        ..former.clone()
+    }
+}
+
+/// Whether another reason for the same number is worth a write.
+fn is_news(standing: &str, now: &str) -> bool {
+    let blind = |reason: &str| matches!(reason, "Fallback" | "NoMetric");
+    blind(standing) != blind(now)
+        || (now == "Hpa") != (standing == "Hpa")
+        || (standing == "Fallback") != (now == "Fallback")
+}
+
+/// The cluster is ready with what its spec asks for: the upgrade has come to its end.
+pub fn settle_upgrade(status: &mut LearningClusterStatus, wanted: &str, generation: Option<i64>, now: Timestamp) {
+    status.current_revision = Some(wanted.to_owned());
+    status.upgrade = None;
+    status.phase = Some("Ready".to_owned());
+    let part = vec![Desired::new("UpgradeInProgress", false, "UpToDate", "")];
+    let renewed = merge(&status.conditions, part, generation, now);
+    for condition in &mut status.conditions {
+        if let Some(new) = renewed.iter().find(|new| new.type_ == condition.type_) {
+            *condition = new.clone();
+        }
     }
 }
 
@@ -252,33 +421,6 @@ fn tag(image: &str) -> &str {
     name.rsplit_once('@').or_else(|| name.rsplit_once(':')).map_or("latest", |(_, tag)| tag)
 }
 
-/// What is wrong with the pods, in the words of the kubelet and the scheduler; the first by name.
-fn trouble(pods: &[Pod]) -> Option<String> {
-    let mut troubles: Vec<String> = pods.iter().filter_map(pod_trouble).collect();
-    troubles.sort();
-    troubles.into_iter().next()
-}
-
-fn pod_trouble(pod: &Pod) -> Option<String> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let status = serde_json::to_value(pod.status.as_ref()?).ok()?;
-    for container in status["containerStatuses"].as_array().into_iter().flatten() {
-        let waiting = &container["state"]["waiting"];
-        match waiting["reason"].as_str() {
-            None | Some("ContainerCreating" | "PodInitializing") => {}
-            Some(reason) => {
-                let message = waiting["message"].as_str().unwrap_or_default();
-                return Some(format!("pod {name}: {reason} {message}").trim_end().to_owned());
-            }
-        }
-    }
-    let conditions = status["conditions"].as_array().into_iter().flatten();
-    let unscheduled = conditions
-        .into_iter()
-        .find(|condition: &&Value| condition["type"] == "PodScheduled" && condition["status"] == "False")?;
-    Some(format!("pod {name}: {}", unscheduled["message"].as_str().unwrap_or("can't be scheduled")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,16 +430,5 @@ mod tests {
         assert_eq!(tag("localhost:5000/hebb/hebb:1.2"), "1.2");
         assert_eq!(tag("hebb"), "latest");
         assert_eq!(tag("hebb@sha256:ab"), "sha256:ab");
-    }
-
-    #[test]
-    fn the_kubelets_words_reach_the_user() {
-        let pod: Pod = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "demo-worker-0"},
-            "status": {"containerStatuses": [{"name": "worker", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
-                "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}]},
-        }))
-        .unwrap();
-        assert_eq!(trouble(&[pod]).as_deref(), Some("pod demo-worker-0: ImagePullBackOff no such image"));
     }
 }

@@ -1,8 +1,11 @@
 //! A LearningCluster, parsed once: names, defaults and secrets in place. Past here nobody sees the raw spec.
 
+use std::collections::BTreeMap;
+
 use hebb_api::names::{self, Role};
 use hebb_api::{
-    DeletionPolicy, Durability, ExternalRedis, LearningCluster, LearningClusterSpec, PodTemplate, RedisMode,
+    AutoscalingSpec, DeletionPolicy, Durability, ExternalRedis, LearningCluster, LearningClusterSpec, PodTemplate,
+    RedisMode, ScalingStrategy,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use sha2::{Digest, Sha256};
@@ -16,13 +19,15 @@ pub struct Defaults {
     pub redis_image: String,
     /// The cluster's DNS domain, for example `cluster.local`.
     pub cluster_domain: String,
+    /// Namespace of the operator, whose pods ask the coordinators.
+    pub operator_namespace: String,
 }
 
 /// What the secrets of a cluster hold.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secrets {
-    /// Password of the cluster's own Redis.
-    pub redis_password: String,
+    /// Password of the Redis that Hebb runs; none for somebody else's.
+    pub redis_password: Option<String>,
     /// Token of the internal endpoints.
     pub token: String,
 }
@@ -61,10 +66,16 @@ pub struct Topology {
     pub service_type: &'static str,
     pub coordinator: Pods,
     pub worker: Pods,
+    pub workers_unavailable: i32,
+    /// The HorizontalPodAutoscaler that decides the number of workers.
+    pub hpa: Option<AutoscalingSpec>,
     pub drain_seconds: i64,
     pub redis: Redis,
     pub disruption_budgets: bool,
+    /// Who may read metrics; no NetworkPolicies where there is nothing here.
+    pub network: Option<BTreeMap<String, String>>,
     pub cluster_domain: String,
+    pub operator_namespace: String,
     pub secrets: Secrets,
     /// The file that the pods read.
     pub config: String,
@@ -87,11 +98,16 @@ pub enum TopologyError {
 }
 
 impl Topology {
-    /// Parses a cluster.
+    /// Parses a cluster that should have so many workers.
     ///
     /// # Errors
     /// [`TopologyError`] where its spec can't be worked with.
-    pub fn new(cluster: &LearningCluster, defaults: &Defaults, secrets: Secrets) -> Result<Self, TopologyError> {
+    pub fn new(
+        cluster: &LearningCluster,
+        defaults: &Defaults,
+        secrets: Secrets,
+        workers: i32,
+    ) -> Result<Self, TopologyError> {
         let metadata = &cluster.metadata;
         let name = metadata.name.clone().ok_or(TopologyError::Metadata("name"))?;
         let namespace = metadata.namespace.clone().ok_or(TopologyError::Metadata("namespace"))?;
@@ -101,16 +117,14 @@ impl Topology {
         }
         let spec = &cluster.spec;
         let config = pod_config(&name, &namespace, spec)?;
-        // An External Redis has no password of ours: the one made up for this pass must not restart the pods.
-        let password = if spec.redis.mode == RedisMode::Standalone { secrets.redis_password.as_str() } else { "" };
-        let digest = digest(&[&config, password, &secrets.token]);
+        let digest = digest(&[&config, secrets.redis_password.as_deref().unwrap_or_default(), &secrets.token]);
         let redis = match (spec.redis.mode, &spec.redis.external) {
             (RedisMode::External, Some(external)) => Redis::External(external.clone()),
             (RedisMode::External, None) => {
                 return Err(TopologyError::Invalid("spec.redis.external: is needed with mode External".to_owned()));
             }
             (RedisMode::Standalone, _) => Redis::Standalone {
-                image: spec.redis.image.clone().unwrap_or_else(|| defaults.redis_image.clone()),
+                image: redis_image(cluster, defaults),
                 durability: spec.redis.durability,
                 size: spec.redis.storage.size.clone(),
                 storage_class: spec.redis.storage.storage_class_name.clone(),
@@ -119,20 +133,22 @@ impl Topology {
                 resources: spec.redis.resources.clone(),
             },
         };
-        // Pinned when it was first chosen, so that an upgrade of the operator restarts nothing.
-        let pinned = cluster.status.as_ref().and_then(|status| status.image.clone());
         let pods = |replicas, template: &PodTemplate| Pods { replicas, template: template.clone() };
         Ok(Self {
-            image: spec.image.clone().or(pinned).unwrap_or_else(|| defaults.image.clone()),
+            image: image(cluster, defaults),
             suspended: spec.suspend,
             gateway: pods(spec.gateway.replicas, &spec.gateway.pod_template),
             service_type: spec.gateway.service.type_.as_str(),
             coordinator: pods(spec.coordinator.replicas, &spec.coordinator.pod_template),
-            worker: pods(spec.workers.replicas, &spec.workers.pod_template),
+            worker: pods(workers, &spec.workers.pod_template),
+            workers_unavailable: spec.upgrade.max_unavailable,
+            hpa: spec.workers.autoscaling.clone().filter(|scaling| scaling.strategy == ScalingStrategy::Hpa),
             drain_seconds: i64::try_from(spec.workers.drain_timeout.0.as_secs()).unwrap_or(i64::MAX),
             redis,
             disruption_budgets: spec.pod_disruption_budget.enabled,
+            network: spec.network_policy.enabled.then(|| spec.network_policy.metrics_from_namespaces.clone()),
             cluster_domain: defaults.cluster_domain.clone(),
+            operator_namespace: defaults.operator_namespace.clone(),
             name,
             namespace,
             uid,
@@ -164,6 +180,18 @@ impl Topology {
     pub fn host(&self, role: Role) -> String {
         format!("{}.{}.svc.{}", self.object(role), self.namespace, self.cluster_domain)
     }
+}
+
+/// The image of a cluster's nodes. What was chosen first is pinned, so that an upgrade of the operator restarts nothing.
+pub fn image(cluster: &LearningCluster, defaults: &Defaults) -> String {
+    let pinned = cluster.status.as_ref().and_then(|status| status.image.clone());
+    cluster.spec.image.clone().or(pinned).unwrap_or_else(|| defaults.image.clone())
+}
+
+/// The image of a cluster's Redis, pinned too.
+pub fn redis_image(cluster: &LearningCluster, defaults: &Defaults) -> String {
+    let pinned = cluster.status.as_ref().and_then(|status| status.redis.as_ref()?.image.clone());
+    cluster.spec.redis.image.clone().or(pinned).unwrap_or_else(|| defaults.redis_image.clone())
 }
 
 /// The part of the spec that the pods read; what only the operator reads stays out, so that scaling restarts nothing.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -9,6 +10,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{conditions, wait::await_condition};
 use kube::{Client, ResourceExt};
 use serde_json::json;
+
+static KUBECONFIG: OnceLock<PathBuf> = OnceLock::new();
 
 /// An API server; ended with the value unless it ran before.
 pub struct ControlPlane {
@@ -22,6 +25,12 @@ fn scripts() -> PathBuf {
 
 impl ControlPlane {
     pub fn start() -> Self {
+        let plane = Self::find();
+        KUBECONFIG.set(plane.kubeconfig.clone()).unwrap();
+        plane
+    }
+
+    fn find() -> Self {
         if let Some(kubeconfig) = std::env::var_os("HEBB_APISERVER_KUBECONFIG") {
             return Self { kubeconfig: kubeconfig.into(), started: None };
         }
@@ -33,10 +42,14 @@ impl ControlPlane {
     }
 
     pub async fn client(&self) -> Client {
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        Client::try_from(config).unwrap()
+        Client::try_from(config().await).unwrap()
     }
+}
+
+/// How to reach the one that was started.
+pub async fn config() -> kube::Config {
+    let kubeconfig = Kubeconfig::read_from(KUBECONFIG.get().unwrap()).unwrap();
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
 }
 
 impl Drop for ControlPlane {

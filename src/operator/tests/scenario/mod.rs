@@ -9,8 +9,10 @@ use hebb_api::{AlertPolicy, LearningCluster};
 use hebb_operator::{Defaults, OperatorError, Settings};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
@@ -96,6 +98,7 @@ impl Scenario {
                 image: image.to_owned(),
                 redis_image: "redis:7".to_owned(),
                 cluster_domain: "cluster.invalid".to_owned(),
+                operator_namespace: "hebb-system".to_owned(),
             },
             namespace: Some(self.namespace.clone()),
             identity: identity.to_owned(),
@@ -104,7 +107,7 @@ impl Scenario {
             listen: address,
         };
         let (stop, asked) = watch::channel(false);
-        let task = tokio::spawn(hebb_operator::run_with(self.client.clone(), settings, asked));
+        let task = tokio::spawn(hebb_operator::run_with(crate::plane::config().await, settings, asked));
         Operator { address, stop, task }
     }
 
@@ -184,6 +187,8 @@ impl Scenario {
         objects.extend(self.list::<StatefulSet>().await);
         objects.extend(self.list::<Deployment>().await);
         objects.extend(self.list::<PodDisruptionBudget>().await);
+        objects.extend(self.list::<HorizontalPodAutoscaler>().await);
+        objects.extend(self.list::<NetworkPolicy>().await);
         objects
     }
 

@@ -2,10 +2,13 @@
 //!
 //! An object names only the fields that Hebb owns; what the API server adds stays its own.
 
+mod network;
 mod pods;
 mod policy;
 mod redis;
 mod roles;
+
+use std::collections::BTreeMap;
 
 use hebb_api::names::{self, Role};
 use k8s_openapi::ByteString;
@@ -26,6 +29,8 @@ pub enum Kind {
     StatefulSet,
     Deployment,
     PodDisruptionBudget,
+    HorizontalPodAutoscaler,
+    NetworkPolicy,
 }
 
 impl Kind {
@@ -39,6 +44,10 @@ impl Kind {
             Kind::StatefulSet => ("apps", "v1", "StatefulSet", "statefulsets"),
             Kind::Deployment => ("apps", "v1", "Deployment", "deployments"),
             Kind::PodDisruptionBudget => ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+            Kind::HorizontalPodAutoscaler => {
+                ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+            }
+            Kind::NetworkPolicy => ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
         }
     }
 }
@@ -80,6 +89,13 @@ pub fn render(topology: &Topology) -> Desired {
             add(&mut desired, kind, topology.object(Role::Redis), Some(Role::Redis), body);
         }
     }
+    for role in [Role::Redis, Role::Coordinator, Role::Worker, Role::Gateway] {
+        let name = topology.object(role);
+        match network::policy(topology, role) {
+            Some(body) => add(&mut desired, Kind::NetworkPolicy, name, Some(role), body),
+            None => desired.absent.push((Kind::NetworkPolicy, name)),
+        }
+    }
     for role in [Role::Coordinator, Role::Worker, Role::Gateway] {
         for (kind, body) in roles::render(topology, role) {
             add(&mut desired, kind, topology.object(role), Some(role), body);
@@ -90,7 +106,37 @@ pub fn render(topology: &Topology) -> Desired {
             None => desired.absent.push((Kind::PodDisruptionBudget, name)),
         }
     }
+    let name = topology.object(Role::Worker);
+    match policy::autoscaler(topology) {
+        Some(body) => add(&mut desired, Kind::HorizontalPodAutoscaler, name, Some(Role::Worker), body),
+        None => desired.absent.push((Kind::HorizontalPodAutoscaler, name)),
+    }
     desired
+}
+
+/// The ConfigMap that keeps a revision.
+pub fn revision_record(topology: &Topology, id: &str, revision: &str) -> Child {
+    let body = json!({"data": {"id": id, "revision": revision}});
+    child(topology, Kind::ConfigMap, names::revision_name(&topology.name), None, body)
+}
+
+/// The digest of a workload's pod template.
+pub fn template_digest(workload: &Value) -> Option<&str> {
+    workload["spec"]["template"]["metadata"]["annotations"][names::TEMPLATE_ANNOTATION].as_str()
+}
+
+/// The digests of the pod templates by role.
+pub fn templates(topology: &Topology, desired: &Desired) -> BTreeMap<Role, String> {
+    [Role::Gateway, Role::Coordinator, Role::Worker, Role::Redis]
+        .into_iter()
+        .filter_map(|role| {
+            let name = topology.object(role);
+            let workload =
+                |child: &&Child| matches!(child.kind, Kind::StatefulSet | Kind::Deployment) && child.name == name;
+            let digest = template_digest(&desired.present.iter().find(workload)?.object)?.to_owned();
+            Some((role, digest))
+        })
+        .collect()
 }
 
 /// A body with the head that all children share.

@@ -7,7 +7,7 @@ use hebb_api::names::{self, Role};
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Map, Value, json};
 
-use super::Topology;
+use super::{Topology, digest};
 
 /// The user and group of the engine's pods; the image has no others.
 const USER: i64 = 65_532;
@@ -83,7 +83,10 @@ pub fn template(topology: &Topology, template: &PodTemplate, container: Containe
         overrides.insert("imagePullSecrets".to_owned(), json!(secrets));
     }
     extend(&mut spec, Value::Object(overrides));
-    json!({"metadata": {"labels": labels, "annotations": annotations}, "spec": spec})
+    let mut template = json!({"metadata": {"labels": labels, "annotations": annotations}, "spec": spec});
+    let digest = digest(&[&template.to_string()]);
+    template["metadata"]["annotations"][names::TEMPLATE_ANNOTATION] = json!(digest);
+    template
 }
 
 fn extend(object: &mut Value, more: Value) {

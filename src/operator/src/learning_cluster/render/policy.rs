@@ -1,4 +1,4 @@
-//! PodDisruptionBudgets: a role of more than one pod loses at most one at a time.
+//! PodDisruptionBudgets, by which a role of more than one pod loses at most one at a time, and the HorizontalPodAutoscaler.
 
 use hebb_api::names::{self, Role};
 use serde_json::{Value, json};
@@ -13,4 +13,28 @@ pub fn disruption_budget(topology: &Topology, role: Role) -> Option<Value> {
             "selector": {"matchLabels": names::role_selector(&topology.name, role)},
         }})
     })
+}
+
+/// The autoscaler of the workers, where the spec leaves them to one.
+pub fn autoscaler(topology: &Topology) -> Option<Value> {
+    let spec = topology.hpa.as_ref().filter(|_| !topology.suspended)?;
+    let rules = |window: hebb_api::Duration, step: i32, period: i32| {
+        json!({
+            "stabilizationWindowSeconds": window.0.as_secs(),
+            "policies": [{"type": "Pods", "value": step, "periodSeconds": period}],
+        })
+    };
+    Some(json!({"spec": {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": topology.object(Role::Worker)},
+        "minReplicas": spec.min_replicas,
+        "maxReplicas": spec.max_replicas,
+        "metrics": [{"type": "Resource", "resource": {
+            "name": "cpu",
+            "target": {"type": "Utilization", "averageUtilization": spec.target_cpu_utilization_percentage},
+        }}],
+        "behavior": {
+            "scaleUp": rules(spec.scale_up.stabilization, spec.scale_up.max_step, 15),
+            "scaleDown": rules(spec.scale_down.stabilization, spec.scale_down.max_step, 60),
+        },
+    }}))
 }

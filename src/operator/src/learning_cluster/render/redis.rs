@@ -18,7 +18,7 @@ pub fn render(topology: &Topology) -> Vec<(Kind, Value)> {
     else {
         return Vec::new();
     };
-    let password = &topology.secrets.redis_password;
+    let password = topology.secrets.redis_password.as_deref().unwrap_or_default();
     let secret = json!({"data": {
         "password": base64(password),
         // In a file, because arguments can be read by everyone who can see processes.

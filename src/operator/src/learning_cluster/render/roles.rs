@@ -36,10 +36,14 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
         resources: None,
     };
     let mut spec = json!({
-        "replicas": topology.desired(role),
         "selector": {"matchLabels": selector},
         "template": template(topology, &pods.template, container),
     });
+    // Whose number somebody else decides must not be told one.
+    let autoscaled = role == Role::Worker && topology.hpa.is_some() && !topology.suspended;
+    if !autoscaled {
+        spec["replicas"] = json!(topology.desired(role));
+    }
     if role == Role::Gateway {
         spec["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}});
         let service = json!({"spec": {
@@ -48,6 +52,13 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
             "ports": [{"name": "http", "port": 80, "targetPort": port, "protocol": "TCP"}],
         }});
         return vec![(Kind::Service, service), (Kind::Deployment, json!({"spec": spec}))];
+    }
+    if role == Role::Worker {
+        spec["strategy"] = json!({
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxUnavailable": topology.workers_unavailable, "maxSurge": 0},
+        });
+        return vec![(Kind::Deployment, json!({"spec": spec}))];
     }
     spec["serviceName"] = json!(topology.object(role));
     spec["podManagementPolicy"] = json!("Parallel");

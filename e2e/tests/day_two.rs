@@ -1,0 +1,223 @@
+//! Day two on a real cluster, always under load and always with the same ledger: workers come and go with the queue, pods
+//! are rolled, a bad revision is taken back, a process that hangs is replaced, and an upgrade of the operator restarts
+//! nothing. `make test-e2e` runs these after it has installed the operator.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hebb_e2e::data::{self, Record};
+use hebb_e2e::kubectl::{
+    apply, condition, fresh_namespace, gateway, get, kubectl, owner, processes_of, wait_for, wait_ready,
+};
+use hebb_e2e::ledger::{Client, Ledger};
+use serde_json::Value;
+
+const READY: Duration = Duration::from_secs(120);
+const SPACE: &str = "hebb-e2e-day-two";
+
+const CLUSTER: &str = "
+apiVersion: hebb.dev/v1alpha1
+kind: LearningCluster
+metadata: {name: two}
+spec:
+  domains: [{name: shuttle, task: Classification, partitions: 8}]
+  gateway: {replicas: 2}
+  coordinator: {replicas: 2}
+  workers:
+    autoscaling:
+      minReplicas: 2
+      maxReplicas: 6
+      queueDepthPerWorker: 8
+      scaleDown: {stabilization: 15s, maxStep: 2}
+  upgrade: {progressDeadline: 25s}
+  redis: {storage: {size: 1Gi, deletionPolicy: Delete}}
+";
+
+fn records(count: usize) -> Vec<Record> {
+    let path: PathBuf = std::env::var_os("HEBB_E2E_DATA").unwrap().into();
+    let mut records = data::read(&path, "anomaly").unwrap();
+    records.truncate(count);
+    records
+}
+
+/// Sends events in the background.
+fn load(url: &str, prefix: &str, count: usize, in_flight: usize, rate: Option<f64>) -> JoinHandle<Ledger> {
+    let client = Client::new(url, "shuttle", prefix).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(client.replay(&records(count), in_flight, rate, |_| {})).unwrap()
+    })
+}
+
+fn status() -> Value {
+    get(SPACE, &["learningcluster", "two"]).unwrap()["status"].clone()
+}
+
+/// The uids of the cluster's pods that aren't leaving, of a role or of all.
+fn pods(role: Option<&str>) -> BTreeSet<String> {
+    let selector = match role {
+        Some(role) => format!("hebb.dev/cluster=two,app.kubernetes.io/component={role}"),
+        None => "hebb.dev/cluster=two".to_owned(),
+    };
+    let pods = get(SPACE, &["pods", "-l", &selector]).unwrap();
+    let staying = pods["items"].as_array().unwrap().iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    staying.map(|pod| pod["metadata"]["uid"].as_str().unwrap().to_owned()).collect()
+}
+
+fn events() -> String {
+    let about = "involvedObject.name=two";
+    let format = "jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}";
+    kubectl(&["-n", SPACE, "get", "events", "--field-selector", about, "-o", format]).unwrap()
+}
+
+fn patch(spec: &str) {
+    kubectl(&["-n", SPACE, "patch", "lc", "two", "--type=merge", "-p", &format!("{{\"spec\":{spec}}}")]).unwrap();
+}
+
+struct Day {
+    url: String,
+    total: Ledger,
+}
+
+impl Day {
+    /// Adds what was acknowledged, and compares everything so far with what was applied.
+    async fn settle(&mut self, what: &str, ledger: Ledger) {
+        println!("{what}: {} acknowledged, p99 {:.0} ms", ledger.events.len(), ledger.latency_ms(0.99));
+        self.total.digest = self.total.digest.wrapping_add(ledger.digest);
+        self.total.events.extend(ledger.events);
+        Client::new(&self.url, "shuttle", "-").unwrap().settle(&self.total).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_in_the_life_of_a_cluster_loses_nothing() {
+    fresh_namespace(SPACE).unwrap();
+    apply(SPACE, CLUSTER).unwrap();
+    wait_ready(SPACE, "two", READY).unwrap();
+    let mut day = Day { url: gateway(SPACE, "two").unwrap(), total: Ledger::default() };
+    workers_follow_the_queue(&mut day).await;
+    a_process_that_hangs_is_replaced(&mut day).await;
+    pods_are_rolled_one_role_after_the_other(&mut day).await;
+    a_bad_revision_is_taken_back(&mut day).await;
+    an_upgrade_of_the_operator_restarts_nothing(&mut day).await;
+    kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
+}
+
+async fn workers_follow_the_queue(day: &mut Day) {
+    let storm = load(&day.url, "storm-", 40_000, 256, None);
+    let grown = wait_for("six workers", Duration::from_secs(60), || {
+        let ready = status()["workers"]["ready"].as_i64();
+        (ready == Some(6)).then(Instant::now)
+    });
+    let story = events();
+    assert!(grown.is_ok() && story.contains("QueueGrew"), "{story}");
+    let ledger = storm.join().unwrap();
+    day.settle("growing to six workers", ledger).await;
+    let drizzle = load(&day.url, "drizzle-", 4_000, 4, Some(60.0));
+    wait_for("two workers again", Duration::from_secs(120), || {
+        let workers = &status()["workers"];
+        (workers["desired"] == 2 && pods(Some("worker")).len() == 2).then_some(())
+    })
+    .unwrap();
+    assert!(events().contains("QueueShrank"), "{}", events());
+    let ledger = drizzle.join().unwrap();
+    day.settle("shrinking to two workers", ledger).await;
+}
+
+async fn a_process_that_hangs_is_replaced(day: &mut Day) {
+    if std::env::var("HEBB_CLUSTER").as_deref() != Ok("local") {
+        println!("skipped: the processes of this cluster's pods can't be stopped from here");
+        return;
+    }
+    let steady = load(&day.url, "hang-", 4_000, 16, Some(100.0));
+    let worker = owner(SPACE, "two", "shuttle").unwrap();
+    let uid = get(SPACE, &["pod", &worker]).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    for pid in processes_of(&uid).unwrap() {
+        assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
+    }
+    let at = Instant::now();
+    wait_for("the pod that hangs is replaced", Duration::from_secs(60), || {
+        status()["replacements"].to_string().contains(&uid).then_some(())
+    })
+    .unwrap();
+    println!("a worker that hangs: replaced after {:.1} s", at.elapsed().as_secs_f64());
+    let ledger = steady.join().unwrap();
+    let resumed = ledger.recovery(at);
+    println!("a worker that hangs: answers resumed after {:.1} s", resumed.as_secs_f64());
+    assert!(resumed < Duration::from_secs(10), "{resumed:?}");
+    day.settle("a worker that hangs", ledger).await;
+    wait_for("the stopped pod is gone", Duration::from_secs(150), || (!pods(None).contains(&uid)).then_some(()))
+        .unwrap();
+    wait_ready(SPACE, "two", READY).unwrap();
+}
+
+async fn pods_are_rolled_one_role_after_the_other(day: &mut Day) {
+    let steady = load(&day.url, "roll-", 6_000, 16, Some(100.0));
+    let before = pods(None);
+    let redis = pods(Some("redis"));
+    let revision = status()["currentRevision"].clone();
+    patch("{\"engine\":{\"learningRate\":0.2}}");
+    wait_for("the new revision is the current one", Duration::from_secs(180), || {
+        let status = status();
+        (status["currentRevision"] != revision && status["currentRevision"] == status["updateRevision"]).then_some(())
+    })
+    .unwrap();
+    wait_ready(SPACE, "two", READY).unwrap();
+    let kept: Vec<String> = pods(None).intersection(&before).cloned().collect();
+    assert!(kept.is_empty(), "not rolled: {kept:?}");
+    assert!(pods(Some("redis")) != redis);
+    let ledger = steady.join().unwrap();
+    day.settle("a rolling upgrade", ledger).await;
+}
+
+async fn a_bad_revision_is_taken_back(day: &mut Day) {
+    let steady = load(&day.url, "bad-", 5_000, 16, Some(100.0));
+    let good = status()["currentRevision"].clone();
+    patch("{\"image\":\"localhost/hebb/no-such-image:1\"}");
+    wait_for("the bad revision is taken back", Duration::from_secs(90), || {
+        (status()["upgrade"]["failed"] == true).then_some(())
+    })
+    .unwrap();
+    wait_for("every pod is ready with the good one", Duration::from_secs(90), || {
+        let is = |type_| condition(SPACE, "two", type_);
+        (is("Ready").as_deref() == Some("True") && is("Stalled").as_deref() == Some("True")).then_some(())
+    })
+    .unwrap();
+    let status = status();
+    assert_eq!(status["currentRevision"], good);
+    assert!(events().contains("RolledBack"), "{}", events());
+    let ledger = steady.join().unwrap();
+    day.settle("a bad revision", ledger).await;
+    kubectl(&[
+        "-n",
+        SPACE,
+        "patch",
+        "lc",
+        "two",
+        "--type=json",
+        "-p",
+        "[{\"op\":\"remove\",\"path\":\"/spec/image\"}]",
+    ])
+    .unwrap();
+    wait_for("nothing is stalled any more", Duration::from_secs(60), || {
+        (condition(SPACE, "two", "Stalled").as_deref() == Some("False")).then_some(())
+    })
+    .unwrap();
+    wait_ready(SPACE, "two", READY).unwrap();
+}
+
+async fn an_upgrade_of_the_operator_restarts_nothing(day: &mut Day) {
+    let before = pods(None);
+    kubectl(&["-n", "hebb-system", "rollout", "restart", "deployment/hebb-operator"]).unwrap();
+    kubectl(&["-n", "hebb-system", "rollout", "status", "deployment/hebb-operator", "--timeout=90s"]).unwrap();
+    // The new one has to get the lease, and to have looked at everything.
+    std::thread::sleep(Duration::from_secs(20));
+    assert_eq!(pods(None), before);
+    let ledger = load(&day.url, "after-", 500, 16, None).join().unwrap();
+    day.settle("after a restart of the operator", ledger).await;
+}
