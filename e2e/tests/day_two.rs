@@ -32,7 +32,7 @@ spec:
     autoscaling:
       minReplicas: 2
       maxReplicas: 6
-      queueDepthPerWorker: 8
+      queueDepthPerWorker: 2
       scaleDown: {stabilization: 15s, maxStep: 2}
   upgrade: {progressDeadline: 25s}
   redis: {storage: {size: 1Gi, deletionPolicy: Delete}}

@@ -396,8 +396,8 @@ async fn tell_of_decisions(cluster: &LearningCluster, context: &Context, intent:
         && former.autoscaling.as_ref() != Some(decision)
     {
         info!(cluster = %ObjectRef::from_obj(cluster), reason = decision.reason, message = decision.message, "scaling");
-        let note = format!("{}: {}", decision.reason, decision.message);
-        context.tell(cluster, EventType::Normal, "ScalingDecided", "Scale", note).await;
+        // The decision is the reason: Events of one reason are counted as one, with the first one's words.
+        context.tell(cluster, EventType::Normal, &decision.reason, "Scale", decision.message.clone()).await;
     }
     let failed = |status: &LearningClusterStatus| status.upgrade.as_ref().is_some_and(|upgrade| upgrade.failed);
     let revision = |status: &LearningClusterStatus| status.upgrade.as_ref().map(|upgrade| upgrade.revision.clone());
