@@ -10,6 +10,8 @@ pub const MANAGER: &str = "hebb-operator";
 pub const CLUSTER_LABEL: &str = "hebb.dev/cluster";
 /// Annotation on a LearningCluster that makes the controller leave its children alone: `"true"`.
 pub const PAUSED_ANNOTATION: &str = "hebb.dev/paused";
+/// Annotation on a LearningCluster that lets an AlertPolicy's action run once that waits for approval: the action's name.
+pub const APPROVE_ANNOTATION: &str = "hebb.dev/approve";
 /// Annotation on pod templates with the digest of the configuration that the pods read.
 pub const CONFIG_ANNOTATION: &str = "hebb.dev/config-digest";
 /// Annotation on pod templates with the digest of the whole template: tells which pods run the newest.

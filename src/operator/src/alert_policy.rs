@@ -127,6 +127,7 @@ fn status(policy: &AlertPolicy, targets: usize, now: Timestamp) -> AlertPolicySt
     AlertPolicyStatus {
         observed_generation: policy.metadata.generation,
         conditions: merge(former, desired, policy.metadata.generation, now),
+        ..AlertPolicyStatus::default()
     }
 }
 
