@@ -37,7 +37,7 @@ test-unit: toolchain ## Unit and property tests, the store against a real Redis,
 test-e2e: cluster-install ## Tests on the real cluster: kills, drift, silence, deletion
 	cargo build $(CARGO_FLAGS) -p hebb-e2e --tests --quiet
 	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; export HEBB_E2E_DATA=$$data; \
-	  $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) -p hebb-e2e --test cluster --test day_two -- --nocapture --test-threads=1
+	  $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) -p hebb-e2e --test cluster --test day_two --test alerts -- --nocapture --test-threads=1
 
 .PHONY: bench-path
 bench-path: cluster-install ## Throughput and latency through gateway, Redis and worker on the real cluster

@@ -15,6 +15,10 @@ else
   "$root/e2e/cluster/images.sh" hebb "$binary" "$tag"
   image+=(--set image.repository=localhost/hebb/hebb --set image.tag="$tag")
 fi
+# Where the tests listen for alerts: the node itself.
+if [[ $HEBB_CLUSTER == local ]]; then
+  image+=(--set "receivers.nets={$($HEBB_IN_NODE "$(type -P kubectl)" get node -o jsonpath='{.items[0].status.addresses[0].address}')}")
+fi
 kubectl() { $HEBB_IN_NODE "$(type -P kubectl)" "$@"; }
 kubectl get namespace hebb-system >/dev/null 2>&1 || kubectl create namespace hebb-system
 kubectl label --overwrite namespace hebb-system pod-security.kubernetes.io/enforce=restricted >/dev/null

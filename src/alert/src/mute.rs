@@ -84,7 +84,7 @@ impl Mutes {
         firing: &BTreeMap<&str, &Labels>,
         now: Timestamp,
     ) -> Option<Mute> {
-        for phase in phases.intersection(&self.during) {
+        if let Some(phase) = phases.intersection(&self.during).next() {
             return Some(match phase {
                 Phase::Upgrade => Mute::Upgrade,
                 Phase::Suspend => Mute::Suspend,

@@ -1,8 +1,10 @@
 //! `hebb operator`: the controllers, as the operator's pod runs them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
+use hebb_alert::notify::{Egress, Net};
 use hebb_operator::{Defaults, Settings};
 use tracing::info;
 
@@ -35,10 +37,31 @@ pub struct Options {
     /// Where to serve health and metrics
     #[arg(long, default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Let the receivers of alerts that ask for it reach private addresses, for example Services of the cluster
+    #[arg(long, env = "HEBB_PRIVATE_RECEIVERS")]
+    private_receivers: bool,
+    /// Addresses or nets that receivers of alerts may reach whatever they are, for example 10.1.2.0/24
+    #[arg(long, env = "HEBB_RECEIVER_NETS", value_delimiter = ',', value_name = "NET")]
+    receiver_nets: Vec<Net>,
+    /// Certificates (PEM) that receivers of alerts are trusted by, besides those of the system
+    #[arg(long, env = "HEBB_RECEIVER_CA", value_name = "FILE")]
+    receiver_ca: Option<PathBuf>,
+}
+
+/// The API server's address in a pod: no receiver may have the operator call it.
+fn api_server() -> Vec<Net> {
+    let host = std::env::var("KUBERNETES_SERVICE_HOST").ok();
+    host.and_then(|host| host.parse().ok()).into_iter().collect()
 }
 
 pub fn run(options: Options) -> Outcome {
+    let receiver_roots = match &options.receiver_ca {
+        Some(file) => std::fs::read(file).map_err(|error| format!("can't read {}: {error}", file.display()))?,
+        None => Vec::new(),
+    };
     let settings = Settings {
+        egress: Egress { private: options.private_receivers, exceptions: options.receiver_nets, denied: api_server() },
+        receiver_roots,
         defaults: Defaults {
             image: options.image,
             redis_image: options.redis_image,

@@ -4,11 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use hebb_alert::notify::Edges;
+use hebb_api::{AlertPolicy, LearningCluster};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource};
+use tokio::sync::mpsc;
 use tracing::debug;
 
+use crate::alert_policy::Pasts;
+use crate::learning_cluster::requests::Requests;
 use crate::learning_cluster::scrape::Coordinators;
 use crate::learning_cluster::topology::Defaults;
 use crate::metrics::Metrics;
@@ -30,6 +36,16 @@ pub struct Context {
     pub defaults: Defaults,
     pub coordinators: Coordinators,
     pub failures: Failures,
+    /// What receivers may reach.
+    pub edges: Edges,
+    /// What policies must not forget.
+    pub pasts: Pasts,
+    /// What alerts ask of clusters.
+    pub requests: Requests,
+    /// Calls for a pass over a cluster.
+    pub clusters_changed: mpsc::Sender<ObjectRef<LearningCluster>>,
+    /// Calls for a pass over a policy.
+    pub policies_changed: mpsc::Sender<ObjectRef<AlertPolicy>>,
 }
 
 impl Context {

@@ -1,4 +1,4 @@
-//! The operator: LearningClusters become workloads and stay what their specs say; AlertPolicies are validated.
+//! The operator: LearningClusters become workloads and stay what their specs say; AlertPolicies are evaluated, told and acted on.
 //!
 //! One operator at a time acts, by a Lease; the others wait. Every controller reads what is, decides purely what should
 //! be, writes the difference, and says in the status what came of it.
@@ -16,7 +16,8 @@ mod watches;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
+use hebb_alert::notify::{Edges, EdgesError, Egress, Resolver};
 use hebb_api::{AlertPolicy, LearningCluster, names};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -35,9 +36,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info};
 
+use self::alert_policy::Pasts;
 use self::context::{Context, Failures};
 use self::http::WatchAge;
 use self::leadership::Candidate;
+use self::learning_cluster::requests::Requests;
 use self::learning_cluster::scrape::Coordinators;
 pub use self::learning_cluster::topology::Defaults;
 use self::metrics::Metrics;
@@ -64,6 +67,10 @@ pub struct Settings {
     pub lease_name: String,
     /// Where health and metrics are served.
     pub listen: SocketAddr,
+    /// What the receivers of alerts may reach.
+    pub egress: Egress,
+    /// Certificates (PEM) that receivers are trusted by, besides those of the system.
+    pub receiver_roots: Vec<u8>,
 }
 
 /// Why the operator ended.
@@ -92,6 +99,9 @@ pub enum OperatorError {
     /// A metric can't be registered.
     #[error("the metrics can't be set up")]
     Metrics(#[from] prometheus::Error),
+    /// What receivers may reach can't be set up.
+    #[error("the receivers of alerts can't be set up")]
+    Edges(#[from] EdgesError),
     /// The HTTP client can't be made.
     #[error("the HTTP client can't be set up")]
     Http(#[from] reqwest::Error),
@@ -212,6 +222,9 @@ async fn control(
     clusters.list_metadata(&one).await.map_err(OperatorError::Definitions)?;
     policies.list_metadata(&one).await.map_err(OperatorError::Definitions)?;
 
+    let (changed, changes) = mpsc::channel(CHANGED_MAX);
+    let (policies_changed, policy_changes) = mpsc::channel(CHANGED_MAX);
+    let edges = Edges::new(settings.egress.clone(), Resolver::System, &settings.receiver_roots, None)?;
     let reporter = Reporter { controller: names::MANAGER.to_owned(), instance: Some(settings.identity.clone()) };
     let context = Arc::new(Context {
         client: client.clone(),
@@ -220,8 +233,12 @@ async fn control(
         defaults: settings.defaults.clone(),
         coordinators: Coordinators::default(),
         failures: Failures::default(),
+        edges,
+        pasts: Pasts::default(),
+        requests: Requests::default(),
+        clusters_changed: changed.clone(),
+        policies_changed,
     });
-    let (changed, changes) = mpsc::channel(CHANGED_MAX);
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
     let coordinators = context.coordinators.clone();
     let asked = stopped(stop.clone());
@@ -232,7 +249,7 @@ async fn control(
         }
     });
     tasks.spawn(run_clusters(settings.clone(), context.clone(), changes, stop.clone()));
-    tasks.spawn(run_policies(settings.clone(), context, stop));
+    tasks.spawn(run_policies(settings.clone(), context, policy_changes, stop));
     Ok(())
 }
 
@@ -270,12 +287,6 @@ async fn run_clusters(
         let cluster = pod.labels().get(names::CLUSTER_LABEL)?;
         Some(ObjectRef::new(cluster).within(&pod.namespace()?))
     };
-    let changes = futures::stream::unfold(changes, |mut changes| async move {
-        changes.recv().await.map(|key| {
-            let key = ObjectRef::new(&key.name).within(key.namespace.as_deref().unwrap_or_default());
-            (key, changes)
-        })
-    });
     Controller::for_stream(stream, store)
         .owns(scoped::<Deployment>(&client, &settings), ours.clone())
         .owns(scoped::<StatefulSet>(&client, &settings), ours.clone())
@@ -287,7 +298,7 @@ async fn run_clusters(
         .owns(scoped::<HorizontalPodAutoscaler>(&client, &settings), ours.clone())
         .owns(scoped::<NetworkPolicy>(&client, &settings), ours.clone())
         .watches(scoped::<Pod>(&client, &settings), ours, of_pod)
-        .reconcile_on(changes)
+        .reconcile_on(calls(changes))
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stopped(stop.clone()))
         .run(learning_cluster::reconcile, learning_cluster::on_error, context)
@@ -300,6 +311,19 @@ async fn run_clusters(
     if *stop.borrow() { Ok(()) } else { Err(OperatorError::Task("LearningCluster controller")) }
 }
 
+/// The objects that something calls for a pass over.
+fn calls<K>(changes: mpsc::Receiver<ObjectRef<K>>) -> impl Stream<Item = ObjectRef<DeserializeGuard<K>>> + Send
+where
+    K: kube::Resource<DynamicType = ()> + Send + 'static,
+{
+    futures::stream::unfold(changes, |mut changes| async move {
+        changes.recv().await.map(|key| {
+            let key = ObjectRef::new(&key.name).within(key.namespace.as_deref().unwrap_or_default());
+            (key, changes)
+        })
+    })
+}
+
 fn annotations(cluster: &DeserializeGuard<LearningCluster>) -> u64 {
     predicates::annotations(cluster).unwrap_or(0).rotate_left(17)
 }
@@ -307,6 +331,7 @@ fn annotations(cluster: &DeserializeGuard<LearningCluster>) -> u64 {
 async fn run_policies(
     settings: Settings,
     context: Arc<Context>,
+    changes: mpsc::Receiver<ObjectRef<AlertPolicy>>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), OperatorError> {
     let client = context.client.clone();
@@ -316,7 +341,13 @@ async fn run_policies(
         .default_backoff()
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(predicates::generation, PredicateConfig::default());
+        .predicate_filter(
+            |policy: &DeserializeGuard<AlertPolicy>| {
+                predicates::generation(policy)
+                    .map(|hash| hash ^ predicates::annotations(policy).unwrap_or(0).rotate_left(17))
+            },
+            PredicateConfig::default(),
+        );
     let known = store.clone();
     // A policy's target may come and go: every policy of the namespace is looked at again.
     let of_cluster = move |cluster: DeserializeGuard<LearningCluster>| {
@@ -334,6 +365,7 @@ async fn run_policies(
             watcher::Config::default(),
             of_cluster,
         )
+        .reconcile_on(calls(changes))
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stopped(stop.clone()))
         .run(alert_policy::reconcile, alert_policy::on_error, context)

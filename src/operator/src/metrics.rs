@@ -15,6 +15,7 @@ pub struct Metrics {
     leads: IntGauge,
     watch_age: Histogram,
     watch_ages: GaugeVec,
+    told: IntCounterVec,
 }
 
 impl Metrics {
@@ -50,13 +51,18 @@ impl Metrics {
             Opts::new("hebb_watch_age_seconds", "Time since a watch last received anything, bookmarks included"),
             &["resource"],
         )?;
+        let told = IntCounterVec::new(
+            Opts::new("hebb_alert_deliveries_total", "Attempts to deliver alerts, by outcome: delivered, failed"),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(told.clone()))?;
         registry.register(Box::new(watch_ages.clone()))?;
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(outcomes.clone()))?;
         registry.register(Box::new(writes.clone()))?;
         registry.register(Box::new(leads.clone()))?;
         registry.register(Box::new(watch_age.clone()))?;
-        Ok(Self { registry, duration, outcomes, writes, leads, watch_age, watch_ages })
+        Ok(Self { registry, duration, outcomes, writes, leads, watch_age, watch_ages, told })
     }
 
     /// A pass has ended.
@@ -73,6 +79,11 @@ impl Metrics {
     /// Whether this operator leads.
     pub fn leads(&self, leads: bool) {
         self.leads.set(i64::from(leads));
+    }
+
+    /// A message was handed over, or not.
+    pub fn told(&self, outcome: &str) {
+        self.told.with_label_values(&[outcome]).inc();
     }
 
     /// How long each watch has been silent.

@@ -57,6 +57,7 @@ async fn run_all(client: &Client) -> Vec<String> {
     running.spawn_local(suspend_scales_to_zero_and_keeps_everything(client.clone()));
     running.spawn_local(a_paused_cluster_is_left_alone(client.clone()));
     running.spawn_local(an_operator_with_another_image_changes_nothing(client.clone()));
+    running.spawn_local(an_autoscaler_gets_the_number_of_workers_as_it_stands(client.clone()));
     running.spawn_local(a_name_that_is_taken_is_said_and_not_taken_over(client.clone()));
     running.spawn_local(a_policy_says_whether_it_fits_together(client.clone()));
     running.spawn_local(the_lease_is_handed_over(client.clone()));
@@ -202,6 +203,33 @@ async fn an_operator_with_another_image_changes_nothing(client: Client) {
     newer.stop().await.unwrap();
 }
 
+async fn an_autoscaler_gets_the_number_of_workers_as_it_stands(client: Client) {
+    let scenario = Scenario::new(client, "hpa").await;
+    let operator = scenario.operator("a", "hebb:1").await;
+    scenario.create(&cluster("demo", json!({"workers": {"replicas": 4}}))).await;
+    scenario.children(CHILDREN).await;
+    let workers = scenario.api::<Deployment>();
+    let replicas = async || workers.get("demo-worker").await.unwrap().spec.unwrap_or_default().replicas;
+    scenario.change("demo", json!({"spec": {"workers": {"autoscaling": {"strategy": "Hpa"}}}})).await;
+    scenario.children(CHILDREN + 1).await;
+    scenario::within("nobody but the autoscaler owns the number", PATIENT, async || {
+        let fields = workers.get("demo-worker").await.unwrap().metadata.managed_fields.unwrap_or_default();
+        let ours = fields.iter().find(|entry| entry.manager.as_deref() == Some("hebb-operator"))?;
+        let owned = serde_json::to_value(&ours.fields_v1).unwrap();
+        owned["f:spec"]["f:replicas"].is_null().then_some(())
+    })
+    .await;
+    assert_eq!(replicas().await, Some(4), "the number fell when it was handed over");
+    scenario.patch::<Deployment>("demo-worker", json!({"spec": {"replicas": 6}})).await;
+    tokio::time::sleep(PROMPT).await;
+    assert_eq!(replicas().await, Some(6), "the operator fights the autoscaler");
+    // Back again: the autoscaler goes, and the spec counts.
+    scenario.change("demo", json!({"spec": {"workers": {"autoscaling": null}}})).await;
+    scenario.children(CHILDREN).await;
+    scenario::within("the spec's number", PATIENT, async || (replicas().await == Some(4)).then_some(())).await;
+    operator.stop().await.unwrap();
+}
+
 async fn a_name_that_is_taken_is_said_and_not_taken_over(client: Client) {
     let scenario = Scenario::new(client, "taken").await;
     let owner: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "owner"}})).unwrap();
@@ -250,7 +278,7 @@ async fn a_policy_says_whether_it_fits_together(client: Client) {
     scenario.change_policy("p", json!({"spec": spec("log")})).await;
     ready("a missing target is named", "False NoTarget").await;
     scenario.create(&cluster("demo", json!({}))).await;
-    ready("the target is found", "True").await;
+    ready("the target is found", "True Evaluating").await;
     operator.stop().await.unwrap();
 }
 

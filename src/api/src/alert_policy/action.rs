@@ -117,12 +117,6 @@ pub enum ActionType {
     RestartComponent,
     /// Runs more pods of a component.
     Scale,
-    /// Makes the models explore more for a while.
-    BoostExploration,
-    /// Begins meta-learning's present cycle anew.
-    ResetMetaLearning,
-    /// Makes a replica of Redis the primary.
-    FailoverRedis,
     /// Suspends the LearningCluster.
     Suspend,
     /// Calls an HTTP endpoint.
@@ -135,9 +129,6 @@ impl ActionType {
         match self {
             ActionType::RestartComponent => "RestartComponent",
             ActionType::Scale => "Scale",
-            ActionType::BoostExploration => "BoostExploration",
-            ActionType::ResetMetaLearning => "ResetMetaLearning",
-            ActionType::FailoverRedis => "FailoverRedis",
             ActionType::Suspend => "Suspend",
             ActionType::Webhook => "Webhook",
         }

@@ -54,7 +54,8 @@ pub struct AlertRule {
     /// Words for people.
     #[serde(default)]
     pub annotations: Annotations,
-    /// Names of the actions that are tried while it fires, in this order. At most 4.
+    /// Names of the actions that are tried while it fires: the first, and the next one when those before it have run
+    /// `maxRetries` times to no avail. At most 4.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), inner(length(min = 1, max = 63)))]
     pub actions: Vec<String>,

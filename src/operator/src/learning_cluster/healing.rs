@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use hebb_api::names::Role;
 use hebb_api::{HealingSpec, Replacement};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::pods::PodView;
 
-/// A worker that its kubelet calls ready and the coordinators haven't heard of for so long hangs. Longer than a change of
+/// A worker that runs and that the coordinators haven't heard of for so long hangs. Longer than a change of
 /// the leader takes, shorter than a liveness probe.
 const HUNG_AFTER: Duration = Duration::from_secs(15);
 /// A pod that should have ended so long ago is stuck.
@@ -35,6 +36,14 @@ pub struct Sick {
     pub reason: &'static str,
     /// Without waiting for the kubelet.
     pub force: bool,
+}
+
+impl Sick {
+    /// What is written down before it is replaced.
+    pub fn replacement(&self, now: Timestamp) -> Replacement {
+        let at = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+        Replacement { pod: self.pod.clone(), uid: self.uid.clone(), reason: self.reason.to_owned(), at }
+    }
 }
 
 /// What is known of the pods.
@@ -87,11 +96,13 @@ fn diagnose(pod: &PodView, patients: &Patients<'_>) -> Option<Sick> {
         return sick("CrashLoopBackOff", false);
     }
     if role == Role::Worker
-        && pod.ready
+        && pod.running
+        && patients.redis_up
         && let Some(heard) = patients.heard
     {
-        let silent = heard.get(&pod.name).copied().unwrap_or(pod.in_this_state_for).min(pod.in_this_state_for);
-        if silent >= HUNG_AFTER {
+        // One that is starting has never been heard of, and is not ready yet.
+        let silent = heard.get(&pod.name).copied().or(pod.ready.then_some(pod.in_this_state_for));
+        if silent.is_some_and(|silent| silent.min(pod.in_this_state_for) >= HUNG_AFTER) {
             return sick("Hung", false);
         }
     }
@@ -105,7 +116,7 @@ fn diagnose(pod: &PodView, patients: &Patients<'_>) -> Option<Sick> {
 pub fn decide(spec: &HealingSpec, sick: &[Sick], former: &[Replacement], now: Timestamp) -> Verdict {
     let Some(first) = sick.first() else { return Verdict::Healthy };
     let spent = former.len();
-    if !spec.enabled || spent >= usize::try_from(spec.max_replacements).unwrap_or(0) {
+    if room(spec, former) == 0 {
         return Verdict::Exhausted(first.clone());
     }
     let doubled = BACKOFF.saturating_mul(1 << spent.saturating_sub(1).min(10));
@@ -125,13 +136,28 @@ pub fn remembered(spec: &HealingSpec, former: &[Replacement], sick: &[Sick], now
     kept
 }
 
+/// Replacements that the budget still allows.
+pub fn room(spec: &HealingSpec, former: &[Replacement]) -> usize {
+    if !spec.enabled {
+        return 0;
+    }
+    usize::try_from(spec.max_replacements).unwrap_or(0).saturating_sub(former.len())
+}
+
+/// The pods of a role that somebody wants restarted: those that aren't ready first, then those with the most restarts.
+pub fn worst(pods: &[PodView], role: Role, count: usize) -> Vec<Sick> {
+    let mut pods: Vec<&PodView> = pods.iter().filter(|pod| pod.role == Some(role) && !pod.leaving).collect();
+    pods.sort_by_key(|pod| (pod.ready, std::cmp::Reverse(pod.restarts), pod.name.clone()));
+    let asked = |pod: &PodView| Sick { pod: pod.name.clone(), uid: pod.uid.clone(), reason: "Requested", force: false };
+    pods.into_iter().take(count).map(asked).collect()
+}
+
 fn since(then: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use proptest::prelude::*;
 
     use super::*;
@@ -170,6 +196,9 @@ mod tests {
         assert_eq!(examine(&worker, Some(1), true), None);
         assert_eq!(examine(&worker, Some(15), true), Some("Hung"));
         assert_eq!(examine(&worker, None, true), None, "no coordinator answers: nobody can tell");
+        let unready = PodView { ready: false, ..pod(Role::Worker) };
+        assert_eq!(examine(&unready, Some(20), true), Some("Hung"));
+        assert_eq!(examine(&unready, Some(20), false), None, "nobody is heard of without Redis");
         let young = PodView { in_this_state_for: Duration::from_secs(5), ..pod(Role::Worker) };
         assert_eq!(examine(&young, Some(15), true), None);
         let crashing = PodView {
@@ -210,8 +239,7 @@ mod tests {
                 now = Timestamp::from_second(now.as_second() + wait).unwrap();
                 replaced = remembered(&spec, &replaced, &ill, now);
                 if let Verdict::Replace(sick) = decide(&spec, &ill, &replaced, now) {
-                    let (pod, uid, reason) = (sick.pod, sick.uid, sick.reason.to_owned());
-                    replaced.push(Replacement { pod, uid, reason, at: Time(now) });
+                    replaced.push(sick.replacement(now));
                 }
             }
             prop_assert!(replaced.len() <= 3);

@@ -4,9 +4,10 @@ mod apply;
 mod healing;
 mod observe;
 pub mod plan;
-mod pods;
+pub mod pods;
 mod quantity;
 pub mod render;
+pub mod requests;
 mod scaling;
 pub mod scrape;
 mod status;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hebb_api::names::{self, Role};
-use hebb_api::{LearningCluster, LearningClusterStatus, RedisMode, Replacement, ScalingStrategy};
+use hebb_api::{HealingSpec, LearningCluster, LearningClusterStatus, RedisMode, Replacement, ScalingStrategy};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -35,6 +36,7 @@ use self::apply::{ApplyError, Done, apply};
 use self::plan::{Because, Step, plan};
 use self::pods::PodView;
 use self::render::{Kind, render};
+use self::requests::{Ask, Request};
 use self::scaling::{Decision, Load};
 use self::scrape::{Scraped, Target};
 use self::topology::{Topology, TopologyError};
@@ -172,7 +174,8 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let found: Vec<Pod> = observe::pods(client, cluster).await.map_err(observing("pods"))?;
     let pods: Vec<PodView> = found.iter().map(|pod| PodView::new(pod, now)).collect();
 
-    let decision = decide_workers(cluster, context, &key, &pods);
+    let mut requests = context.requests.take(&key);
+    let decision = decide_workers(cluster, context, &key, &pods, &mut requests);
     let workers = decision.as_ref().map_or(cluster.spec.workers.replicas, |decision| decision.desired);
     let revision = Revision::of(
         &cluster.spec,
@@ -213,13 +216,12 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let former = cluster.status.clone().unwrap_or_default();
     let mut replacements = status::counting_replacements(cluster, &sick, now);
     let healing = healing::decide(&cluster.spec.healing, &sick, &replacements, now);
-    if let healing::Verdict::Replace(sick) = &healing {
-        replacements.push(Replacement {
-            pod: sick.pod.clone(),
-            uid: sick.uid.clone(),
-            reason: sick.reason.to_owned(),
-            at: status::whole_second(now),
-        });
+    let mut patients = admit(requests, &pods, &cluster.spec.healing, &mut replacements, now);
+    if let healing::Verdict::Replace(sick) = &healing
+        && healing::room(&cluster.spec.healing, &replacements) > 0
+    {
+        replacements.push(sick.replacement(now));
+        patients.push(sick.clone());
     }
     // Written before it is done, so that a crash in between neither repeats a decision nor takes it back.
     let intent = status::intent(&former, decision.as_ref(), &upgrade, &replacements, now);
@@ -237,7 +239,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     }
     let (done, written) = apply(client, &namespace, steps, &context.metrics).await?;
     live.extend(written);
-    if let healing::Verdict::Replace(sick) = &healing {
+    for sick in &patients {
         apply::replace(client, &namespace, sick, &context.metrics).await?;
         warn!(cluster = %key, pod = sick.pod, reason = sick.reason, "replaced a pod that didn't recover");
         let note = format!("pod {} didn't recover ({}): it is replaced", sick.pod, sick.reason);
@@ -296,11 +298,11 @@ fn decide_workers(
     context: &Context,
     key: &ObjectRef<LearningCluster>,
     pods: &[PodView],
+    requests: &mut Vec<Request>,
 ) -> Option<Decision> {
     let scaling = cluster.spec.workers.autoscaling.as_ref()?;
     let former = cluster.status.as_ref().and_then(|status| status.autoscaling.as_ref());
     let current = former.map_or(cluster.spec.workers.replicas, |status| status.desired);
-    let begun = former.is_some();
     let workers = pods.iter().filter(|pod| pod.role == Some(Role::Worker));
     let existing = workers.clone().count();
     let settled = usize::try_from(current) == Ok(existing) && workers.clone().all(|pod| pod.ready && !pod.leaving);
@@ -314,10 +316,58 @@ fn decide_workers(
         ScalingStrategy::Queue => {
             let load = context.coordinators.load(key).unwrap_or_default();
             // A cluster that has never run has nobody to ask, and one at rest keeps its number.
-            let load = if begun && !cluster.spec.suspend { load } else { Load::default() };
-            Some(scaling::decide(scaling, current, settled, &load))
+            let runs = cluster.status.as_ref().is_some_and(|status| is_true(&status.conditions, "Initialized"));
+            let load = if runs && !cluster.spec.suspend { load } else { Load::default() };
+            let decided = scaling::decide(scaling, current, settled, &load);
+            Some(grant_workers(decided, current, scaling.max_replicas, requests))
         }
     }
+}
+
+/// Raises a decision to what alerts ask for, as far as the bounds allow.
+fn grant_workers(mut decision: Decision, current: i32, max: i32, requests: &mut Vec<Request>) -> Decision {
+    let asked = requests.extract_if(.., |request| matches!(request.what, Ask::Workers { .. }));
+    for request in asked {
+        let Ask::Workers { at_least } = request.what else { continue };
+        let desired = at_least.min(max);
+        if desired > decision.desired {
+            let message = format!("an alert asks for {at_least} workers: from {current} to {desired}");
+            decision = Decision { desired, reason: "Alert", message };
+        }
+        // An error says that nobody waits any more.
+        let _ = request.answer.send(Ok(format!("{} workers are wanted", decision.desired)));
+    }
+    decision
+}
+
+/// Makes patients of the pods that alerts want replaced, as far as the budget goes.
+fn admit(
+    requests: Vec<Request>,
+    pods: &[PodView],
+    spec: &HealingSpec,
+    replacements: &mut Vec<Replacement>,
+    now: Timestamp,
+) -> Vec<healing::Sick> {
+    let mut admitted = Vec::new();
+    for request in requests {
+        let Ask::Restart { role, pods: count } = request.what else { continue };
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let chosen = healing::worst(pods, role, count);
+        let room = healing::room(spec, replacements);
+        let answer = match (chosen.is_empty(), room >= chosen.len()) {
+            (true, _) => Err(format!("there is no pod of the {} to restart", role.as_str())),
+            (_, false) => Err("the budget of spec.healing doesn't allow it".to_owned()),
+            (false, true) => {
+                let names: Vec<String> = chosen.iter().map(|sick| sick.pod.clone()).collect();
+                replacements.extend(chosen.iter().map(|sick| sick.replacement(now)));
+                admitted.extend(chosen);
+                Ok(format!("restarts {}", names.join(", ")))
+            }
+        };
+        // An error says that nobody waits any more.
+        let _ = request.answer.send(answer);
+    }
+    admitted
 }
 
 fn workers_may_shrink(cluster: &LearningCluster, workers: i32) -> bool {

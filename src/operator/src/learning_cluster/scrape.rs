@@ -28,11 +28,13 @@ const CONCURRENCY: usize = 32;
 const SPAN: Duration = Duration::from_secs(5);
 /// Spans that are kept: an hour, the longest window of the autoscaler.
 const SPANS: usize = 720;
+/// Spans over which rates are taken: a minute.
+const RATE_SPANS: usize = 12;
 /// A worker that nobody has heard of for so long is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
 /// What the operator takes from a coordinator's answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Scraped {
     pub leader: Option<String>,
     pub unowned: Option<u64>,
@@ -49,10 +51,14 @@ struct Worker {
     id: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 struct Domain {
     #[serde(default)]
     partitions: Vec<Partition>,
+    #[serde(default)]
+    labels: u64,
+    #[serde(default)]
+    accuracy: f64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -60,6 +66,8 @@ struct Partition {
     owner: Option<String>,
     #[serde(default)]
     state_bytes: u64,
+    #[serde(default)]
+    lag: u64,
 }
 
 impl Scraped {
@@ -72,6 +80,21 @@ impl Scraped {
             }
         }
         states
+    }
+
+    /// Entries that wait in the longest queue of a partition.
+    pub fn longest_queue(&self) -> Option<u64> {
+        self.domains.iter().flat_map(|domain| &domain.partitions).map(|partition| partition.lag).max()
+    }
+
+    /// The accuracy of the worst domain that has seen labels.
+    pub fn accuracy(&self) -> Option<f64> {
+        let learning = self.domains.iter().filter(|domain| domain.labels > 0);
+        learning.map(|domain| domain.accuracy).min_by(f64::total_cmp)
+    }
+
+    fn labels(&self) -> u64 {
+        self.domains.iter().map(|domain| domain.labels).sum()
     }
 
     fn partitions(&self) -> u64 {
@@ -105,6 +128,8 @@ struct Known {
     reported: Option<Reported>,
     /// When each span began, with the fewest and most waiting entries in it; the newest last.
     spans: VecDeque<(Instant, u64, u64)>,
+    /// Labels that had been learned at the beginning of each of the last spans.
+    labels: VecDeque<(Instant, u64)>,
     /// Since when there are answers without a gap.
     unbroken_since: Option<Instant>,
     heard: BTreeMap<String, Instant>,
@@ -131,6 +156,7 @@ impl Coordinators {
                     answer: None,
                     reported: None,
                     spans: VecDeque::new(),
+                    labels: VecDeque::new(),
                     unbroken_since: None,
                     heard: BTreeMap::new(),
                 };
@@ -166,6 +192,17 @@ impl Coordinators {
             silent_for: if fresh(known).is_some() { Duration::ZERO } else { last.elapsed() },
             partitions: known.answer.as_ref().map_or(0, |(scraped, _)| scraped.partitions()),
         })
+    }
+
+    /// Labels that are learned in a minute, over the last minute; nothing before that is known.
+    pub fn update_rate(&self, key: &Key) -> Option<f64> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, known) = known.get(&id(key))?;
+        fresh(known)?;
+        let ((begun, before), (ended, after)) = (known.labels.front()?, known.labels.back()?);
+        let seconds = ended.duration_since(*begun).as_secs_f64();
+        // A new owner counts from its checkpoint, so that there may be fewer for a moment.
+        (known.labels.len() == RATE_SPANS).then(|| after.saturating_sub(*before) as f64 * 60.0 / seconds)
     }
 
     /// How long ago the coordinators heard of each worker; nothing while none answers.
@@ -222,6 +259,7 @@ impl Known {
         if fresh(self).is_none() {
             // Numbers from before a gap say nothing about what happened in it.
             self.spans.clear();
+            self.labels.clear();
             self.unbroken_since = Some(now);
         }
         match self.spans.back_mut() {
@@ -229,7 +267,13 @@ impl Known {
                 *min = scraped.lag.min(*min);
                 *max = scraped.lag.max(*max);
             }
-            _ => self.spans.push_back((now, scraped.lag, scraped.lag)),
+            _ => {
+                self.spans.push_back((now, scraped.lag, scraped.lag));
+                self.labels.push_back((now, scraped.labels()));
+            }
+        }
+        if self.labels.len() > RATE_SPANS {
+            self.labels.pop_front();
         }
         if self.spans.len() > SPANS {
             self.spans.pop_front();

@@ -23,7 +23,8 @@ use crate::conditions::{Desired, is_true, merge};
 /// How far back the column of waiting entries looks.
 const LAG_WINDOW: Duration = Duration::from_secs(30);
 /// The reasons of the condition ScalingActive.
-const REASONS: [&str; 7] = ["OutOfBounds", "Fallback", "NoMetric", "QueueGrew", "QueueShrank", "Steady", "Hpa"];
+const REASONS: [&str; 8] =
+    ["Alert", "OutOfBounds", "Fallback", "NoMetric", "QueueGrew", "QueueShrank", "Steady", "Hpa"];
 
 /// What the status is made from.
 pub struct Seen<'a> {

@@ -105,6 +105,8 @@ impl Scenario {
             lease_namespace: self.namespace.clone(),
             lease_name: LEASE.to_owned(),
             listen: address,
+            egress: hebb_alert::notify::Egress::default(),
+            receiver_roots: Vec::new(),
         };
         let (stop, asked) = watch::channel(false);
         let task = tokio::spawn(hebb_operator::run_with(crate::plane::config().await, settings, asked));

@@ -1,0 +1,159 @@
+//! The AlertPolicy controller: observe → evaluate → remember → tell and act. Rules, routes and guards decide in `hebb-alert`.
+//!
+//! A pass stores what was decided before anything is sent or done. What came of it is handed to the next pass, so that one
+//! writer alone changes a policy's record. Only the holder of the lease runs passes, so only it sends.
+
+mod act;
+mod observe;
+mod past;
+mod tell;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hebb_alert::{Fact, Observation, Policy};
+use hebb_api::{AlertPolicy, AlertPolicyStatus, names};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+pub use self::past::Pasts;
+use self::past::StoreError;
+use crate::conditions::{Desired, is_true, merge};
+use crate::context::Context;
+use crate::learning_cluster::with_causes;
+use crate::unreadable::refuse;
+
+/// A pass reads the targets, and writes a record and a status.
+const PASS_DEADLINE: Duration = Duration::from_secs(15);
+/// How often a policy that can't be used is looked at again, should a watch have missed something.
+const RESYNC_AFTER: Duration = Duration::from_secs(300);
+/// A policy is evaluated no more often than this, whatever is due.
+const SOONEST: Duration = Duration::from_secs(1);
+
+/// Why a pass failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to read {what}")]
+    Observe { what: &'static str, source: kube::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("failed to write the status")]
+    Status(#[source] kube::Error),
+    #[error("the pass took longer than {} s", PASS_DEADLINE.as_secs())]
+    Deadline,
+}
+
+/// Evaluates one policy, or says on it why it can't be read.
+pub async fn reconcile(policy: Arc<DeserializeGuard<AlertPolicy>>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let pass = async {
+        match &policy.0 {
+            Ok(policy) if policy.metadata.deletion_timestamp.is_some() => Ok(Action::await_change()),
+            Ok(policy) => pass(policy, &context).await,
+            Err(invalid) => {
+                refuse::<AlertPolicy>(invalid, &context).await.map_err(Error::Status)?;
+                Ok(Action::await_change())
+            }
+        }
+    };
+    let result = timeout(PASS_DEADLINE, pass).await.unwrap_or(Err(Error::Deadline));
+    let word = if result.is_ok() { "settled" } else { "failed" };
+    context.metrics.reconciled("AlertPolicy", word, started.elapsed());
+    result.inspect(|_| context.failures.forget(&policy.uid().unwrap_or_default()))
+}
+
+/// What follows a failed pass.
+pub fn on_error(policy: Arc<DeserializeGuard<AlertPolicy>>, error: &Error, context: Arc<Context>) -> Action {
+    warn!(policy = %ObjectRef::from_obj(&*policy), error = with_causes(error), "a pass failed");
+    Action::requeue(context.failures.next_delay(&policy.uid().unwrap_or_default()))
+}
+
+async fn pass(object: &AlertPolicy, context: &Arc<Context>) -> Result<Action, Error> {
+    let namespace = object.namespace().unwrap_or_default();
+    let name = object.name_any();
+    let now = Timestamp::now();
+    let policy = match Policy::new(&namespace, &name, &object.spec) {
+        Ok(policy) => Arc::new(policy),
+        Err(problems) => {
+            let facts = hebb_alert::invalid(&problems);
+            report(object, context, AlertPolicyStatus::default(), facts, now).await?;
+            return Ok(Action::requeue(RESYNC_AFTER));
+        }
+    };
+    let targets = observe::targets(object, context).await?;
+    let mut past = context.pasts.take(context, object, &policy).await?;
+    let seen = Observation { now, targets: observe::seen(&targets) };
+    let decision = hebb_alert::evaluate(&policy, &mut past.history, past.record.clone(), &seen);
+    let stored = past.store(context, object, decision.record).await;
+    let next = past.next_due(now).min(object.spec.interval.0).max(SOONEST);
+    context.pasts.put_back(object, past);
+    stored?;
+
+    for delivery in decision.sends {
+        tell::send(context, object, delivery);
+    }
+    for run in decision.runs {
+        act::run(context, object, &targets, run);
+    }
+    for note in decision.notes {
+        let type_ = if note.warning { EventType::Warning } else { EventType::Normal };
+        info!(policy = %ObjectRef::from_obj(object), reason = note.reason, target = note.target, "{}", note.text);
+        let target = note.target.map(|target| format!("{target}: ")).unwrap_or_default();
+        context.tell(object, type_, note.reason, "Evaluate", format!("{target}{}", note.text)).await;
+    }
+    tell::test_fire(context, object, now).await?;
+    report(object, context, decision.status, decision.facts, now).await?;
+    Ok(Action::requeue(next))
+}
+
+/// Writes the status if it says something new.
+async fn report(
+    object: &AlertPolicy,
+    context: &Context,
+    status: AlertPolicyStatus,
+    facts: Vec<Fact>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let former = object.status.clone().unwrap_or_default();
+    let generation = object.metadata.generation;
+    let desired = facts.into_iter().map(|fact| Desired::new(fact.type_, fact.status, fact.reason, fact.message));
+    let status = AlertPolicyStatus {
+        observed_generation: generation,
+        conditions: merge(&former.conditions, desired.collect(), generation, now),
+        ..status
+    };
+    if status == former {
+        return Ok(());
+    }
+    let api: Api<AlertPolicy> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": AlertPolicy::api_version(&()),
+        "kind": AlertPolicy::kind(&()),
+        "status": status,
+    });
+    let parameters = PatchParams::apply(names::MANAGER).force();
+    context.metrics.wrote("alertpolicies/status", "apply");
+    match api.patch_status(&object.name_any(), &parameters, &Patch::Apply(&patch)).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(answer)) if answer.is_not_found() => return Ok(()),
+        Err(error) => return Err(Error::Status(error)),
+    }
+    let valid = is_true(&status.conditions, "ConfigValid");
+    if valid != is_true(&former.conditions, "ConfigValid") || former.observed_generation.is_none() {
+        let (type_, reason) =
+            if valid { (EventType::Normal, "ConfigValid") } else { (EventType::Warning, "ConfigInvalid") };
+        let note = status.conditions.iter().find(|condition| condition.type_ == "ConfigValid");
+        context
+            .tell(object, type_, reason, "Validate", note.map(|note| note.message.clone()).unwrap_or_default())
+            .await;
+    }
+    Ok(())
+}

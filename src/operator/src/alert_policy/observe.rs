@@ -1,0 +1,123 @@
+//! The values of the indicators, from what the LearningClusters' statuses, coordinators and pods say. What can't be told is
+//! missing, which is not zero.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hebb_alert::Target;
+use hebb_api::names::{self, Role};
+use hebb_api::{AlertPolicy, Component, LearningCluster, Phase};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::ObjectRef;
+
+use super::Error;
+use crate::conditions::is_true;
+use crate::context::Context;
+use crate::learning_cluster::pods::PodView;
+use crate::learning_cluster::scrape::Scraped;
+
+/// Annotation on a LearningCluster: the actions, by name and separated by commas, that somebody has agreed to.
+pub const APPROVE_ANNOTATION: &str = "hebb.dev/approve";
+
+/// A LearningCluster that a policy is about.
+#[derive(Clone)]
+pub struct Watched {
+    pub cluster: LearningCluster,
+    pods: Vec<PodView>,
+    scraped: Option<Scraped>,
+    update_rate: Option<f64>,
+}
+
+/// The LearningClusters that a policy is about. One that can't be read harms no other.
+pub async fn targets(policy: &AlertPolicy, context: &Context) -> Result<Vec<Watched>, Error> {
+    let namespace = policy.namespace().unwrap_or_default();
+    let api: Api<DeserializeGuard<LearningCluster>> = Api::namespaced(context.client.clone(), &namespace);
+    let observing = |what| move |source| Error::Observe { what, source };
+    let found = match (&policy.spec.target_ref, &policy.spec.target_selector) {
+        (Some(target), _) => api.get_opt(&target.name).await.map_err(observing("the target"))?.into_iter().collect(),
+        (None, Some(selector)) => {
+            let labels: Vec<String> =
+                selector.match_labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let selected = ListParams::default().labels(&labels.join(","));
+            api.list(&selected).await.map_err(observing("the targets"))?.items
+        }
+        (None, None) => Vec::new(),
+    };
+    let mut watched = Vec::new();
+    for cluster in found.into_iter().filter_map(|guard| guard.0.ok()) {
+        let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
+        let selected = ListParams::default().labels(&format!("{}={}", names::CLUSTER_LABEL, cluster.name_any()));
+        let pods = pods.list(&selected).await.map_err(observing("the target's pods"))?.items;
+        let key = ObjectRef::from_obj(&cluster);
+        watched.push(Watched {
+            pods: pods.iter().map(|pod| PodView::new(pod, Timestamp::now())).collect(),
+            scraped: context.coordinators.answer(&key),
+            update_rate: context.coordinators.update_rate(&key),
+            cluster,
+        });
+    }
+    Ok(watched)
+}
+
+/// What the rules see of them.
+pub fn seen(targets: &[Watched]) -> BTreeMap<String, Target> {
+    targets.iter().map(|watched| (watched.cluster.name_any(), see(watched))).collect()
+}
+
+fn see(watched: &Watched) -> Target {
+    let cluster = &watched.cluster;
+    let status = cluster.status.clone().unwrap_or_default();
+    let mut phases = BTreeSet::new();
+    if is_true(&status.conditions, "UpgradeInProgress") {
+        phases.insert(Phase::Upgrade);
+    }
+    if cluster.spec.suspend {
+        phases.insert(Phase::Suspend);
+    }
+    let approved = cluster.annotations().get(APPROVE_ANNOTATION).map(String::as_str).unwrap_or_default();
+    let count = |role| u32::try_from(watched.pods.iter().filter(|pod| pod.role == Some(role)).count()).unwrap_or(0);
+    Target {
+        samples: samples(watched),
+        phases,
+        replicas: BTreeMap::from([
+            (Component::Gateway, count(Role::Gateway)),
+            (Component::Coordinator, count(Role::Coordinator)),
+            (Component::Worker, count(Role::Worker)),
+            (Component::Redis, count(Role::Redis)),
+        ]),
+        approved: approved.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect(),
+    }
+}
+
+fn samples(watched: &Watched) -> BTreeMap<String, f64> {
+    let mut samples = BTreeMap::new();
+    // Of a cluster that is switched off nothing can be told.
+    if watched.cluster.spec.suspend {
+        return samples;
+    }
+    let status = watched.cluster.status.clone().unwrap_or_default();
+    let mut add = |name: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            samples.insert(name.to_owned(), value);
+        }
+    };
+    for (name, type_) in [("up", "GatewayAvailable"), ("leader_up", "LeaderElected"), ("redis_up", "RedisAvailable")] {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == type_);
+        add(name, condition.filter(|condition| condition.status != "Unknown").map(|c| f64::from(c.status == "True")));
+    }
+    let workers = status.workers.filter(|workers| workers.desired > 0);
+    add("workers_ready_ratio", workers.map(|w| f64::from(w.ready) / f64::from(w.desired)));
+    let scraped = watched.scraped.as_ref();
+    add("queue_size", scraped.and_then(Scraped::longest_queue).map(|lag| lag as f64));
+    add("accuracy", scraped.and_then(Scraped::accuracy));
+    add("update_rate", watched.update_rate);
+    if !watched.pods.is_empty() {
+        add("restarts", Some(f64::from(watched.pods.iter().map(|pod| pod.restarts).sum::<i32>())));
+        let looping = watched.pods.iter().filter(|pod| pod.waiting.as_deref() == Some("CrashLoopBackOff"));
+        add("crash_loops", Some(looping.count() as f64));
+    }
+    samples
+}
