@@ -14,6 +14,9 @@ use crate::{Assignment, Directory, Domain, Leadership, LogError, Member, bounds}
 /// How often a configuration is tried again because somebody else's came between.
 const CONFIGURE_ATTEMPTS: usize = 8;
 
+/// How long members count as alive after a failover: four beats, and the pause of a dialler before the first.
+const GRACE: Duration = Duration::from_secs(4);
+
 #[derive(Debug, thiserror::Error)]
 #[error("others configure the domain all the time")]
 struct Contended;
@@ -86,8 +89,9 @@ impl Directory for RedisStore {
     }
 
     async fn members(&self) -> Result<Vec<Member>, LogError> {
-        let keys = ["members", "beats"].map(|key| self.cluster_key(key));
-        let answer = self.control(&Call::new(&self.inner.scripts.members, &keys)).await?;
+        let keys = ["members", "beats", "history"].map(|key| self.cluster_key(key));
+        let call = Call::new(&self.inner.scripts.members, &keys).arg(millis(GRACE));
+        let answer = self.control(&call).await?;
         let mut pairs = list(answer, "members")?.into_iter();
         let mut members = Vec::with_capacity(pairs.len() / 2);
         while let (Some(id), Some(report)) = (pairs.next(), pairs.next()) {

@@ -238,7 +238,7 @@ impl Dialer {
         let changed = incumbent.as_ref().is_some_and(|incumbent| *incumbent != address);
         if changed {
             info!(primary = %address, "another Redis is primary");
-            self.next_reign();
+            self.renounce();
         }
         *incumbent = Some(address);
         changed
@@ -246,10 +246,6 @@ impl Dialer {
 
     /// Drops all connections: the server behind them isn't primary any more.
     fn renounce(&self) {
-        self.next_reign();
-    }
-
-    fn next_reign(&self) {
         self.reign.send_if_modified(|reign| match reign {
             Reign::Number(number) => {
                 *number += 1;

@@ -133,10 +133,19 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 return 1";
 
-/// Keys: members, beats. The time is that of the one Redis, so the clocks of the nodes don't matter.
+/// Keys: members, beats, history. Arguments: grace in ms. The time is that of the one Redis, so the clocks of the nodes
+/// don't matter. Nobody could beat while there was no primary: after that everybody has some time to be heard again,
+/// before the partitions of all are given to whoever is the first.
 const MEMBERS: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local history = lineage()
+if redis.call('GET', KEYS[3]) ~= history then
+  redis.call('SET', KEYS[3], history)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now + ARGV[1])) do
+    redis.call('ZADD', KEYS[2], now + ARGV[1], id)
+  end
+end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do
   redis.call('HDEL', KEYS[1], id)
   redis.call('ZREM', KEYS[2], id)
@@ -203,7 +212,7 @@ impl Scripts {
             configure: Script::new(CONFIGURE),
             beat: Script::new(BEAT),
             leave: Script::new(LEAVE),
-            members: Script::new(MEMBERS),
+            members: Script::new(&format!("{LINEAGE}{MEMBERS}")),
             campaign: Script::new(CAMPAIGN),
             resign: Script::new(RESIGN),
             assign: Script::new(ASSIGN),

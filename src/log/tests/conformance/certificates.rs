@@ -1,6 +1,7 @@
 //! An authority, and what it vouches for: a server and a client, as PEM files.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use hebb_log::Tls;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -39,16 +40,22 @@ impl Certificates {
         self.directory.path().join(name)
     }
 
-    /// What a server is started with. It checks the certificates of those clients that show one.
+    /// What a server is started with. It lets nobody in who doesn't show a certificate.
     pub fn arguments(&self) -> String {
         let path = |name: &str| self.path(name).display().to_string();
         format!(
-            "--tls-cert-file {} --tls-key-file {} --tls-ca-cert-file {} --tls-auth-clients optional \
+            "--tls-cert-file {} --tls-key-file {} --tls-ca-cert-file {} --tls-auth-clients yes \
              --tls-replication yes --tls-cluster yes",
             path("server.pem"),
             path("server.key"),
             path("ca.pem")
         )
+    }
+
+    /// How `redis-cli` gets in.
+    pub fn encrypt(&self, cli: &mut Command) {
+        cli.arg("--tls").arg("--cacert").arg(self.path("ca.pem"));
+        cli.arg("--cert").arg(self.path("client.pem")).arg("--key").arg(self.path("client.key"));
     }
 
     pub fn client(&self) -> Tls {

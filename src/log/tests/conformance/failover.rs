@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hebb_log::{
-    Claim, Claimed, Directory, Durability, EntryId, Log, LogError, PartitionKey, RedisStore, Replies, Reply,
+    Claim, Claimed, Directory, Durability, EntryId, Log, LogError, Member, PartitionKey, RedisConfig, RedisStore,
+    Replies, Reply, Tls,
 };
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use crate::certificates::Certificates;
 use crate::fleet::{Fleet, eventually, follows};
 use crate::outage::{LONG, START, append_to, append_until, key, read_until, record};
 use crate::server::{PASSWORD, Server};
@@ -107,11 +109,16 @@ async fn nothing_acknowledged_is_lost_when_the_primary_is_killed() {
     let reading = tokio::spawn(read_until(store.clone(), Arc::clone(&no_reads)));
     sleep(Duration::from_millis(500)).await;
     store.renew(&claim, LONG).await.unwrap();
+    let member = Member { id: "worker-0".to_owned(), report: "{}".to_owned() };
+    store.beat(&member, DOWN_AFTER).await.unwrap();
+    assert_eq!(store.members().await.unwrap().as_slice(), std::slice::from_ref(&member));
     fleet.servers[2].kill();
     let killed_at = Instant::now();
     let (_, took) = until_available(FAILOVER, async || store.append(&other(), &records(0..1), 100).await).await;
     println!("killed: a replicated append after {took:?}");
     assert!(killed_at.elapsed() < FAILOVER);
+    // Nobody could beat meanwhile, so nobody is missing yet.
+    assert_eq!(store.members().await.unwrap(), [member]);
     // The claim was replicated, and holds off others; its owner begins anew.
     assert!(matches!(store.claim(&key(), "worker-1", None, LONG).await.unwrap(), Claimed::Held { .. }));
     assert!(matches!(store.renew(&claim, LONG).await, Err(LogError::Fenced)));
@@ -134,6 +141,12 @@ async fn nothing_acknowledged_is_lost_when_the_primary_is_killed() {
     assert!(acknowledged.keys().all(|id| read.contains_key(id)), "a blocked reader follows and misses nothing");
     println!("killed: {} acknowledged, {} kept, {} read", acknowledged.len(), kept.len(), read.len());
 
+    let (_, silent) = until_available(FAILOVER, async || match store.members().await?.is_empty() {
+        true => Ok(()),
+        false => Err(LogError::Unavailable("still a member".into())),
+    })
+    .await;
+    println!("killed: a silent member was dropped after {:?}", killed_at.elapsed().max(silent));
     store.checkpoint(&again, kept.last().unwrap().0, b"state").await.unwrap();
     assert_eq!(store.status(&key()).await.unwrap().length, 0);
 }
@@ -202,6 +215,13 @@ async fn an_owner_ahead_of_the_new_primary_starts_from_what_survived() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_hangs_is_left_and_not_believed_afterwards() {
     let fleet = Fleet::sentinel(DOWN_AFTER, true);
+    // The client checks the servers' certificates, and they check its.
+    let config = fleet.config("hangs", Durability::EverySecond);
+    let nameless = config.tls.clone().map(|tls| Tls { identity: None, ..tls });
+    for tls in [Some(Certificates::new().client()), nameless, Some(Tls::default()), None] {
+        let refused = RedisStore::connect(RedisConfig { tls, ..config.clone() }).await;
+        assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
+    }
     let store = fleet.store("hangs", Durability::EverySecond).await;
     let claim = new_claim(&store, &key()).await;
     let first = store.append(&key(), &records(0..1), 100).await.unwrap()[0];
@@ -255,11 +275,15 @@ async fn a_shard_of_a_cluster_goes_on_at_its_replica() {
         })
         .collect();
     sleep(Duration::from_millis(500)).await;
+    move_slot(&fleet.servers, &format!("hebb:{{shards/{}}}:log", keys[0]));
+    for key in &keys {
+        until_available(FAILOVER, async || store.append(&other_of(key), &records(0..1), 1_000).await).await;
+    }
     let lost = (0..6).find(|n| fleet.servers[*n].is_primary()).unwrap();
     fleet.servers[lost].kill();
     let mut slowest = Duration::ZERO;
     for key in &keys {
-        let append = async || unreplicated.append(&other_of(key), &records(0..1), 1_000).await;
+        let append = async || unreplicated.append(&other_of(key), &records(1..2), 1_000).await;
         slowest += until_available(FAILOVER, append).await.1;
     }
     println!("shards: a write to each partition after {slowest:?}");
@@ -287,7 +311,7 @@ async fn a_shard_of_a_cluster_goes_on_at_its_replica() {
     }
     assert!(renewed < keys.len(), "only the partitions of one shard were touched");
     for key in &keys {
-        until_available(FAILOVER, async || store.append(&other_of(key), &records(1..2), 1_000).await).await;
+        until_available(FAILOVER, async || store.append(&other_of(key), &records(2..3), 1_000).await).await;
     }
     sleep(Duration::from_millis(300)).await;
     stop.store(true, Ordering::Relaxed);
@@ -302,4 +326,27 @@ async fn a_shard_of_a_cluster_goes_on_at_its_replica() {
 /// A partition in which nobody else appends.
 fn other_of(key: &PartitionKey) -> PartitionKey {
     PartitionKey { domain: "beside".to_owned(), index: key.index }
+}
+
+/// Moves the slot of a key from the primary that holds it to another, as resharding does, slowly enough to be met half-way.
+fn move_slot(servers: &[Server], key: &str) {
+    let ask = |server: &Server, command: &[&str]| server.ask(PASSWORD, command).trim().to_owned();
+    let slot = ask(&servers[0], &["CLUSTER", "KEYSLOT", key]);
+    let keys = |server: &Server| ask(server, &["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
+    let mut primaries: Vec<&Server> = servers.iter().filter(|server| server.is_primary()).collect();
+    primaries.sort_by_key(|server| keys(server).is_empty());
+    let (from, to) = (primaries[0], primaries[1]);
+    let (from_id, to_id) = (ask(from, &["CLUSTER", "MYID"]), ask(to, &["CLUSTER", "MYID"]));
+    assert_eq!(ask(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]), "OK");
+    assert_eq!(ask(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]), "OK");
+    std::thread::sleep(Duration::from_millis(300));
+    let (port, moving) = (to.port.to_string(), keys(from));
+    assert!(!moving.is_empty());
+    let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "AUTH", PASSWORD, "KEYS"];
+    migrate.extend(moving.lines());
+    assert_eq!(ask(from, &migrate), "OK");
+    std::thread::sleep(Duration::from_millis(300));
+    for server in [to, from] {
+        assert_eq!(ask(server, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]), "OK");
+    }
 }

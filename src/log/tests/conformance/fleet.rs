@@ -78,7 +78,7 @@ impl Fleet {
         let mut create = Command::new("redis-cli");
         create.args(["-a", PASSWORD, "--no-auth-warning"]);
         if let Some(certificates) = &tls {
-            create.args(["--tls", "--cacert"]).arg(certificates.path("ca.pem"));
+            certificates.encrypt(&mut create);
         }
         create.args(["--cluster", "create"]).args(&hosts).args(["--cluster-replicas", "1", "--cluster-yes"]);
         let created = create.stdin(Stdio::null()).output().expect("redis-cli runs");

@@ -116,7 +116,7 @@ impl Server {
         let mut cli = Command::new("redis-cli");
         cli.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-a", password, "--no-auth-warning"]);
         if let Some(certificates) = &self.tls {
-            cli.args(["--tls", "--cacert"]).arg(certificates.path("ca.pem"));
+            certificates.encrypt(&mut cli);
         }
         let output = cli.args(command).output().expect("redis-cli runs");
         String::from_utf8_lossy(&output.stdout).into_owned()
