@@ -23,7 +23,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Serve on this machine: everything in one process, with the log in a directory
+    /// Serve on this machine: everything in one process, with the log in a directory or a Redis
     Start(start::Options),
     /// Watch the engine learn a drifting stream, in a minute and without a server
     Demo(demo::Options),

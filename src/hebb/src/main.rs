@@ -7,6 +7,7 @@ mod evaluate;
 mod node;
 mod operator;
 mod output;
+mod redis;
 mod start;
 mod status;
 mod stream;

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hebb_api::names;
-use hebb_log::{Durability, RedisConfig, RedisStore};
+use hebb_log::RedisStore;
 use hebb_node::{ClusterSettings, Identity, Store, run_coordinator, run_gateway, run_worker, stop_channel};
 use tracing::info;
 
 use crate::cli::Outcome;
 use crate::config::{self, ConfigError};
+use crate::redis::RedisOptions;
 
 /// A role of a cluster.
 #[derive(Clone, Copy, Debug)]
@@ -25,15 +26,8 @@ pub struct Options {
     /// The LearningCluster that this process is part of
     #[arg(short = 'f', long = "file", env = "CONFIG_PATH")]
     file: PathBuf,
-    /// Host of Redis
-    #[arg(long, env = "REDIS_HOST", default_value = "127.0.0.1")]
-    redis_host: String,
-    /// Port of Redis
-    #[arg(long, env = "REDIS_PORT", default_value_t = 6379)]
-    redis_port: u16,
-    /// Password of Redis; better given by the environment than on the command line
-    #[arg(long, env = "REDIS_PASSWORD", hide_env_values = true)]
-    redis_password: Option<String>,
+    #[command(flatten)]
+    redis: RedisOptions,
     /// Token of the internal endpoints
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
     internal_token: Option<String>,
@@ -64,9 +58,7 @@ pub fn run(role: Role, options: Options) -> Outcome {
     let cluster =
         resources.clusters.first().ok_or_else(|| ConfigError::NoCluster(options.file.display().to_string()))?;
     let settings = ClusterSettings::from(cluster);
-    let mut redis = RedisConfig::new(options.redis_host, options.redis_port, settings.name.clone());
-    redis.password = options.redis_password.filter(|password| !password.is_empty());
-    redis.durability = Durability::EverySecond;
+    let redis = options.redis.config(&settings.name)?;
     let listen = options.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], role.port())));
     let identity = Identity {
         id: options.id.unwrap_or_else(|| format!("{role:?}-{}", std::process::id()).to_lowercase()),
@@ -75,7 +67,7 @@ pub fn run(role: Role, options: Options) -> Outcome {
     };
     let token = options.internal_token.filter(|token| !token.is_empty());
     runtime()?.block_on(async move {
-        info!(?role, id = identity.id, cluster = settings.name, %listen, "starting");
+        info!(?role, id = identity.id, cluster = settings.name, %listen, redis = ?redis.topology, "starting");
         let store = Store::new(RedisStore::lazy(redis)?);
         let (stopper, stop) = stop_channel();
         let signal = tokio::spawn(async move {

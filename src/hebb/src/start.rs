@@ -1,17 +1,18 @@
-//! `hebb start`: everything in one process, with the log in a directory.
+//! `hebb start`: everything in one process, with the log in a directory, or in a Redis that is there already.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
 use hebb_api::LearningCluster;
-use hebb_log::{Durability, LocalConfig, LocalStore};
+use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore};
 use hebb_node::{ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
 use tracing::info;
 
 use crate::cli::Outcome;
 use crate::config;
 use crate::node::{runtime, wait_for_signal};
+use crate::redis::TlsOptions;
 
 #[derive(Args)]
 pub struct Options {
@@ -21,6 +22,12 @@ pub struct Options {
     /// Where the log and what was learned are kept
     #[arg(long, default_value = "hebb-data")]
     data_dir: PathBuf,
+    /// Keep them in a Redis instead: redis://[user:password@]host:port, redis+sentinel://host:port,host:port/name or
+    /// redis+cluster://host:port,host:port; rediss:// encrypts. A password is better given by the environment
+    #[arg(long = "redis", env = "REDIS_URL", hide_env_values = true, value_name = "URL", conflicts_with = "data_dir")]
+    redis: Option<String>,
+    #[command(flatten)]
+    tls: TlsOptions,
     /// Address to listen on; no key is asked for, so other machines should not reach it
     #[arg(long, default_value = "127.0.0.1")]
     bind: IpAddr,
@@ -47,8 +54,10 @@ pub fn run(options: Options) -> Outcome {
     let settings = ClusterSettings::from(&cluster);
     let durability = match cluster.spec.redis.durability {
         hebb_api::Durability::Async => Durability::Async,
-        hebb_api::Durability::EverySecond | hebb_api::Durability::Always => Durability::EverySecond,
+        hebb_api::Durability::EverySecond => Durability::EverySecond,
+        hebb_api::Durability::Always => Durability::Always,
     };
+    let redis = options.redis.map(|url| redis_config(&url, options.tls, &settings.name, durability)).transpose()?;
     let address = |port| SocketAddr::new(options.bind, port);
     let addresses = EmbeddedAddresses {
         gateway: address(options.port),
@@ -56,7 +65,16 @@ pub fn run(options: Options) -> Outcome {
         worker: address(options.worker_port),
     };
     runtime()?.block_on(async move {
-        let store = Store::new(LocalStore::open(&options.data_dir, LocalConfig { durability }).await?);
+        let (store, data) = match redis {
+            Some(redis) => {
+                let data = format!("{:?}", redis.topology);
+                (Store::new(RedisStore::connect(redis).await?), data)
+            }
+            None => {
+                let data = options.data_dir.display().to_string();
+                (Store::new(LocalStore::open(&options.data_dir, LocalConfig { durability }).await?), data)
+            }
+        };
         let (stopper, stop) = stop_channel();
         let signal = tokio::spawn(async move {
             let heard = wait_for_signal().await;
@@ -65,13 +83,19 @@ pub fn run(options: Options) -> Outcome {
         });
         info!(
             cluster = settings.name, api = %addresses.gateway, status = %addresses.coordinator,
-            data = %options.data_dir.display(), "serving; no API key is asked for"
+            data, "serving; no API key is asked for"
         );
         run_embedded(store, &settings, addresses, stop).await?;
         signal.abort();
         info!("stopped");
         Ok(())
     })
+}
+
+fn redis_config(url: &str, tls: TlsOptions, cluster: &str, durability: Durability) -> Result<RedisConfig, LogError> {
+    let config = RedisConfig::from_url(url, cluster)?;
+    let tls = tls.read()?.or(config.tls);
+    Ok(RedisConfig { tls, durability, ..config })
 }
 
 fn default_cluster() -> LearningCluster {

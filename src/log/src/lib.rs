@@ -11,6 +11,7 @@ mod local;
 mod redis;
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,7 +24,7 @@ pub use bounds::{
     MAX_STATE_BYTES,
 };
 pub use local::{LocalConfig, LocalStore, OpenError};
-pub use redis::{RedisConfig, RedisStore};
+pub use redis::{Address, DEFAULT_SERVICE, RedisConfig, RedisStore, Tls, Topology};
 
 /// When an append counts as accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,11 +34,30 @@ pub enum Durability {
     /// A crash of the machine may cost the last second, a crash of the process nothing.
     #[default]
     EverySecond,
-    /// Held by this many replicas too.
+    /// On disk before the answer.
+    Always,
+    /// Held by this many replicas too, as ownership and checkpoints are: what was acknowledged outlives the primary.
     Replicated {
         /// How many have to acknowledge.
         replicas: u8,
     },
+}
+
+impl FromStr for Durability {
+    type Err = LogError;
+
+    fn from_str(text: &str) -> Result<Self, LogError> {
+        let replicas = |count: &str| count.parse().ok().filter(|count| 0 < *count);
+        match (text, text.strip_prefix("Replicated:").and_then(replicas)) {
+            ("Async", _) => Ok(Self::Async),
+            ("EverySecond", _) => Ok(Self::EverySecond),
+            ("Always", _) => Ok(Self::Always),
+            (_, Some(replicas)) => Ok(Self::Replicated { replicas }),
+            _ => Err(LogError::Invalid(format!(
+                "{text:?} is no durability: Async, EverySecond, Always, or Replicated:n with n from 1 to 255"
+            ))),
+        }
+    }
 }
 
 /// The address of one partition.
@@ -72,7 +92,8 @@ pub enum LogError {
         /// The bound.
         max: u64,
     },
-    /// Another owner has claimed the partition since, or another leader was elected; nothing was written.
+    /// Another owner has claimed the partition since, or another leader was elected, or the store has lost what the claim
+    /// was based on; nothing was written.
     #[error("the claim was superseded")]
     Fenced,
     /// The call is outside of what a store takes, for example too large; nothing was done and a retry won't help.
@@ -214,7 +235,7 @@ pub trait Log: Send + Sync {
     /// [`LogError::Fenced`], [`LogError::Unavailable`].
     async fn renew(&self, claim: &Claim, lease: Duration) -> Result<(), LogError>;
 
-    /// Gives the ownership up, so that the next owner needn't wait. Does nothing where the claim was superseded.
+    /// Gives the ownership up, so that the next owner needn't wait. Does nothing where another claim has superseded it.
     ///
     /// # Errors
     /// [`LogError::Unavailable`].

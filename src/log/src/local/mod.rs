@@ -35,8 +35,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LocalConfig {
     /// [`Durability::Async`] loses up to a second in a crash of the process. redb has nothing between that and a synced
-    /// commit, so [`Durability::EverySecond`] syncs each commit: it loses nothing, and appends at the same time share
-    /// one. [`Durability::Replicated`] is refused.
+    /// commit, so [`Durability::EverySecond`] syncs each commit, as [`Durability::Always`] does: it loses nothing, and
+    /// appends at the same time share one. [`Durability::Replicated`] is refused.
     pub durability: Durability,
 }
 
@@ -110,7 +110,7 @@ impl LocalStore {
     fn open_blocking(directory: &Path, config: LocalConfig) -> Result<Self, OpenError> {
         let synced = match config.durability {
             Durability::Async => false,
-            Durability::EverySecond => true,
+            Durability::EverySecond | Durability::Always => true,
             Durability::Replicated { .. } => return Err(OpenError::Replicated),
         };
         create_private(directory).map_err(|source| OpenError::Create { path: directory.to_owned(), source })?;

@@ -5,18 +5,34 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::Value;
 
+use super::primary::Way;
 use super::scripts::Call;
-use super::{RedisStore, bytes, fenced, fields, list, millis, number, odd, text};
+use super::{CALL_DEADLINE, RedisStore, bytes, fenced, fields, list, millis, number, odd, text};
 use crate::codec::{decode, encode, reconfigured, unknown};
 use crate::{Assignment, Directory, Domain, Leadership, LogError, Member, bounds};
 
 /// How often a configuration is tried again because somebody else's came between.
 const CONFIGURE_ATTEMPTS: usize = 8;
 
+/// How long members count as alive after a failover: four beats, and the pause of a dialler before the first.
+const GRACE: Duration = Duration::from_secs(4);
+
 #[derive(Debug, thiserror::Error)]
 #[error("others configure the domain all the time")]
 struct Contended;
 
+impl RedisStore {
+    /// Reads one of the directory's keys.
+    async fn ask(&self, command: &str, name: &str, fields: &[&str]) -> Result<Value, LogError> {
+        let key = self.cluster_key(name);
+        let mut cmd = redis::cmd(command);
+        cmd.arg(&key).arg(fields);
+        self.control(&Call::plain(&key, cmd)).await
+    }
+}
+
+// Domains have to outlive the primary, as entries do. Leadership, assignment and heartbeats needn't: they are made anew
+// every second, and a leader or an assignment of a term that the new primary hasn't heard of is refused.
 #[async_trait]
 impl Directory for RedisStore {
     async fn declare(&self, domain: &Domain) -> Result<Domain, LogError> {
@@ -24,7 +40,7 @@ impl Directory for RedisStore {
         let call = Call::new(&self.inner.scripts.declare, &[self.cluster_key("domains")])
             .arg(&domain.name)
             .arg(encode(domain)?);
-        decode(&bytes(self.control(&call).await?, "declare")?)
+        decode(&bytes(self.write(Way::Control, &call, CALL_DEADLINE).await?.lasting()?, "declare")?)
     }
 
     async fn configure(&self, domain: &Domain) -> Result<(), LogError> {
@@ -33,7 +49,7 @@ impl Directory for RedisStore {
         for _ in 0..CONFIGURE_ATTEMPTS {
             let mut get = redis::cmd("HGET");
             get.arg(&key[0]).arg(&domain.name);
-            let stands = match self.ask(&get).await? {
+            let stands = match self.control(&Call::plain(&key[0], get)).await? {
                 Value::Nil => return Err(unknown(&domain.name)),
                 stands => bytes(stands, "HGET")?,
             };
@@ -41,18 +57,18 @@ impl Directory for RedisStore {
                 .arg(&domain.name)
                 .arg(stands.as_slice())
                 .arg(encode(&reconfigured(decode(&stands)?, domain))?);
-            match fenced(&self.control(&call).await?, "configure") {
+            let written = self.write(Way::Control, &call, CALL_DEADLINE).await?;
+            match fenced(&written.answer, "configure") {
+                Ok(()) => return written.lasting().map(drop),
                 Err(LogError::Fenced) => {}
-                done => return done,
+                Err(error) => return Err(error),
             }
         }
         Err(LogError::unavailable(Contended))
     }
 
     async fn domains(&self) -> Result<Vec<Domain>, LogError> {
-        let mut cmd = redis::cmd("HVALS");
-        cmd.arg(self.cluster_key("domains"));
-        let mut domains = list(self.ask(&cmd).await?, "domains")?
+        let mut domains = list(self.ask("HVALS", "domains", &[]).await?, "domains")?
             .into_iter()
             .map(|domain| decode(&bytes(domain, "domains")?))
             .collect::<Result<Vec<Domain>, _>>()?;
@@ -73,8 +89,9 @@ impl Directory for RedisStore {
     }
 
     async fn members(&self) -> Result<Vec<Member>, LogError> {
-        let keys = ["members", "beats"].map(|key| self.cluster_key(key));
-        let answer = self.control(&Call::new(&self.inner.scripts.members, &keys)).await?;
+        let keys = ["members", "beats", "history"].map(|key| self.cluster_key(key));
+        let call = Call::new(&self.inner.scripts.members, &keys).arg(millis(GRACE));
+        let answer = self.control(&call).await?;
         let mut pairs = list(answer, "members")?.into_iter();
         let mut members = Vec::with_capacity(pairs.len() / 2);
         while let (Some(id), Some(report)) = (pairs.next(), pairs.next()) {
@@ -93,9 +110,7 @@ impl Directory for RedisStore {
     }
 
     async fn leader(&self) -> Result<Option<Leadership>, LogError> {
-        let mut cmd = redis::cmd("HMGET");
-        cmd.arg(self.cluster_key("leader")).arg("id").arg("address").arg("term");
-        leadership(self.ask(&cmd).await?)
+        leadership(self.ask("HMGET", "leader", &["id", "address", "term"]).await?)
     }
 
     async fn resign(&self, candidate: &str) -> Result<(), LogError> {
@@ -112,9 +127,7 @@ impl Directory for RedisStore {
     }
 
     async fn assignment(&self) -> Result<Assignment, LogError> {
-        let mut cmd = redis::cmd("GET");
-        cmd.arg(self.cluster_key("assignment"));
-        match self.ask(&cmd).await? {
+        match self.ask("GET", "assignment", &[]).await? {
             Value::Nil => Ok(Assignment::default()),
             assignment => decode(&bytes(assignment, "assignment")?),
         }

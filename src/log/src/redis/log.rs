@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Cmd, Value};
+use redis::Value;
 
+use super::primary::Way;
 use super::scripts::Call;
 use super::{
-    CALL_DEADLINE, RedisStore, WAIT_DEADLINE, bytes, deadline, entry_id, fenced, fields, list, millis, number, odd,
-    text,
+    CALL_DEADLINE, RedisStore, Written, bytes, deadline, entry_id, fenced, fields, list, millis, number, odd, text,
 };
 use crate::{
     Checkpoint, Claim, Claimed, Durability, EntryId, Log, LogError, PartitionKey, PartitionStatus, Record, ReplyTo,
@@ -18,13 +18,6 @@ use crate::{
 /// The longest that one read waits: a connection that died silently is noticed after it.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
-#[derive(Debug, thiserror::Error)]
-#[error("{acknowledged} of {wanted} replicas have acknowledged within {WAIT_DEADLINE:?}")]
-struct TooFewReplicas {
-    acknowledged: u64,
-    wanted: u8,
-}
-
 impl RedisStore {
     /// A call in the name of a claim: the owner's key comes first, token and epoch too.
     fn owned<'a>(&self, script: &'a redis::Script, claim: &Claim, keys: &[&str], bytes: usize) -> Call<'a> {
@@ -33,19 +26,11 @@ impl RedisStore {
         Call::with_capacity(script, &all, 8, 256 + bytes).arg(&claim.token).arg(claim.epoch)
     }
 
-    /// Appends on a connection of its own: WAIT is about the writes of the connection that it's sent on, and blocks it.
-    async fn append_replicated(&self, call: &Call<'_>, deadline: Duration, wanted: u8) -> Result<Value, LogError> {
-        let mut lent = self.inner.blocking.lend(CALL_DEADLINE).await?;
-        let appended = lent.send(&call.cmd, Some(call.script), deadline).await?;
-        let mut wait = redis::cmd("WAIT");
-        wait.arg(wanted).arg(millis(WAIT_DEADLINE));
-        let acknowledged = number(&lent.send(&wait, None, CALL_DEADLINE).await?, "WAIT")?;
-        lent.give_back();
-        // Nothing was appended where the log is full, and that needs nobody's consent.
-        if acknowledged < u64::from(wanted) && matches!(appended, Value::Array(_)) {
-            return Err(LogError::unavailable(TooFewReplicas { acknowledged, wanted }));
-        }
-        Ok(appended)
+    /// Sends what an owner writes and can't do without.
+    async fn fenced_write(&self, way: Way, call: &Call<'_>, deadline: Duration, what: &str) -> Result<(), LogError> {
+        let written = self.write(way, call, deadline).await?;
+        fenced(&written.answer, what)?;
+        written.lasting().map(drop)
     }
 }
 
@@ -62,7 +47,7 @@ impl Log for RedisStore {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let keys = [self.key(partition, "log"), self.key(partition, "progress")];
+        let keys = ["log", "progress"].map(|key| self.key(partition, key));
         // Around an argument there are up to 16 bytes of protocol.
         let room = size + records.len() * 64;
         let mut call =
@@ -71,12 +56,11 @@ impl Log for RedisStore {
             let reply_to = reply_to.as_ref().map(|to| format!("{} {}", to.gateway, to.request)).unwrap_or_default();
             call = call.arg(entry.as_slice()).arg(reply_to);
         }
-        let deadline = deadline(size);
-        let answer = match self.inner.durability {
-            Durability::Async | Durability::EverySecond => {
-                self.inner.bulk.send(&call.cmd, Some(call.script), deadline).await?
-            }
-            Durability::Replicated { replicas } => self.append_replicated(&call, deadline, replicas).await?,
+        let written = self.write(Way::Bulk, &call, deadline(size)).await?;
+        // Nothing was appended where the log is full, and that needs nobody's consent.
+        let answer = match written.answer {
+            Value::Array(_) => written.lasting()?,
+            refused => refused,
         };
         match answer {
             Value::Array(ids) if ids.len() == records.len() => {
@@ -104,22 +88,18 @@ impl Log for RedisStore {
         }
         let key = self.key(partition, "log");
         let wait = wait.min(MAX_WAIT);
-        if wait.is_zero() || !self.inner.blocking.has_room() {
-            let at_once = self.inner.bulk.send(&xread(&key, after, max, None), None, deadline(0)).await?;
-            let entries = entries(at_once)?;
+        let at_once = xread(&key, after, max, None);
+        if wait.is_zero() || !self.can_block(at_once.slot) {
+            let entries = entries(self.send(Way::Bulk, &at_once, deadline(0)).await?)?;
             if wait.is_zero() || !entries.is_empty() {
                 return Ok(entries);
             }
         }
-        let mut lent = match self.inner.blocking.lend(CALL_DEADLINE.max(wait)).await {
-            Ok(lent) => lent,
+        match self.block(&xread(&key, after, max, Some(wait)), wait).await? {
+            Some(answer) => entries(answer),
             // All connections are waiting for entries, as this call would: to its caller it's the same.
-            Err(_) if !self.inner.blocking.has_room() => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let answer = lent.send(&xread(&key, after, max, Some(wait)), None, wait + deadline(0)).await?;
-        lent.give_back();
-        entries(answer)
+            None => Ok(Vec::new()),
+        }
     }
 
     async fn claim(
@@ -134,10 +114,27 @@ impl Log for RedisStore {
         let keys = ["owner", "lease", "progress", "checkpoint"].map(|key| self.key(partition, key));
         let token = format!("{:032x}", rand::random::<u128>());
         let previous = previous.map_or("", |claim| claim.token.as_str());
-        let call = Call::new(&self.inner.scripts.claim, &keys).arg(owner).arg(previous).arg(token).arg(millis(lease));
-        let [verdict, who, figure] = fields(self.control(&call).await?, "claim")?;
+        let is_replicated = matches!(self.inner.durability, Durability::Replicated { .. });
+        let call = Call::new(&self.inner.scripts.claim, &keys)
+            .arg(owner)
+            .arg(previous)
+            .arg(token)
+            .arg(millis(lease))
+            .arg(u8::from(is_replicated));
+        let Written { answer, replicated } = self.write(Way::Control, &call, CALL_DEADLINE).await?;
+        let [verdict, who, figure] = fields(answer, "claim")?;
         let (verdict, who, figure) = (text(verdict, "claim")?, text(who, "claim")?, number(&figure, "claim")?);
         let claim = |token| Claim { partition: partition.clone(), owner: owner.to_owned(), epoch: figure, token };
+        if let Err(too_few) = replicated
+            && verdict != "held"
+        {
+            if verdict == "new" {
+                // Nobody knows of this claim, and its lease would keep everybody out, its owner first. Where the release is
+                // lost too, the lease ends by itself.
+                self.release(&claim(who)).await.ok();
+            }
+            return Err(LogError::unavailable(too_few));
+        }
         match verdict.as_str() {
             "held" => Ok(Claimed::Held { owner: who, expires_in: Duration::from_millis(figure) }),
             "resumed" => Ok(Claimed::Resumed(claim(who))),
@@ -148,7 +145,9 @@ impl Log for RedisStore {
 
     async fn renew(&self, claim: &Claim, lease: Duration) -> Result<(), LogError> {
         let call = self.owned(&self.inner.scripts.renew, claim, &["lease"], 0).arg(millis(lease));
-        fenced(&self.control(&call).await?, "renew")
+        // The owner answers until the lease ends that it knows of: a replica that knew of an earlier end would, once it is
+        // primary, let the next one in before that.
+        self.fenced_write(Way::Control, &call, CALL_DEADLINE, "renew").await
     }
 
     async fn release(&self, claim: &Claim) -> Result<(), LogError> {
@@ -158,9 +157,10 @@ impl Log for RedisStore {
 
     async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
         bounds::partition(partition)?;
+        let key = self.key(partition, "checkpoint");
         let mut cmd = redis::cmd("HMGET");
-        cmd.arg(self.key(partition, "checkpoint")).arg("position").arg("epoch").arg("state");
-        let answer = self.inner.bulk.send(&cmd, None, deadline(bounds::MAX_STATE_BYTES)).await?;
+        cmd.arg(&key).arg("position").arg("epoch").arg("state");
+        let answer = self.send(Way::Bulk, &Call::plain(&key, cmd), deadline(bounds::MAX_STATE_BYTES)).await?;
         let [position, epoch, state] = fields(answer, "load")?;
         if matches!(position, Value::Nil) {
             return Ok(None);
@@ -185,7 +185,9 @@ impl Log for RedisStore {
             .arg(position.seq)
             .arg(next.to_string())
             .arg(state);
-        fenced(&self.inner.bulk.send(&call.cmd, Some(call.script), deadline(state.len())).await?, "checkpoint")
+        // The owner may forget what it has stored, so this too has to outlive the primary. If it doesn't, the log that it
+        // has trimmed comes back with the checkpoint before it, and the two still fit together.
+        self.fenced_write(Way::Bulk, &call, deadline(state.len()), "checkpoint").await
     }
 
     async fn progress(&self, claim: &Claim, applied_since_checkpoint: u64) -> Result<(), LogError> {
@@ -214,14 +216,14 @@ impl Log for RedisStore {
     }
 }
 
-fn xread(key: &str, after: EntryId, max: usize, wait: Option<Duration>) -> Cmd {
+fn xread(key: &str, after: EntryId, max: usize, wait: Option<Duration>) -> Call<'static> {
     let mut cmd = redis::cmd("XREAD");
     cmd.arg("COUNT").arg(max.min(bounds::MAX_READ));
     if let Some(wait) = wait {
         cmd.arg("BLOCK").arg(millis(wait));
     }
     cmd.arg("STREAMS").arg(key).arg(after.to_string());
-    cmd
+    Call::plain(key, cmd)
 }
 
 /// Takes the answer to XREAD apart without copying an entry: a map of the key to `[[id, [field, value, …]], …]`.

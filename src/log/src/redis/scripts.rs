@@ -1,6 +1,19 @@
 //! The Lua scripts: each is one step that happens wholly or not at all, also in the append-only file.
 
+use std::time::Duration;
+
 use redis::{Cmd, Script, ToRedisArgs};
+
+use super::primary::Request;
+use super::shards::slot;
+
+/// The history of the data that this primary has, as a word: Redis makes a new one up whenever a replica is promoted or a
+/// primary is started, which is whenever something may have been lost. Costs 10 µs.
+const LINEAGE: &str = r"
+local function lineage()
+  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+end
+";
 
 /// The partition's keys: log, progress. Answers the ids, or the number of waiting entries where there is no room.
 const APPEND: &str = r"
@@ -13,17 +26,23 @@ for i = 1, count do
 end
 return ids";
 
-/// Keys: owner, lease, progress, checkpoint. Arguments: owner, previous token, new token, lease in ms.
+/// Keys: owner, lease, progress, checkpoint. Arguments: owner, previous token, new token, lease in ms, whether the claim
+/// is to end with this history of the data.
+///
+/// After a failover, an owner of whom that was asked can't resume: its state may contain entries that this primary has
+/// never had. It gets a new claim at once where its own lease is the one that stands. A claim that was lost altogether
+/// leaves the one before it: that owner is fenced off in the same way, and its lease has to expire before the next comes.
 ///
 /// The epoch is at least the time in ms: the newest epoch may have been lost with the last second of the append-only
 /// file, and must not be given out twice. A new owner restores the checkpoint and replays the tail, all of which waits.
 const CLAIM: &str = r"
-local owner = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'owner')
+local owner = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'owner', 'lineage')
+local lineage = ARGV[5] == '1' and lineage() or ''
 local lease = redis.call('GET', KEYS[2])
 if lease and lease ~= ARGV[2] then
   return {'held', owner[3] or '', math.max(0, redis.call('PTTL', KEYS[2]))}
 end
-if owner[2] and owner[2] == ARGV[2] then
+if owner[2] and owner[2] == ARGV[2] and (owner[4] or '') == lineage then
   redis.call('SET', KEYS[2], owner[2], 'PX', ARGV[4])
   redis.call('HSET', KEYS[1], 'owner', ARGV[1])
   return {'resumed', owner[2], owner[1]}
@@ -32,15 +51,19 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local written = redis.call('HGET', KEYS[4], 'epoch') or '0'
 local epoch = string.format('%.0f', math.max(now, tonumber(owner[1] or '0') + 1, tonumber(written) + 1))
-redis.call('HSET', KEYS[1], 'epoch', epoch, 'token', ARGV[3], 'owner', ARGV[1])
+redis.call('HSET', KEYS[1], 'epoch', epoch, 'token', ARGV[3], 'owner', ARGV[1], 'lineage', lineage)
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
 redis.call('DEL', KEYS[3])
 return {'new', ARGV[3], epoch}";
 
 /// What the scripts of an owner begin with. Keys: owner first. Arguments: token and epoch first.
+///
+/// Without a look at the history, an owner whose state is ahead of the new primary's log would never read what was
+/// appended there at places behind its own, and its next checkpoint would trim it.
 const FENCE: &str = r"
-local owner = redis.call('HMGET', KEYS[1], 'token', 'epoch')
+local owner = redis.call('HMGET', KEYS[1], 'token', 'epoch', 'lineage')
 if owner[1] ~= ARGV[1] or owner[2] ~= ARGV[2] then return 0 end
+if owner[3] and owner[3] ~= '' and owner[3] ~= lineage() then return 0 end
 ";
 
 /// Keys: owner, lease. Arguments: token, epoch, lease in ms. The lease of an owner whom nobody superseded is its own.
@@ -48,7 +71,8 @@ const RENEW: &str = r"
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
 return 1";
 
-/// Keys: owner, lease. Arguments: token, epoch.
+/// Keys: owner, lease. Arguments: token, epoch. Not fenced: the lease tells whose it is, and one who was fenced off after
+/// a failover gives its lease up by this, so that nobody has to wait for its end.
 const RELEASE: &str = r"
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 return 1";
@@ -109,10 +133,19 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 return 1";
 
-/// Keys: members, beats. The time is that of the one Redis, so the clocks of the nodes don't matter.
+/// Keys: members, beats, history. Arguments: grace in ms. The time is that of the one Redis, so the clocks of the nodes
+/// don't matter. Nobody could beat while there was no primary: after that everybody has some time to be heard again,
+/// before the partitions of all are given to whoever is the first.
 const MEMBERS: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local history = lineage()
+if redis.call('GET', KEYS[3]) ~= history then
+  redis.call('SET', KEYS[3], history)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now + ARGV[1])) do
+    redis.call('ZADD', KEYS[2], now + ARGV[1], id)
+  end
+end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do
   redis.call('HDEL', KEYS[1], id)
   redis.call('ZREM', KEYS[2], id)
@@ -166,12 +199,12 @@ pub(super) struct Scripts {
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        let fenced = |body: &str| Script::new(&format!("{FENCE}{body}"));
+        let fenced = |body: &str| Script::new(&format!("{LINEAGE}{FENCE}{body}"));
         Self {
             append: Script::new(APPEND),
-            claim: Script::new(CLAIM),
+            claim: Script::new(&format!("{LINEAGE}{CLAIM}")),
             renew: fenced(RENEW),
-            release: fenced(RELEASE),
+            release: Script::new(RELEASE),
             checkpoint: fenced(CHECKPOINT),
             progress: fenced(PROGRESS),
             status: Script::new(STATUS),
@@ -179,7 +212,7 @@ impl Scripts {
             configure: Script::new(CONFIGURE),
             beat: Script::new(BEAT),
             leave: Script::new(LEAVE),
-            members: Script::new(MEMBERS),
+            members: Script::new(&format!("{LINEAGE}{MEMBERS}")),
             campaign: Script::new(CAMPAIGN),
             resign: Script::new(RESIGN),
             assign: Script::new(ASSIGN),
@@ -187,10 +220,12 @@ impl Scripts {
     }
 }
 
-/// A call of a script, written straight into the buffer that is sent: entries are copied once.
+/// A call of a script, written straight into the buffer that is sent: entries are copied once. Or of a command alone.
 pub(super) struct Call<'a> {
-    pub(super) script: &'a Script,
-    pub(super) cmd: Cmd,
+    /// The slot of all its keys.
+    pub(super) slot: u16,
+    script: Option<&'a Script>,
+    cmd: Cmd,
 }
 
 impl<'a> Call<'a> {
@@ -203,11 +238,20 @@ impl<'a> Call<'a> {
         let key_bytes: usize = keys.iter().map(String::len).sum();
         let mut cmd = Cmd::with_capacity(3 + keys.len() + args, 64 + key_bytes + bytes);
         cmd.arg("EVALSHA").arg(script.get_hash()).arg(keys.len()).arg(keys);
-        Self { script, cmd }
+        Self { slot: keys.first().map_or(0, |key| slot(key)), script: Some(script), cmd }
+    }
+
+    /// A command about a key.
+    pub(super) fn plain(key: &str, cmd: Cmd) -> Self {
+        Self { slot: slot(key), script: None, cmd }
     }
 
     pub(super) fn arg(mut self, arg: impl ToRedisArgs) -> Self {
         self.cmd.arg(arg);
         self
+    }
+
+    pub(super) fn request(&self, asking: bool, deadline: Duration) -> Request<'_> {
+        Request { cmd: &self.cmd, script: self.script, asking, deadline }
     }
 }

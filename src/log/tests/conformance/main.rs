@@ -6,6 +6,9 @@
     reason = "a panic is how a test fails, its helpers too"
 )]
 
+mod certificates;
+mod failover;
+mod fleet;
 mod model;
 mod outage;
 mod reopen;
@@ -30,6 +33,39 @@ mod redis {
     }
     hebb_log::conformance_suite!(on_redis);
 }
+
+/// The suite on servers that elect their primary, at the durability that only they have.
+macro_rules! on_fleet {
+    ($dollar:tt $module:ident, $fleet:expr) => {
+        mod $module {
+            use std::sync::LazyLock;
+            use std::time::Duration;
+
+            use hebb_log::Durability;
+
+            use crate::fleet::Fleet;
+
+            /// Nothing is lost here, so a process that has to wait for its turn shouldn't look as if it were.
+            const PATIENT: Duration = Duration::from_secs(10);
+            static FLEET: LazyLock<Fleet> = LazyLock::new(|| $fleet);
+
+            macro_rules! on_this_fleet {
+                ($dollar($dollar name:ident,)*) => {$dollar(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $dollar name() {
+                        let store = FLEET.store(stringify!($dollar name), Durability::Replicated { replicas: 1 }).await;
+                        hebb_log::conformance::$dollar name(&store).await.unwrap();
+                    }
+                )*};
+            }
+            hebb_log::conformance_suite!(on_this_fleet);
+        }
+    };
+}
+on_fleet!($ sentinel, Fleet::sentinel(PATIENT, false));
+on_fleet!($ sentinel_with_tls, Fleet::sentinel(PATIENT, true));
+on_fleet!($ cluster, Fleet::cluster(PATIENT, false));
+on_fleet!($ cluster_with_tls, Fleet::cluster(PATIENT, true));
 
 mod directory {
     use hebb_log::{LocalConfig, LocalStore};

@@ -13,24 +13,29 @@ use tokio::time::{sleep, timeout};
 
 use crate::server::{PASSWORD, Server};
 
-const START: EntryId = EntryId { at_ms: 0, seq: 0 };
-const LONG: Duration = Duration::from_secs(60);
+pub const START: EntryId = EntryId { at_ms: 0, seq: 0 };
+pub const LONG: Duration = Duration::from_secs(60);
 
-fn key() -> PartitionKey {
+pub fn key() -> PartitionKey {
     PartitionKey { domain: "outage".to_owned(), index: 0 }
 }
 
-fn record(number: u64) -> Record {
+pub fn record(number: u64) -> Record {
     Record { entry: number.to_le_bytes().to_vec(), reply_to: None }
 }
 
 /// Appends numbers until told to stop; returns what was acknowledged.
-async fn append_until(store: RedisStore, stop: Arc<AtomicBool>) -> BTreeMap<EntryId, u64> {
+pub async fn append_until(store: RedisStore, stop: Arc<AtomicBool>) -> BTreeMap<EntryId, u64> {
+    append_to(&key(), store, stop).await
+}
+
+/// Appends numbers to a partition until told to stop; returns what was acknowledged.
+pub async fn append_to(key: &PartitionKey, store: RedisStore, stop: Arc<AtomicBool>) -> BTreeMap<EntryId, u64> {
     let mut acknowledged = BTreeMap::new();
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         let batch: Vec<Record> = (number..number + 7).map(record).collect();
-        match store.append(&key(), &batch, u64::MAX).await {
+        match store.append(key, &batch, u64::MAX).await {
             Ok(ids) => acknowledged.extend(ids.into_iter().zip(number..)),
             Err(LogError::Unavailable(_)) => sleep(Duration::from_millis(5)).await,
             Err(error) => panic!("{error}"),
@@ -41,7 +46,7 @@ async fn append_until(store: RedisStore, stop: Arc<AtomicBool>) -> BTreeMap<Entr
 }
 
 /// Reads everything, through all outages, until told to stop and there is no more.
-async fn read_until(store: RedisStore, stop: Arc<AtomicBool>) -> BTreeMap<EntryId, u64> {
+pub async fn read_until(store: RedisStore, stop: Arc<AtomicBool>) -> BTreeMap<EntryId, u64> {
     let mut read = BTreeMap::new();
     let mut after = START;
     loop {
@@ -112,7 +117,7 @@ async fn nothing_acknowledged_is_lost_when_redis_is_killed() {
 }
 
 /// Waits until the store answers again and returns the newest id then.
-async fn store_ready(store: &RedisStore) -> EntryId {
+pub async fn store_ready(store: &RedisStore) -> EntryId {
     let begun = Instant::now();
     loop {
         match store.append(&key(), &[record(u64::MAX)], u64::MAX).await {

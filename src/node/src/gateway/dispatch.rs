@@ -185,23 +185,33 @@ impl Dispatcher {
     pub async fn outcome(&self, sent: Sent) -> Result<Outcome, DispatchError> {
         let Sent { ticket, partition, entry, on_full, appended, mut answered, mut refused, deadline } = sent;
         let mut may_refuse = true;
+        // Workers read what the log has, acknowledged or not: an outcome can be here before the replicas have the entry,
+        // and an entry that could still be lost must not be answered.
+        let mut is_durable = false;
+        let mut outcome = None;
         loop {
+            if is_durable && let Some(outcome) = outcome {
+                return outcome;
+            }
             let pause = SEND_AGAIN_AFTER.min(deadline.saturating_duration_since(Instant::now()));
             tokio::select! {
-                body = &mut answered => {
+                body = &mut answered, if outcome.is_none() => {
                     let body = body.map_err(|_| DispatchError::Late)?;
-                    return Outcome::decode(&body).map_err(|_| DispatchError::Unreadable);
+                    outcome = Some(Outcome::decode(&body).map_err(|_| DispatchError::Unreadable));
                 }
                 why = &mut refused, if may_refuse => match why {
                     Ok(why) => return Err(why),
-                    // The lane is done with it: it was appended.
-                    Err(_) => may_refuse = false,
+                    // The lane is done with it.
+                    Err(_) => {
+                        may_refuse = false;
+                        is_durable = appended.load(Ordering::Relaxed);
+                    }
                 },
                 () = tokio::time::sleep(pause) => {
                     if Instant::now() >= deadline {
                         return Err(DispatchError::Late);
                     }
-                    if appended.swap(false, Ordering::Relaxed) {
+                    if outcome.is_none() && appended.swap(false, Ordering::Relaxed) {
                         debug!(%partition, ticket.request, "no answer yet; sending the entry again");
                         let queued = Queued {
                             request: ticket.request,
@@ -317,5 +327,110 @@ impl Lane {
                 tokio::time::sleep(RETRY_AFTER).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use hebb_engine::{EntryId, Rejection};
+    use hebb_log::{Checkpoint, Claim, Claimed, LocalStore, Log, PartitionStatus, Replies};
+    use tokio::sync::Semaphore;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::stop::stop_channel;
+
+    /// A log whose appends are there at once and acknowledged when the gate says so, as with slow replicas.
+    struct Gated {
+        log: LocalStore,
+        gate: Arc<Semaphore>,
+    }
+
+    #[async_trait]
+    impl Log for Gated {
+        async fn append(&self, key: &PartitionKey, records: &[Record], max: u64) -> Result<Vec<EntryId>, LogError> {
+            let ids = self.log.append(key, records, max).await?;
+            let _passed = self.gate.acquire().await;
+            Ok(ids)
+        }
+
+        async fn read(
+            &self,
+            key: &PartitionKey,
+            after: EntryId,
+            max: usize,
+            wait: Duration,
+        ) -> Result<Vec<(EntryId, Record)>, LogError> {
+            self.log.read(key, after, max, wait).await
+        }
+
+        async fn claim(
+            &self,
+            key: &PartitionKey,
+            owner: &str,
+            previous: Option<&Claim>,
+            lease: Duration,
+        ) -> Result<Claimed, LogError> {
+            self.log.claim(key, owner, previous, lease).await
+        }
+
+        async fn renew(&self, claim: &Claim, lease: Duration) -> Result<(), LogError> {
+            self.log.renew(claim, lease).await
+        }
+
+        async fn release(&self, claim: &Claim) -> Result<(), LogError> {
+            self.log.release(claim).await
+        }
+
+        async fn load(&self, key: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
+            self.log.load(key).await
+        }
+
+        async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
+            self.log.checkpoint(claim, position, state).await
+        }
+
+        async fn progress(&self, claim: &Claim, applied: u64) -> Result<(), LogError> {
+            self.log.progress(claim, applied).await
+        }
+
+        async fn status(&self, key: &PartitionKey) -> Result<PartitionStatus, LogError> {
+            self.log.status(key).await
+        }
+    }
+
+    #[tokio::test]
+    async fn an_outcome_waits_until_its_entry_can_no_longer_be_lost() -> Result<(), Box<dyn std::error::Error>> {
+        let local = LocalStore::in_memory()?;
+        let gate = Arc::new(Semaphore::new(0));
+        let log = Arc::new(Gated { log: local.clone(), gate: gate.clone() });
+        let store = Store { log, replies: Arc::new(local.clone()), directory: Arc::new(local.clone()) };
+        let dispatcher = Dispatcher::new(store, "gateway-0".to_owned(), 100);
+        let key = PartitionKey { domain: "gated".to_owned(), index: 0 };
+        let (_stopper, stop) = stop_channel();
+        let outcome = Outcome::Rejected(Rejection::Unreadable);
+        let submitted = async {
+            let submit = dispatcher.submit(&key, b"entry".to_vec(), OnFull::Refuse);
+            tokio::pin!(submit);
+            let early = timeout(Duration::from_millis(300), &mut submit).await;
+            assert!(early.is_err(), "answered before the append was acknowledged");
+            gate.add_permits(1);
+            timeout(Duration::from_secs(1), submit).await
+        };
+        let applied = async {
+            let read = local.read(&key, EntryId::default(), 1, Duration::from_secs(5)).await?;
+            let to = read.into_iter().find_map(|(_, record)| record.reply_to).ok_or("nobody waits")?;
+            let reply = Reply { request: to.request, body: outcome.encode() };
+            local.send(&to.gateway, vec![reply]).await?;
+            Ok::<_, Box<dyn std::error::Error>>(())
+        };
+        let answered = tokio::select! {
+            answered = async { tokio::join!(submitted, applied) } => answered,
+            () = dispatcher.receive(Health::default(), stop) => return Err("the replies ended".into()),
+        };
+        answered.1?;
+        assert!(matches!(answered.0??, Outcome::Rejected(Rejection::Unreadable)));
+        Ok(())
     }
 }

@@ -160,7 +160,14 @@ async fn serve(context: &OwnerContext, mut owned: Owned, domain: &watch::Receive
         match step(context, &mut owned, domain).await {
             Ok(()) => {}
             Err(LogError::Fenced) => {
-                warn!(partition = %owned.claim.partition, epoch = owned.claim.epoch, "another owner took over");
+                warn!(
+                    partition = %owned.claim.partition, epoch = owned.claim.epoch,
+                    "another owner took over, or the store has lost something"
+                );
+                // In the second case the lease is still ours, and would keep out the next one, which may be us.
+                if let Err(error) = context.store.log.release(&owned.claim).await {
+                    debug!(partition = %owned.claim.partition, %error, "the lease ends by itself");
+                }
                 return Ended::Superseded;
             }
             Err(error) => {
