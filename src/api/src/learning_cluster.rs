@@ -690,19 +690,62 @@ pub enum DeletionPolicy {
 }
 
 /// Where an External server is.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!(has(self.sentinels) && has(self.cluster) && self.cluster)", "spec.redis.external: Redis has sentinels or is a cluster, not both"))]
 pub struct ExternalRedis {
-    /// Host name or address.
+    /// Host name or address; of a Cluster one of its nodes. With `sentinels` it is only shown in the status.
     #[schemars(length(min = 1, max = 253))]
     pub host: String,
     /// Port. Default: 6379.
     #[serde(default = "redis_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
+    /// Whether the server is a node of a Redis Cluster. Default: false.
+    #[serde(default)]
+    pub cluster: bool,
+    /// The Sentinels that say which server is primary, each host:port. At most 9.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9), inner(length(min = 3, max = 259), regex(pattern = r"^[^,\s]+:[0-9]+$")))]
+    pub sentinels: Vec<String>,
+    /// What the Sentinels call the primary. Default: hebb.
+    #[serde(default = "sentinel_master")]
+    #[schemars(length(min = 1, max = 128))]
+    pub sentinel_master: String,
+    /// ACL user. Default: the default user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub username: Option<String>,
     /// The Secret, in the same namespace, that holds the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret_ref: Option<SecretKeyRef>,
+    /// The Secret, in the same namespace, that holds the password of the Sentinels, where they have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentinel_password_secret_ref: Option<SecretKeyRef>,
+    /// Encrypts the connections. Default: they are in the clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RedisTls>,
+    /// Replicas that must have an event before it is answered, so that a failover loses nothing. Default: 0.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 8))]
+    pub wait_for_replicas: i32,
+}
+
+/// How connections to Redis are encrypted.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RedisTls {
+    /// The Secret, in the same namespace, with `ca.crt`, and with `tls.crt` and `tls.key` where Redis wants to see a
+    /// certificate, as cert-manager writes it.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: String,
+    /// Whether the nodes show the certificate in the Secret. Default: false.
+    #[serde(default)]
+    pub client_certificate: bool,
+}
+
+fn sentinel_master() -> String {
+    "hebb".to_owned()
 }
 
 fn redis_port() -> i32 {

@@ -322,6 +322,25 @@ mod tests {
     }
 
     #[test]
+    fn an_external_redis_is_named_to_every_node_and_nothing_of_it_is_made() {
+        let external = json!({
+            "host": "r", "sentinels": ["s-0:26379", "s-1:26379"], "passwordSecretRef": {"name": "p", "key": "k"},
+            "tls": {"secretName": "t", "clientCertificate": true}, "waitForReplicas": 1,
+        });
+        let desired = render(&topology(json!({"redis": {"mode": "External", "external": external}})));
+        assert!(desired.present.iter().all(|child| !child.name.ends_with("-redis")));
+        let workloads = desired.present.iter().filter(|child| !child.object["spec"]["template"].is_null());
+        for child in workloads {
+            let pod = &child.object["spec"]["template"]["spec"];
+            let env = pod["containers"][0]["env"].to_string();
+            for part in ["s-0:26379,s-1:26379", "Replicated:1", "/etc/hebb-redis-tls/tls.key", "secretKeyRef"] {
+                assert!(env.contains(part), "{part} in {env}");
+            }
+            assert!(pod["volumes"].to_string().contains("redis-tls"), "{}", child.name);
+        }
+    }
+
+    #[test]
     fn no_secret_stands_outside_of_a_secret() {
         let mut topology = topology(json!({}));
         topology.secrets = Secrets { redis_password: Some("canary-1".to_owned()), token: "canary-2".to_owned() };

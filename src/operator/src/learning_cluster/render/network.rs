@@ -53,7 +53,8 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
         }));
         egress.push(match &topology.redis {
             Redis::Standalone { .. } => json!({"to": [pods(Role::Redis)], "ports": tcp(names::REDIS_PORT)}),
-            // Where it is, only DNS knows.
+            // Where it is, only DNS, its Sentinels and its Cluster know.
+            Redis::External(external) if external.cluster || !external.sentinels.is_empty() => json!({}),
             Redis::External(external) => json!({"ports": tcp(external.port)}),
         });
     }

@@ -1,6 +1,7 @@
 //! Gateway, coordinators and workers: the engine's binary in three roles.
 
 use hebb_api::names::{self, Role};
+use hebb_api::{ExternalRedis, SecretKeyRef};
 use serde_json::{Value, json};
 
 use super::pods::{Container, http_probes, template};
@@ -8,6 +9,8 @@ use super::{Kind, Redis, Topology};
 
 /// The time that a pod without state needs to finish its requests.
 const GRACE_SECONDS: i64 = 15;
+/// Where the certificates of somebody else's Redis are found.
+const REDIS_TLS_PATH: &str = "/etc/hebb-redis-tls";
 /// What a worker needs on top of its drain, to be told and to exit.
 const DRAIN_MARGIN_SECONDS: i64 = 5;
 
@@ -28,7 +31,7 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
         role,
         image: &topology.image,
         body: body(topology, role, port),
-        volumes: json!([{"name": "config", "configMap": {"name": names::config_name(&topology.name)}}]),
+        volumes: volumes(topology),
         grace_seconds: grace,
         default_resources: json!({
             "requests": {"cpu": "20m", "memory": memory}, "limits": {"memory": limit},
@@ -93,24 +96,57 @@ fn body(topology: &Topology, role: Role, port: i32) -> Value {
                 "name": topology.object(Role::Redis), "key": "password",
             }}}));
         }
-        Redis::External(external) => {
-            env.push(json!({"name": "REDIS_HOST", "value": external.host}));
-            env.push(json!({"name": "REDIS_PORT", "value": external.port.to_string()}));
-            if let Some(reference) = &external.password_secret_ref {
-                env.push(json!({"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": {
-                    "name": reference.name, "key": reference.key,
-                }}}));
-            }
-        }
+        Redis::External(external) => env.extend(external_redis(external)),
+    }
+    let mut mounts = vec![json!({"name": "config", "mountPath": "/etc/hebb", "readOnly": true})];
+    if let Redis::External(ExternalRedis { tls: Some(_), .. }) = &topology.redis {
+        mounts.push(json!({"name": "redis-tls", "mountPath": REDIS_TLS_PATH, "readOnly": true}));
     }
     let mut body = json!({
         "args": [role.as_str(), "--file", names::CONFIG_PATH],
         "env": env,
         "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
-        "volumeMounts": [{"name": "config", "mountPath": "/etc/hebb", "readOnly": true}],
+        "volumeMounts": mounts,
     });
     if let (Some(body), Value::Object(probes)) = (body.as_object_mut(), http_probes(port)) {
         body.extend(probes);
     }
     body
+}
+
+fn volumes(topology: &Topology) -> Value {
+    let mut volumes = vec![json!({"name": "config", "configMap": {"name": names::config_name(&topology.name)}})];
+    if let Redis::External(ExternalRedis { tls: Some(tls), .. }) = &topology.redis {
+        volumes.push(json!({"name": "redis-tls", "secret": {"secretName": tls.secret_name}}));
+    }
+    Value::Array(volumes)
+}
+
+/// What tells a node where somebody else's Redis is.
+fn external_redis(external: &ExternalRedis) -> Vec<Value> {
+    let plain = |name: &str, value: String| json!({"name": name, "value": value});
+    let secret = |name: &str, reference: &SecretKeyRef| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}});
+    let mut env = vec![plain("REDIS_HOST", external.host.clone()), plain("REDIS_PORT", external.port.to_string())];
+    if !external.sentinels.is_empty() {
+        env.push(plain("REDIS_SENTINELS", external.sentinels.join(",")));
+        env.push(plain("REDIS_SENTINEL_MASTER", external.sentinel_master.clone()));
+    }
+    if external.cluster {
+        env.push(plain("REDIS_CLUSTER", "true".to_owned()));
+    }
+    if external.wait_for_replicas > 0 {
+        env.push(plain("REDIS_DURABILITY", format!("Replicated:{}", external.wait_for_replicas)));
+    }
+    env.extend(external.username.clone().map(|name| plain("REDIS_USERNAME", name)));
+    env.extend(external.password_secret_ref.as_ref().map(|reference| secret("REDIS_PASSWORD", reference)));
+    let sentinels = external.sentinel_password_secret_ref.as_ref();
+    env.extend(sentinels.map(|reference| secret("REDIS_SENTINEL_PASSWORD", reference)));
+    if let Some(tls) = &external.tls {
+        env.push(plain("REDIS_TLS_CA", format!("{REDIS_TLS_PATH}/ca.crt")));
+        if tls.client_certificate {
+            env.push(plain("REDIS_TLS_CERT", format!("{REDIS_TLS_PATH}/tls.crt")));
+            env.push(plain("REDIS_TLS_KEY", format!("{REDIS_TLS_PATH}/tls.key")));
+        }
+    }
+    env
 }
