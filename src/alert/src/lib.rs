@@ -6,11 +6,12 @@
 //! ```
 //!
 //! [`evaluate`] decides and does nothing. Its [`Record`] holds what must survive a restart or a change of leader; the caller
-//! stores it before it carries a decision out and again when it knows what came of it. Everything but `notify` is pure:
+//! stores it before it carries a decision out and again when it knows what came of it. Everything but [`notify`] is pure:
 //! there is no clock, no randomness and no network in it. There is no Kubernetes anywhere in this crate.
 
 mod action;
 pub mod alertmanager;
+pub mod defaults;
 mod digest;
 mod group;
 mod history;
@@ -19,6 +20,7 @@ mod matcher;
 mod message;
 mod mute;
 mod note;
+pub mod notify;
 mod outbox;
 mod policy;
 mod record;

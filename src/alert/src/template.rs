@@ -38,7 +38,6 @@ pub(crate) fn render(template: &str, known: &Value, max: usize) -> String {
 }
 
 /// Renders a whole body.
-#[allow(dead_code)]
 pub(crate) fn render_body(template: &str, known: &Value) -> Result<String, String> {
     LENIENT.render_str(template, known.clone()).map_err(|error| described(&error))
 }

@@ -37,7 +37,8 @@ pub(crate) fn contents(policy: &Policy, problems: &mut Vec<String>) {
     for (index, receiver) in policy.spec.receivers.iter().enumerate() {
         let place = format!("spec.receivers[{index}]");
         if let Some(hook) = &receiver.webhook {
-            webhook(hook, &format!("{place}.webhook"), problems);
+            let example = of_message(&Message::test("default/policy", Timestamp::UNIX_EPOCH));
+            webhook(hook, &example, &format!("{place}.webhook"), problems);
         }
         if let Some(url) = receiver.pagerduty.as_ref().and_then(|pagerduty| pagerduty.url.as_ref()) {
             problems.extend(url_problem(url).map(|problem| format!("{place}.pagerduty.url: {problem}")));
@@ -54,18 +55,18 @@ pub(crate) fn contents(policy: &Policy, problems: &mut Vec<String>) {
     }
     for (index, action) in policy.spec.actions.iter().enumerate() {
         if let Some(hook) = &action.webhook {
-            webhook(hook, &format!("spec.actions[{index}].webhook"), problems);
+            let example = of_run(&action.name, "demo", "rule", 1);
+            webhook(hook, &example, &format!("spec.actions[{index}].webhook"), problems);
         }
     }
 }
 
-fn webhook(webhook: &WebhookReceiver, place: &str, problems: &mut Vec<String>) {
+fn webhook(webhook: &WebhookReceiver, example: &Value, place: &str, problems: &mut Vec<String>) {
     if let Some(url) = &webhook.url {
         problems.extend(url_problem(url).map(|problem| format!("{place}.url: {problem}")));
     }
     if let Some(body) = &webhook.body {
-        let message = Message::test("default/policy", Timestamp::UNIX_EPOCH);
-        let problem = template::problem(body, &of_message(&message));
+        let problem = template::problem(body, example);
         problems.extend(problem.map(|problem| format!("{place}.body: {problem}")));
     }
 }
@@ -73,6 +74,11 @@ fn webhook(webhook: &WebhookReceiver, place: &str, problems: &mut Vec<String>) {
 /// What the template of a body may name.
 pub(crate) fn of_message(message: &Message) -> Value {
     context!(message => Value::from(Serde(message)))
+}
+
+/// What the template of an action's body may name.
+pub(crate) fn of_run(action: &str, target: &str, rule: &str, attempt: u32) -> Value {
+    context!(run => context!(action => action, target => target, rule => rule, attempt => attempt))
 }
 
 /// What is wrong with a URL, in words that don't repeat it: it may be a secret.

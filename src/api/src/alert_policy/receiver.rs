@@ -160,8 +160,8 @@ pub struct WebhookReceiver {
     /// The Secret, in the same namespace, that holds the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_secret_ref: Option<SecretKeyRef>,
-    /// The body, a template (Jinja) that `message` is known in: `{{ message.title }}`, `{{ message|tojson }}`. Default: the
-    /// message as JSON.
+    /// The body, a template (Jinja) that knows `message`: `{{ message.title }}`, `{{ message|tojson }}`; in an action it knows
+    /// `run.action`, `run.target`, `run.rule` and `run.attempt` instead. Default: all of it as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub body: Option<String>,
