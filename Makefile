@@ -28,7 +28,7 @@ lint: toolchain ## Formatting, lints, documentation
 
 .PHONY: test-unit
 test-unit: toolchain ## Unit and property tests, the store against a real Redis, the definitions against a real API server
-	e2e/cluster/packages.sh redis-server control-plane
+	e2e/cluster/packages.sh redis-server alert control-plane
 	e2e/cluster/binaries.sh api >/dev/null
 	cargo test $(CARGO_FLAGS) --workspace --exclude hebb-e2e
 	cargo test $(CARGO_FLAGS) -p hebb-e2e --lib --test definitions

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the single node needs, only those that are missing, and starts none of their services.
-#   packages.sh [control-plane|node|tools|redis|redis-server|build]…    all by default
+#   packages.sh [control-plane|node|tools|redis|redis-server|alert|build]…    all by default
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -28,6 +28,10 @@ redis-check-rdb redis-tools"
 # The tests of the log start servers of their own.
 REDIS_SERVER="
 redis-server redis-server"
+# The tests of alerts send mail to a real server and ask Alertmanager how it would route.
+ALERT="
+aiosmtpd python3-aiosmtpd
+amtool prometheus-alertmanager"
 BUILD="
 musl-gcc musl-tools"
 
@@ -74,6 +78,7 @@ main() {
     control-plane) wanted+=$CONTROL_PLANE ;;
     node) wanted+=$NODE ;;
     redis-server) wanted+=$REDIS_SERVER ;;
+    alert) wanted+=$ALERT ;;
     build) wanted+=$BUILD ;;
     tools) wanted+=$TOOLS ;;
     redis) wanted+=$REDIS ;;

@@ -122,17 +122,50 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
 
     let rule = "rules: [{name: r, expr: {indicator: queue_size, operator: GreaterThan, threshold: 1}}]";
     api.create(&policy(&format!("{{targetRef: {{name: good}}, {rule}}}"))).unwrap();
+    let stored = api.kubectl(&["get", "ap", "p", "-o", "jsonpath={.spec.mode} {.spec.interval} {.spec.rules[0].onNoData} {.spec.rules[0].for} {.spec.rules[0].expr.window} {.spec.dedupInterval} {.spec.muteDuring[1]}"]);
+    assert_eq!(stored.unwrap(), "Enforce 15s KeepLast 0s 1m 1h Suspend");
+    let more = |more: &str| format!("{{targetRef: {{name: x}}, {rule}, {more}}}");
+    let receiver = |member: &str| more(&format!("receivers: [{{name: r, {member}}}]"));
+    let action = |fields: &str| more(&format!("actions: [{{name: a, {fields}}}]"));
     for (spec, named) in [
         (format!("{{{rule}}}"), "exactly one of targetRef and targetSelector"),
         ("{targetRef: {name: x}, rules: []}".to_owned(), "spec.rules"),
-        ("{targetRef: {name: x}, rules: [{name: r}]}".to_owned(), "exactly one of expr, anomaly and trend"),
         (
-            format!("{{targetRef: {{name: x}}, {rule}, receivers: [{{name: r}}]}}"),
-            "exactly one of webhook, slack and log",
+            "{targetRef: {name: x}, rules: [{name: r}]}".to_owned(),
+            "exactly one of expr, all, anomaly, trend and absence",
         ),
+        (receiver("log: {}, event: {}"), "exactly one of slack, discord, email"),
+        (more("receivers: [{name: r}]"), "exactly one of slack, discord, email"),
+        (receiver("webhook: {}"), "exactly one of url and urlSecretRef"),
+        (receiver("email: {host: h, from: a@b, to: []}"), "spec.receivers[0].email.to"),
+        (
+            receiver(
+                "email: {host: h, from: a@b, to: [a@b], security: None, usernameSecretRef: {name: a, key: b}, passwordSecretRef: {name: a, key: b}}",
+            ),
+            "a password isn't sent without TLS",
+        ),
+        (receiver("file: {name: ../etc/passwd}"), "spec.receivers[0].file.name"),
+        (more("routes: [{receiver: r, matchers: [{name: a, matchType: '~'}]}]"), "matchType"),
+        (more("routes: [{receiver: r, escalateTo: [a]}]"), "escalateAfter and escalateTo need each other"),
+        (more("timeIntervals: [{name: n, times: [{start: '9:00', end: '24:01'}]}]"), "spec.timeIntervals[0].times[0]"),
+        (
+            more(
+                "silences: [{matchers: [{name: a}], startsAt: '2030-01-02T00:00:00Z', endsAt: '2030-01-01T00:00:00Z'}]",
+            ),
+            "a silence begins before it ends",
+        ),
+        (action("type: Scale, component: Worker"), "replicas belongs to Scale"),
+        (action("type: RestartComponent"), "component belongs to RestartComponent"),
+        (action("type: Webhook"), "webhook belongs to the type Webhook"),
+        (action("type: Suspend, maxAffected: 101%"), "maxAffected"),
+        (action("type: Suspend, maxRetries: 0"), "maxRetries"),
     ] {
         let refused = api.create(&policy(&spec)).expect_err(&spec);
         assert!(refused.contains(named), "{spec}: {refused}");
+    }
+    for file in ["alertpolicy.yaml", "alertpolicy-defaults.yaml"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(file);
+        api.kubectl(&["apply", "-n", "default", "-f", &file.to_string_lossy()]).unwrap();
     }
 
     let explained = api.kubectl(&["explain", "lc.spec.engine.checkpointInterval"]).unwrap();

@@ -153,13 +153,15 @@ fn tell(record: &mut Record, group: &mut Group, to: &Listener<'_>, present: &Pre
     let mut firing = known.firing.clone();
     firing.retain(|fingerprint| !ended.contains(fingerprint));
     firing.extend(to.hears.iter().cloned());
+    // Of an alert that had to make room nothing can be said any more.
+    let ended: BTreeSet<String> = ended.into_iter().filter(|it| record.alerts.contains_key(it)).collect();
     let told = Told { at: now, firing, exhausted: exhausted.clone() };
 
     let news = !to.hears.is_subset(&known.firing) || !exhausted.is_subset(&known.exhausted);
     let end = !ended.is_empty() && receiver.send_resolved;
     let repeat = !to.hears.is_empty() && to.route.spec.repeat_interval.0 <= elapsed(now, known.at);
     if !news && !end && !repeat {
-        if !ended.is_empty() {
+        if told.firing != known.firing {
             group.told.insert(to.receiver.to_owned(), Told { at: known.at, ..told });
         }
         return;
@@ -296,7 +298,9 @@ fn forget(record: &mut Record, present: &Present<'_>, members: &BTreeMap<String,
     record.dedup.retain(|_, told| elapsed(present.now, told.at) < longest);
 }
 
-/// Whether some receiver takes the alert for firing, or is about to be told that it isn't.
+/// Whether some receiver takes the alert for firing, or did before a message that may yet come to nothing.
 pub(crate) fn is_told(record: &Record, fingerprint: &str) -> bool {
-    record.groups.values().flat_map(|group| group.told.values()).any(|told| told.firing.contains(fingerprint))
+    let told = record.groups.values().flat_map(|group| group.told.values());
+    let before = record.outbox.iter().filter_map(|intent| intent.before.as_ref());
+    told.chain(before).any(|told| told.firing.contains(fingerprint))
 }

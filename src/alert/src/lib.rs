@@ -11,6 +11,7 @@
 
 mod action;
 pub mod alertmanager;
+pub mod defaults;
 mod digest;
 mod group;
 mod history;

@@ -116,7 +116,7 @@ async fn what_goes_wrong_with_mail_is_told_apart() {
         ("Tls", server.tls, "lost@b.c", PASSWORD, FailureKind::AnswerLost, true),
         ("StartTls", server.starttls, "a@b.c", "wrong-passw0rd", FailureKind::AuthError, false),
         // A server that speaks in the clear to one that wants TLS, and the other way round.
-        ("Tls", server.starttls, "a@b.c", PASSWORD, FailureKind::Tls, false),
+        ("Tls", server.starttls, "a@b.c", PASSWORD, FailureKind::Tls, true),
         ("None", server.starttls, "a@b.c", PASSWORD, FailureKind::Tls, false),
     ] {
         let error = server.send(security, port, to, password).await.unwrap_err();

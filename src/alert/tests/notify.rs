@@ -10,8 +10,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use hebb_alert::notify::{Delivered, Edges, Egress, Resolver, Secrets, send};
-use hebb_alert::{FailureKind, Message, SendError, Standing};
-use hebb_api::{Receiver, SecretKeyRef};
+use hebb_alert::{
+    FailureKind, Message, Observation, Policy, Record, SendError, Standing, Target, evaluate, receipt, take_due,
+};
+use hebb_api::{AlertPolicySpec, Receiver, SecretKeyRef};
 use jiff::Timestamp;
 use sink::{Authority, Behaviour, Sink};
 
@@ -98,6 +100,59 @@ async fn nobody_listening_is_a_refused_connection() {
     drop(listener);
     let error = deliver(&webhook(&url), &Secrets::default()).await.unwrap_err();
     assert_eq!((error.kind, error.reason.as_str()), (FailureKind::Connect, "the connection was refused"));
+}
+
+/// The ledger: whatever the receiver does, each transition arrives once; again only where an answer was lost, under the same key.
+#[tokio::test]
+async fn every_transition_arrives_once_unless_an_answer_was_lost() {
+    let busy = Behaviour::Answer("429 Too Many Requests", "retry-after: 20\r\n", String::new());
+    let ok = Behaviour::status("200 OK");
+    let trouble = Behaviour::status("500 Internal Server Error");
+    let sink = Sink::start(vec![trouble, busy, Behaviour::Reset, ok.clone(), Behaviour::Reset, ok]).await;
+    let spec: AlertPolicySpec = serde_yaml::from_str(&format!(
+        "{{targetRef: {{name: demo}}, rules: [{{name: down, expr: {{indicator: up, operator: LessThan, threshold: 1}}}}], routes: [{{receiver: hook, groupWait: 0s, groupInterval: 1m}}], receivers: [{{name: hook, webhook: {{url: '{}'}}}}]}}",
+        sink.url("/")
+    ))
+    .unwrap();
+    let policy = Policy::new("default", "p", &spec).unwrap();
+    let mut history = policy.history();
+    let mut stored = Record::default().to_json().unwrap();
+    for second in 0..600 {
+        let now = Timestamp::from_second(1_767_225_600 + second).unwrap();
+        let mut record = Record::from_json(&stored).unwrap();
+        let sends = if second % 15 == 0 {
+            let samples = [("up".to_owned(), if second < 200 { 0.0 } else { 1.0 })].into();
+            let target = Target { samples, ..Target::default() };
+            let seen = Observation { now, targets: [("demo".to_owned(), target)].into() };
+            let decision = evaluate(&policy, &mut history, record, &seen);
+            record = decision.record;
+            decision.sends
+        } else {
+            take_due(&mut record, &spec.receivers, now)
+        };
+        stored = record.to_json().unwrap();
+        for delivery in sends {
+            let sent =
+                send(&spec.receivers[0], &delivery.message, &Secrets::default(), &edges(), delivery.deadline).await;
+            receipt(&mut record, &delivery.key, sent.as_ref().map(|_| ()), now);
+            stored = record.to_json().unwrap();
+        }
+    }
+    let seen: Vec<(String, String)> = sink
+        .seen()
+        .iter()
+        .map(|seen| {
+            (seen.json()["status"].as_str().unwrap().to_owned(), seen.header("x-idempotency-key").unwrap().to_owned())
+        })
+        .collect();
+    let statuses: Vec<&str> = seen.iter().map(|(status, _)| status.as_str()).collect();
+    // 500, 429 and a lost answer, then it is taken; the end's first answer is lost as well.
+    assert_eq!(statuses, ["Firing", "Firing", "Firing", "Firing", "Resolved", "Resolved"]);
+    let keys: std::collections::BTreeSet<&str> = seen.iter().map(|(_, key)| key.as_str()).collect();
+    assert_eq!(keys.len(), 2, "a key for each transition: {seen:?}");
+    assert!(seen[..4].iter().all(|(_, key)| *key == seen[0].1));
+    let record = Record::from_json(&stored).unwrap();
+    assert_eq!((record.outbox.len(), record.deliveries["hook"].succeeded), (0, 2));
 }
 
 #[tokio::test]

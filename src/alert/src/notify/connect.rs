@@ -73,10 +73,18 @@ pub(super) async fn tls(edges: &Edges, host: &str, stream: TcpStream) -> Result<
     connector.connect(name, stream).await.map_err(|error| untrusted(&error))
 }
 
+fn cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
+/// Whether it is TLS that failed.
+pub(super) fn is_of_tls(error: &io::Error) -> bool {
+    cause(error).is_some()
+}
+
 /// A certificate stays what it is for a while; anything else may be a hiccup.
-fn untrusted(error: &io::Error) -> SendError {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
+pub(super) fn untrusted(error: &io::Error) -> SendError {
+    match cause(error) {
         Some(rustls::Error::InvalidCertificate(why)) => {
             SendError::permanent(FailureKind::Tls, format!("the certificate isn't trusted: {why}"))
         }

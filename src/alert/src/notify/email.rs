@@ -1,5 +1,6 @@
 //! Mail over SMTP, with STARTTLS or TLS from the first byte, to a checked address.
 
+use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
 use std::time::{Duration, SystemTime};
 
 use hebb_api::{EmailReceiver, EmailSecurity};
@@ -106,12 +107,16 @@ fn unauthorised(error: &lettre::transport::smtp::Error) -> SendError {
 
 fn refused(error: &lettre::transport::smtp::Error) -> SendError {
     let mut words = error.to_string();
+    let mut io = None;
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
-        words = format!("{words}: {inner}");
+        io = io.or(inner.downcast_ref::<std::io::Error>());
         source = inner.source();
     }
-    let words: String = line(&words).chars().take(WORDS_MAX).collect();
+    if let Some(error) = io.filter(|error| connect::is_of_tls(error)) {
+        return connect::untrusted(error);
+    }
+    words = line(&words).chars().take(WORDS_MAX).collect();
     if error.is_tls() {
         return SendError::permanent(FailureKind::Tls, words);
     }
@@ -121,23 +126,12 @@ fn refused(error: &lettre::transport::smtp::Error) -> SendError {
     if error.is_transient() {
         return SendError::transient(FailureKind::ServerError, words);
     }
-    if error.is_response() || connection_is_up(error) {
+    // An answer that breaks off, and a connection that does so after it had come about.
+    let broken = |kind| matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
+    if error.is_response() || io.is_some_and(|error| broken(error.kind())) {
         return SendError::transient(FailureKind::AnswerLost, words);
     }
     SendError::transient(FailureKind::Connect, words)
-}
-
-/// Whether the connection broke off after it had come about.
-fn connection_is_up(error: &lettre::transport::smtp::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-            return matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
-        }
-        source = inner.source();
-    }
-    false
 }
 
 #[cfg(test)]

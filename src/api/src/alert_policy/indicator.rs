@@ -16,7 +16,7 @@ const fn indicator(name: &'static str, unit: &'static str, meaning: &'static str
 }
 
 /// The indicators that rules may name. An indicator that can't be told is missing, which isn't zero.
-pub const INDICATORS: [Indicator; 22] = [
+pub const INDICATORS: [Indicator; 23] = [
     indicator("update_rate", "updates per minute", "how often the models learn"),
     indicator("knn_failure_rate", "0 to 1", "share of look-ups of neighbours that failed"),
     indicator("mean_kl_divergence", "nats", "how far the answers' distribution is from what it used to be"),
@@ -37,6 +37,7 @@ pub const INDICATORS: [Indicator; 22] = [
     indicator("learning_velocity", "0 to 1", "how fast meta-learning gets better"),
     indicator("mean_improvement", "score per cycle", "mean gain of the last cycles of meta-learning"),
     indicator("stuck_phase_seconds", "seconds", "how long the present phase of meta-learning has lasted"),
+    indicator("meta_memory_bytes", "bytes", "memory of the process that runs meta-learning"),
     indicator("meta_metric_min", "score", "the smallest of meta-learning's four metrics, which belong in 0 to 1"),
     indicator("meta_metric_max", "score", "the largest of meta-learning's four metrics, which belong in 0 to 1"),
 ];

@@ -1,0 +1,39 @@
+//! The alerts that Hebb ships.
+
+/// An AlertPolicy with all of them, as a file that `kubectl apply` and `hebb start -f` take.
+pub const YAML: &str = include_str!("../../../examples/alertpolicy-defaults.yaml");
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+    use crate::policy::Policy;
+
+    #[test]
+    fn the_alerts_that_are_shipped_are_valid_and_each_has_its_page() {
+        let resources = hebb_api::load::load(YAML).unwrap();
+        let spec = &resources.policies[0].spec;
+        let policy = Policy::new("default", "hebb-defaults", spec);
+        assert!(policy.is_ok(), "{policy:?}");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/runbooks");
+        let mut linked = BTreeSet::new();
+        for rule in &spec.rules {
+            let url = rule.annotations.runbook_url.as_deref().unwrap();
+            let page = url.strip_prefix("https://github.com/hebb-dev/hebb/blob/main/docs/runbooks/").unwrap();
+            let text = std::fs::read_to_string(folder.join(page)).unwrap();
+            assert!(text.contains(&format!("`{}`", rule.name)), "{page} doesn't name {}", rule.name);
+            linked.insert(page.to_owned());
+        }
+        let pages = std::fs::read_dir(&folder).unwrap().map(|page| page.unwrap().file_name().into_string().unwrap());
+        let unlinked: Vec<String> = pages.filter(|page| page != "README.md" && !linked.contains(page)).collect();
+        assert_eq!(unlinked, [] as [&str; 0], "no alert links to these");
+    }
+
+    #[test]
+    fn the_other_example_is_valid_too() {
+        let resources = hebb_api::load::load(include_str!("../../../examples/alertpolicy.yaml")).unwrap();
+        assert_eq!(crate::problems(&resources.policies[0].spec), Vec::<String>::new());
+    }
+}
