@@ -6,8 +6,8 @@ SHELL := bash
 TRIPLE ?= $(shell uname -m)-unknown-linux-musl
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 BIN := $(CARGO_TARGET_DIR)/$(TRIPLE)/release
-# One profile and one target for image, tests and demo: every dependency is compiled once.
-CARGO_FLAGS := --release --locked --target $(TRIPLE)
+# One profile, one target and the whole workspace for image, tests and demo: every dependency is compiled once.
+CARGO_FLAGS := --release --locked --target $(TRIPLE) --workspace
 
 .PHONY: help
 help: ## List the tasks
@@ -24,20 +24,21 @@ test: lint test-unit test-e2e ## Every test: lints, unit and property tests, API
 .PHONY: lint
 lint: toolchain ## Formatting, lints, documentation
 	cargo fmt --all --check
-	cargo clippy $(CARGO_FLAGS) --workspace --all-targets --quiet
+	cargo clippy $(CARGO_FLAGS) --all-targets --quiet
 
 .PHONY: test-unit
 test-unit: toolchain ## Unit and property tests, the store against a real Redis, the definitions against a real API server
 	e2e/cluster/packages.sh redis-server alert control-plane
 	e2e/cluster/binaries.sh api >/dev/null
-	cargo test $(CARGO_FLAGS) --workspace --exclude hebb-e2e
-	cargo test $(CARGO_FLAGS) -p hebb-e2e --lib --test definitions
+	cargo test $(CARGO_FLAGS)
 
+# They need the cluster, so that a plain `cargo test` passes them over.
+E2E_TESTS := --test cluster --test day_two --test alerts
 .PHONY: test-e2e
 test-e2e: cluster-install ## Tests on the real cluster: kills, drift, silence, deletion
-	cargo build $(CARGO_FLAGS) -p hebb-e2e --tests --quiet
+	cargo test $(CARGO_FLAGS) $(E2E_TESTS) --no-run --quiet
 	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; export HEBB_E2E_DATA=$$data; \
-	  $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) -p hebb-e2e --test cluster --test day_two --test alerts -- --nocapture --test-threads=1
+	  $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) $(E2E_TESTS) -- --ignored --nocapture --test-threads=1
 
 .PHONY: bench-path
 bench-path: cluster-install ## Throughput and latency through gateway, Redis and worker on the real cluster
@@ -45,7 +46,7 @@ bench-path: cluster-install ## Throughput and latency through gateway, Redis and
 
 .PHONY: build
 build: toolchain ## The static binary, and the programs of demo and tests
-	cargo build $(CARGO_FLAGS) -p hebb -p hebb-e2e
+	cargo build $(CARGO_FLAGS)
 
 .PHONY: toolchain
 toolchain: ## What building needs
@@ -67,8 +68,9 @@ cluster-install: build cluster-up ## The operator of this tree on the cluster, b
 
 .PHONY: streams
 streams: toolchain ## Accuracy and speed of the engine on a folder of streams: DATA=folder
-	cargo run $(CARGO_FLAGS) -p hebb-engine --example streams -- "$(DATA)"
+	cargo run --release --locked --target $(TRIPLE) -p hebb-engine --example streams -- "$(DATA)"
 
 .PHONY: generate
-generate: toolchain ## Write the generated definitions anew
-	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) -p hebb-api --test crds --quiet
+generate: toolchain ## Write the generated definitions and the golden files anew
+	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) --test crds --quiet
+	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) --lib --quiet golden

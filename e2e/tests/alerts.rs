@@ -151,6 +151,7 @@ fn operator() -> String {
 }
 
 #[test]
+#[ignore = "needs the cluster of `make cluster-install`"]
 fn a_dead_redis_is_told_repaired_and_told_to_be_well_also_by_an_operator_that_is_killed() {
     if std::env::var("HEBB_CLUSTER").as_deref() != Ok("local") {
         println!("skipped: the processes of this cluster's pods can't be stopped from here");

@@ -74,6 +74,7 @@ fn killed(namespace: &'static str, pod: impl FnOnce() -> String + Send + 'static
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
 async fn what_is_acknowledged_is_applied_once_whoever_is_killed() {
     const SPACE: &str = "hebb-e2e-kill";
     fresh_namespace(SPACE).unwrap();
@@ -109,6 +110,7 @@ async fn what_is_acknowledged_is_applied_once_whoever_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
 async fn the_conditions_tell_the_truth_while_redis_is_down() {
     const SPACE: &str = "hebb-e2e-truth";
     fresh_namespace(SPACE).unwrap();
@@ -180,6 +182,7 @@ spec:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
 async fn hand_made_changes_are_repaired_rest_is_silent_and_deletion_leaves_nothing() {
     const SPACE: &str = "hebb-e2e-rest";
     fresh_namespace(SPACE).unwrap();

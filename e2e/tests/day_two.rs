@@ -95,6 +95,7 @@ impl Day {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
 async fn a_day_in_the_life_of_a_cluster_loses_nothing() {
     fresh_namespace(SPACE).unwrap();
     apply(SPACE, CLUSTER).unwrap();
@@ -168,9 +169,8 @@ async fn pods_are_rolled_one_role_after_the_other(day: &mut Day) {
     })
     .unwrap();
     wait_ready(SPACE, "two", READY).unwrap();
-    let kept: Vec<String> = pods(None).intersection(&before).cloned().collect();
-    assert!(kept.is_empty(), "not rolled: {kept:?}");
-    assert!(pods(Some("redis")) != redis);
+    let kept: BTreeSet<String> = pods(None).intersection(&before).cloned().collect();
+    assert_eq!(kept, redis, "every node is rolled, and Redis, which the change is nothing to, is not");
     let ledger = steady.join().unwrap();
     day.settle("a rolling upgrade", ledger).await;
 }

@@ -79,8 +79,10 @@ pub struct Topology {
     pub secrets: Secrets,
     /// The file that the pods read.
     pub config: String,
-    /// Changes with what only a restart of the pods takes up.
+    /// Changes with what only a restart of the nodes takes up.
     pub digest: String,
+    /// Changes with what only a restart of Redis takes up.
+    pub redis_digest: String,
 }
 
 /// Why an object can't be worked with, although the API server took it.
@@ -117,7 +119,9 @@ impl Topology {
         }
         let spec = &cluster.spec;
         let config = pod_config(&name, &namespace, spec)?;
-        let digest = digest(&[&config, secrets.redis_password.as_deref().unwrap_or_default(), &secrets.token]);
+        let password = secrets.redis_password.as_deref().unwrap_or_default();
+        let redis_digest = digest(&[password]);
+        let digest = digest(&[&config, password, &secrets.token]);
         let redis = match (spec.redis.mode, &spec.redis.external) {
             (RedisMode::External, Some(external)) => Redis::External(external.clone()),
             (RedisMode::External, None) => {
@@ -155,6 +159,7 @@ impl Topology {
             secrets,
             config,
             digest,
+            redis_digest,
         })
     }
 

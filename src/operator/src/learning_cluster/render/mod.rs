@@ -175,3 +175,50 @@ fn child(topology: &Topology, kind: Kind, name: String, role: Option<Role>, body
 pub fn base64(text: &str) -> Value {
     serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use hebb_api::LearningCluster;
+
+    use super::*;
+    use crate::learning_cluster::topology::{Defaults, Secrets};
+
+    /// What is made of two clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
+    /// every pod out there would become.
+    #[test]
+    fn the_objects_are_those_in_the_golden_files() {
+        let everything = json!({
+            "image": "hebb:2", "domains": [{"name": "shuttle", "task": "Classification", "partitions": 4}],
+            "gateway": {"replicas": 3, "service": {"type": "NodePort"}, "podTemplate": {"nodeSelector": {"disk": "ssd"}}},
+            "workers": {"autoscaling": {"strategy": "Hpa"}, "podTemplate": {"resources": {"limits": {"memory": "2Gi"}}}},
+            "redis": {"storage": {"size": "1Gi"}, "durability": "Always"},
+            "networkPolicy": {"metricsFromNamespaces": {"kubernetes.io/metadata.name": "monitoring"}},
+        });
+        for (name, spec) in [("default", json!({})), ("everything", everything)] {
+            let cluster: LearningCluster = serde_json::from_value(json!({
+                "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
+                "metadata": {"name": "demo", "namespace": "ns", "uid": "u1"}, "spec": spec,
+            }))
+            .unwrap();
+            let defaults = Defaults {
+                image: "hebb:1".to_owned(),
+                redis_image: "redis:7".to_owned(),
+                cluster_domain: "cluster.local".to_owned(),
+                operator_namespace: "hebb-system".to_owned(),
+            };
+            let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned() };
+            let topology = Topology::new(&cluster, &defaults, secrets, cluster.spec.workers.replicas).unwrap();
+            let texts: Vec<String> =
+                render(&topology).present.iter().map(|child| serde_yaml::to_string(&child.object).unwrap()).collect();
+            let text = texts.join("---\n");
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.yaml"));
+            if std::env::var_os("HEBB_UPDATE").is_some() {
+                std::fs::write(&path, &text).unwrap();
+            }
+            let stored = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(stored == text, "{} is stale: make generate, and read the change", path.display());
+        }
+    }
+}

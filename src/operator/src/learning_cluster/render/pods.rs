@@ -29,7 +29,9 @@ pub fn template(topology: &Topology, template: &PodTemplate, container: Containe
     let mut labels: BTreeMap<String, String> = template.labels.clone();
     labels.extend(names::role_labels(&topology.name, role));
     let mut annotations = template.annotations.clone();
-    annotations.insert(names::CONFIG_ANNOTATION.to_owned(), topology.digest.clone());
+    // A changed hyperparameter is nothing to Redis.
+    let config = if role == Role::Redis { &topology.redis_digest } else { &topology.digest };
+    annotations.insert(names::CONFIG_ANNOTATION.to_owned(), config.clone());
     let resources = resources.or(template.resources.as_ref());
     let mut main = json!({
         "name": role.as_str(),
