@@ -50,7 +50,7 @@ spec:
     - name: sink
       timeout: 5s
       webhook: {url: 'http://SINK/', hmacSecretRef: {name: signature, key: key}}
-  actions: [{name: restart-redis, type: RestartComponent, component: Redis, maxAffected: 1, cooldown: 1m}]
+  actions: [{name: restart-redis, type: RestartComponent, component: Redis, maxAffected: '1', cooldown: 1m}]
 ---
 apiVersion: hebb.dev/v1alpha1
 kind: AlertPolicy

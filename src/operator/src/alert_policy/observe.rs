@@ -99,16 +99,18 @@ fn samples(watched: &Watched) -> BTreeMap<String, f64> {
         return samples;
     }
     let status = watched.cluster.status.clone().unwrap_or_default();
+    // One that is still being made is not down.
+    let made = is_true(&status.conditions, "Initialized");
     let mut add = |name: &str, value: Option<f64>| {
         if let Some(value) = value {
             samples.insert(name.to_owned(), value);
         }
     };
     for (name, type_) in [("up", "GatewayAvailable"), ("leader_up", "LeaderElected"), ("redis_up", "RedisAvailable")] {
-        let condition = status.conditions.iter().find(|condition| condition.type_ == type_);
+        let condition = status.conditions.iter().find(|condition| condition.type_ == type_ && made);
         add(name, condition.filter(|condition| condition.status != "Unknown").map(|c| f64::from(c.status == "True")));
     }
-    let workers = status.workers.filter(|workers| workers.desired > 0);
+    let workers = status.workers.filter(|workers| made && workers.desired > 0);
     add("workers_ready_ratio", workers.map(|w| f64::from(w.ready) / f64::from(w.desired)));
     let scraped = watched.scraped.as_ref();
     add("queue_size", scraped.and_then(Scraped::longest_queue).map(|lag| lag as f64));
