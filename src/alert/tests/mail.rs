@@ -1,6 +1,6 @@
 //! Mail to a real SMTP server (aiosmtpd), with STARTTLS and TLS, logins, and answers that go wrong.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail as the test does: by a panic")]
 
 #[expect(dead_code, reason = "the tests of webhooks use other parts of it")]
 mod sink;

@@ -11,6 +11,17 @@ const BEGIN: i64 = 1_767_225_600;
 /// The policies' interval, in seconds.
 const INTERVAL: usize = 15;
 
+/// Where the process dies in the course of one evaluation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Death {
+    #[default]
+    Nowhere,
+    /// The decision is stored, and nothing is done.
+    BeforeDoing,
+    /// Everything is done, and nobody takes note of what came of it.
+    AfterDoing,
+}
+
 pub struct World {
     policy: Policy,
     history: History,
@@ -19,6 +30,8 @@ pub struct World {
     /// What the last evaluation decided on, before anything was sent.
     pub decided: Record,
     last: Option<Decision>,
+    /// The same evaluation on its own result.
+    pub again: Option<Decision>,
     pub targets: BTreeMap<String, Target>,
     /// Seconds since the beginning, by the clock.
     pub now: i64,
@@ -32,6 +45,8 @@ pub struct World {
     pub messages: Vec<Message>,
     headlines: Vec<String>,
     pub attempts: usize,
+    /// Where the process dies next.
+    pub death: Death,
     pub runs: Vec<(i64, Run)>,
     pub notes: Vec<Note>,
 }
@@ -45,6 +60,7 @@ impl World {
             record: Record::default(),
             decided: Record::default(),
             last: None,
+            again: None,
             targets: BTreeMap::new(),
             now: 0,
             real: 0,
@@ -53,6 +69,7 @@ impl World {
             messages: Vec::new(),
             headlines: Vec::new(),
             attempts: 0,
+            death: Death::Nowhere,
             runs: Vec::new(),
             notes: Vec::new(),
         }
@@ -103,32 +120,38 @@ impl World {
         let now = self.time();
         let seen = Observation { now, targets: self.targets.clone() };
         let decision = hebb_alert::evaluate(&self.policy, &mut self.history, self.record.clone(), &seen);
+        self.again = Some(hebb_alert::evaluate(&self.policy, &mut self.history, decision.record.clone(), &seen));
         // What is to be done is stored before it is done.
         self.record = decision.record.clone();
         self.decided = decision.record.clone();
         self.notes.extend(decision.notes.clone());
-        for delivery in &decision.sends {
+        let death = std::mem::take(&mut self.death);
+        let (sends, runs) = match death {
+            Death::BeforeDoing => (&[] as &[_], &[] as &[_]),
+            Death::Nowhere | Death::AfterDoing => (decision.sends.as_slice(), decision.runs.as_slice()),
+        };
+        for delivery in sends {
             self.attempts += 1;
             if self.answer.is_ok() {
                 self.messages.push(delivery.message.clone());
                 self.headlines.push(format!("{} {}", delivery.receiver, delivery.message.headline()));
             }
-            let outcome = self.answer.as_ref().map(|()| ());
+            if death == Death::AfterDoing {
+                continue;
+            }
+            let outcome = self.answer.as_ref().copied();
             hebb_alert::receipt(&mut self.record, &delivery.key, outcome, now);
         }
-        for run in &decision.runs {
-            self.runs.push((self.now, run.clone()));
-            if let Some(outcome) = self.outcome.clone() {
+        for run in runs {
+            self.runs.push((self.real, run.clone()));
+            if let Some(outcome) = self.outcome.clone().filter(|_| death == Death::Nowhere) {
                 assert!(hebb_alert::finish(&mut self.record, &run.id, outcome, now));
             }
         }
         self.last = Some(decision);
-    }
-
-    /// The same evaluation on its own result.
-    pub fn again(&mut self) -> Decision {
-        let seen = Observation { now: self.time(), targets: self.targets.clone() };
-        hebb_alert::evaluate(&self.policy, &mut self.history, self.decided.clone(), &seen)
+        if death != Death::Nowhere {
+            self.crash();
+        }
     }
 
     /// Receiver and headline of each message that was taken.
