@@ -131,7 +131,7 @@ impl Past {
         for result in results {
             match result {
                 Came::Sent { key, outcome } => {
-                    receipt(&mut self.record, &key, outcome.as_ref().map(|()| ()), now);
+                    receipt(&mut self.record, &key, outcome.as_ref().copied(), now);
                 }
                 Came::Ran { run, outcome } => {
                     finish(&mut self.record, &run, outcome, now);
