@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use crate::time::{after, before, elapsed};
 
-/// Values of one series: as many as a window may hold intervals, and one more at its far end.
-const RING_MAX: usize = SAMPLES_MAX as usize + 1;
+/// Values of one series: twice as many as a window may hold intervals, since two values are half an interval apart at least.
+const RING_MAX: usize = 2 * SAMPLES_MAX as usize + 2;
 /// Intervals without an observation after which the watching has begun anew.
 const GAP_INTERVALS: u32 = 3;
 /// A shorter silence than this is no gap, however short the interval is.
@@ -23,6 +23,8 @@ pub type Point = (Timestamp, f64);
 pub struct History {
     /// How long each indicator is kept: the longest window that a rule has for it.
     keep: BTreeMap<String, Duration>,
+    /// Of values that come closer than this only the newest is kept, however often somebody looks.
+    least: Duration,
     /// A silence longer than this is a gap, and a value older than this is not the newest any more.
     gap: Duration,
     targets: BTreeMap<String, Watched>,
@@ -41,7 +43,7 @@ impl History {
     pub fn new(interval: Duration, keep: BTreeMap<String, Duration>) -> Self {
         let gap = interval.saturating_mul(GAP_INTERVALS).max(GAP_MIN);
         let keep = keep.into_iter().map(|(indicator, window)| (indicator, window.max(gap))).collect();
-        Self { keep, gap, targets: BTreeMap::new() }
+        Self { keep, least: interval / 2, gap, targets: BTreeMap::new() }
     }
 
     /// Takes over the past of a policy whose spec has changed.
@@ -72,6 +74,12 @@ impl History {
                 series.pop_front();
             }
             if let Some(value) = samples.get(indicator).filter(|value| value.is_finite()) {
+                let before_last = series.len().checked_sub(2).and_then(|place| series.get(place));
+                if let (Some((before, _)), Some((last, _))) = (before_last, series.back())
+                    && elapsed(*last, *before) < self.least
+                {
+                    series.pop_back();
+                }
                 if series.len() == RING_MAX {
                     series.pop_front();
                 }
@@ -222,6 +230,17 @@ mod tests {
             history.window("a", "x", at(45), Duration::from_secs(30)).map(|(_, value)| value).collect();
         assert_eq!(values, [30.0, 45.0]);
         assert_eq!(history.window("a", "y", at(45), Duration::from_secs(30)).count(), 0);
+    }
+
+    #[test]
+    fn looking_more_often_shortens_no_window() {
+        let mut history = history(3_600);
+        for second in 0..3_600 {
+            history.observe(at(second), "a", &sample(second as f64));
+        }
+        let points: Vec<Point> = history.window("a", "x", at(3_599), Duration::from_secs(3_600)).collect();
+        assert!(points.len() <= 3_600 * 2 / 15 + 1, "{}", points.len());
+        assert_eq!((points.first().unwrap().1, points.last().unwrap().1), (0.0, 3_599.0));
     }
 
     #[test]
