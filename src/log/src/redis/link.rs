@@ -23,6 +23,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_millis(900);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest pause: a Redis that is back is noticed within a second.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Attempts at the same time. With more, those that are begun together hold each other up until all are too late: a TLS
+/// handshake takes milliseconds of a server's only thread.
+const ATTEMPTS: usize = 8;
 /// Connections of a pool: 50 workers with two pools of 64 each stay below the 10,000 clients that Redis takes.
 const POOL_SIZE: usize = 64;
 /// How often the Sentinels are asked while everything seems to work: a primary that was cut off from the majority, and so
@@ -133,6 +136,7 @@ pub(super) struct Dialer {
     incumbent: Mutex<Option<Address>>,
     reign: watch::Sender<Reign>,
     backoff: Mutex<Backoff>,
+    attempts: Semaphore,
     /// When the Sentinels were last asked without a need to dial.
     checked_at: Mutex<Instant>,
 }
@@ -145,6 +149,7 @@ impl Dialer {
             incumbent: Mutex::default(),
             reign: watch::Sender::new(Reign::Number(0)),
             backoff: Mutex::default(),
+            attempts: Semaphore::new(ATTEMPTS),
             checked_at: Mutex::new(Instant::now()),
         }
     }
@@ -164,8 +169,10 @@ impl Dialer {
             if *reign.borrow_and_update() == Reign::Over {
                 return Err(Retired);
             }
-            let not_before = lock(&self.backoff).not_before;
             let attempt = async {
+                // The semaphore is never closed.
+                let _permit = self.attempts.acquire().await.ok();
+                let not_before = lock(&self.backoff).not_before;
                 if let Some(not_before) = not_before {
                     tokio::time::sleep_until(not_before).await;
                 }
@@ -280,6 +287,11 @@ impl Dialer {
                 dialer.renounce();
             }
         });
+    }
+
+    /// Whether the last attempt has failed; otherwise a connection that isn't there yet is only slow to come.
+    pub(super) fn is_failing(&self) -> bool {
+        0 < lock(&self.backoff).failures
     }
 
     pub(super) fn unreachable(&self, after: Duration) -> Trouble {

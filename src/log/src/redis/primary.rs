@@ -28,7 +28,7 @@ pub(super) enum Answer {
     One(Value),
     /// The answer, and how many replicas have acknowledged what the call wrote.
     Replicated(Value, u64),
-    /// All connections for calls that block are in use.
+    /// All connections for calls that block are in use, or there are so many new ones that this one's isn't there yet.
     NoRoom,
 }
 
@@ -86,7 +86,9 @@ impl Primary {
     async fn alone(&self, request: Request<'_>, patience: Duration) -> Result<Answer, Trouble> {
         let mut lent = match self.blocking.lend(patience).await {
             Ok(lent) => lent,
-            Err(Trouble::Unreachable { .. }) if !self.blocking.has_room() => return Ok(Answer::NoRoom),
+            Err(Trouble::Unreachable { .. }) if !self.blocking.has_room() || !self.dialer.is_failing() => {
+                return Ok(Answer::NoRoom);
+            }
             Err(trouble) => return Err(trouble),
         };
         let answer = lent.send(request).await?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::access::{Access, Silence, gather};
 use super::config::Address;
@@ -24,6 +25,8 @@ pub(super) struct Sentinels {
     service: String,
     access: Access,
     all: Vec<Sentinel>,
+    /// What was said last, and when it was asked; locked by the one who asks.
+    said: Mutex<Option<(Instant, Address)>>,
 }
 
 struct Sentinel {
@@ -34,11 +37,26 @@ struct Sentinel {
 impl Sentinels {
     pub(super) fn new(service: String, access: Access, addresses: Vec<Address>) -> Self {
         let all = addresses.into_iter().map(|address| Sentinel { address, connection: Mutex::default() }).collect();
-        Self { service, access, all }
+        Self { service, access, all, said: Mutex::default() }
     }
 
-    /// Who is primary by the newest election that a Sentinel knows of.
+    /// Who is primary by the newest election that a Sentinel knows of. Those who want to know at the same time share an
+    /// answer: many connections are made at once after a failover, and one of its questions is as good as all.
     pub(super) async fn primary(&self) -> Result<Address, Silence> {
+        let wanted_at = Instant::now();
+        let mut said = self.said.lock().await;
+        if let Some((asked_at, address)) = &*said
+            && wanted_at <= *asked_at
+        {
+            return Ok(address.clone());
+        }
+        let asked_at = Instant::now();
+        let address = self.ask_all().await?;
+        *said = Some((asked_at, address.clone()));
+        Ok(address)
+    }
+
+    async fn ask_all(&self) -> Result<Address, Silence> {
         let answers = gather(self.all.iter().map(|sentinel| self.ask(sentinel)), ANSWER_DEADLINE, GRACE).await;
         let mut last = Silence::Late;
         let mut newest = None;

@@ -38,7 +38,7 @@ impl Fleet {
     pub fn sentinel(down_after: Duration, encrypted: bool) -> Self {
         let tls = encrypted.then(|| Arc::new(Certificates::new()));
         let start = |more: &str| {
-            let more = format!("--min-replicas-to-write 1 --min-replicas-max-lag 3 {more}");
+            let more = format!("--min-replicas-to-write 1 --min-replicas-max-lag 10 {more}");
             Server::start_with("everysec", &more, tls.clone())
         };
         let primary = start("");
@@ -100,7 +100,13 @@ impl Fleet {
     }
 
     pub async fn store(&self, cluster: &str, durability: Durability) -> RedisStore {
-        RedisStore::connect(self.config(cluster, durability)).await.expect("a primary answers")
+        let begun = Instant::now();
+        loop {
+            match RedisStore::connect(self.config(cluster, durability)).await {
+                Ok(store) => return store,
+                Err(error) => assert!(begun.elapsed() < READY, "{error:?}"),
+            }
+        }
     }
 }
 
