@@ -125,7 +125,7 @@ pub(super) enum Seat {
     /// Always the same server.
     Fixed(Address),
     /// The one that the Sentinels name.
-    Elected(Sentinels),
+    Elected(Box<Sentinels>),
 }
 
 /// Opens connections to a primary, with pauses between failures.

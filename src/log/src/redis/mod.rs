@@ -119,7 +119,7 @@ impl RedisStore {
             Topology::Sentinel { sentinels, service, password } => {
                 let guards = Access::new(None, password.as_deref(), tls.as_ref());
                 let sentinels = Sentinels::new(service, guards, sentinels);
-                Routes::Single(Arc::new(Primary::new(Dialer::new(access, Seat::Elected(sentinels)))))
+                Routes::Single(Arc::new(Primary::new(Dialer::new(access, Seat::Elected(Box::new(sentinels))))))
             }
             Topology::Cluster { seeds } => Routes::Sharded(Arc::new(Shards::new(access, seeds))),
         };
