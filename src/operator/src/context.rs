@@ -25,6 +25,8 @@ const DELAY_MIN: Duration = Duration::from_secs(1);
 const DELAY_MAX: Duration = Duration::from_secs(120);
 /// How long failures in a row are remembered after the last.
 const FORGET_AFTER: Duration = Duration::from_secs(3_600);
+/// Objects whose last write is remembered: more than there are on the largest cluster that is tested.
+const WRITTEN_MAX: usize = 20_000;
 /// Bytes of an Event's note.
 const NOTE_MAX: usize = 1_000;
 
@@ -36,6 +38,8 @@ pub struct Context {
     pub defaults: Defaults,
     pub coordinators: Coordinators,
     pub failures: Failures,
+    /// What was written last.
+    pub written: Written,
     /// What receivers may reach.
     pub edges: Edges,
     /// What policies must not forget.
@@ -107,6 +111,32 @@ impl Failures {
     }
 }
 
+/// The resource version of the last write to each object, by uid: a cache may not have seen it yet, and what was written
+/// must not be decided again from before it.
+#[derive(Default)]
+pub struct Written(Mutex<HashMap<String, u64>>);
+
+impl Written {
+    /// The object was written, and has this resource version since.
+    pub fn note(&self, uid: &str, version: Option<&str>) {
+        if let Some(version) = version.and_then(|version| version.parse().ok()) {
+            let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // A restart of the operator forgets them all; so many are a leak of deleted objects.
+            if written.len() >= WRITTEN_MAX {
+                written.clear();
+            }
+            written.insert(uid.to_owned(), version);
+        }
+    }
+
+    /// Whether an object of this resource version is older than what was written.
+    pub fn is_stale(&self, uid: &str, version: Option<&str>) -> bool {
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = version.and_then(|version| version.parse::<u64>().ok());
+        matches!((written.get(uid), seen), (Some(written), Some(seen)) if seen < *written)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +149,14 @@ mod tests {
         assert!(delays.iter().all(|delay| *delay < 144.0));
         failures.forget("a");
         assert!(failures.next_delay("a").as_secs_f64() < 1.2);
+    }
+
+    #[test]
+    fn a_cache_that_is_behind_is_noticed() {
+        let written = Written::default();
+        assert!(!written.is_stale("a", Some("5")));
+        written.note("a", Some("7"));
+        assert!(written.is_stale("a", Some("5")));
+        assert!(!written.is_stale("a", Some("7")) && !written.is_stale("b", Some("1")));
     }
 }

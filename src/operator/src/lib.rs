@@ -37,7 +37,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info};
 
 use self::alert_policy::Pasts;
-use self::context::{Context, Failures};
+use self::context::{Context, Failures, Written};
 use self::http::WatchAge;
 use self::leadership::Candidate;
 use self::learning_cluster::requests::Requests;
@@ -233,6 +233,7 @@ async fn control(
         defaults: settings.defaults.clone(),
         coordinators: Coordinators::default(),
         failures: Failures::default(),
+        written: Written::default(),
         edges,
         pasts: Pasts::default(),
         requests: Requests::default(),

@@ -118,12 +118,18 @@ pub async fn reconcile(guard: Arc<DeserializeGuard<LearningCluster>>, context: A
 
 async fn converge(cluster: &LearningCluster, context: &Context, started: Instant) -> Result<Action, Error> {
     let key = ObjectRef::from_obj(cluster);
+    let uid = cluster.uid().unwrap_or_default();
+    let mut cluster = cluster.clone();
+    if context.written.is_stale(&uid, cluster.metadata.resource_version.as_deref()) {
+        let Some(fresh) = fetch(&cluster, context).await? else { return Ok(Action::await_change()) };
+        cluster = fresh;
+    }
     if cluster.metadata.deletion_timestamp.is_some() {
         // The children go with their owner, and volumes by the policy of their StatefulSet.
         context.coordinators.forget(&key);
         return Ok(Action::await_change());
     }
-    let outcome = timeout(PASS_DEADLINE, pass(cluster, context, key)).await.unwrap_or(Err(Error::Deadline));
+    let outcome = timeout(PASS_DEADLINE, pass(&cluster, context, key)).await.unwrap_or(Err(Error::Deadline));
     if let Err(error) = &outcome
         && error.is_of_terminating_namespace()
     {
@@ -134,11 +140,15 @@ async fn converge(cluster: &LearningCluster, context: &Context, started: Instant
     let (status, done) = match &outcome {
         Ok(pass) => (pass.status.clone(), pass.done.as_slice()),
         Err(error) => {
+            // What the pass wrote down before it failed still stands.
+            if let Some(fresh) = fetch(&cluster, context).await? {
+                cluster = fresh;
+            }
             let message = with_causes(error);
-            (status::failed(cluster, error.is_stalled(), error.reason(), &message, Timestamp::now()), &[][..])
+            (status::failed(&cluster, error.is_stalled(), error.reason(), &message, Timestamp::now()), &[][..])
         }
     };
-    let reported = report(cluster, context, &status, done).await;
+    let reported = report(&cluster, context, &status, done).await;
     let result = outcome.and_then(|pass| reported.map(|()| pass));
     let settled = is_true(&status.conditions, "Ready");
     let word = match &result {
@@ -148,9 +158,18 @@ async fn converge(cluster: &LearningCluster, context: &Context, started: Instant
     };
     context.metrics.reconciled("LearningCluster", word, started.elapsed());
     result.map(|pass| {
-        context.failures.forget(&cluster.uid().unwrap_or_default());
+        context.failures.forget(&uid);
         Action::requeue(pass.recheck)
     })
+}
+
+/// The cluster as the API server has it; nothing where it is gone, or can't be read any more.
+async fn fetch(cluster: &LearningCluster, context: &Context) -> Result<Option<LearningCluster>, Error> {
+    let api: Api<DeserializeGuard<LearningCluster>> =
+        Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    let found = timeout(PASS_DEADLINE, api.get_opt(&cluster.name_any())).await.map_err(|_| Error::Deadline)?;
+    let found = found.map_err(|source| Error::Observe { what: "the LearningCluster", source })?;
+    Ok(found.and_then(|guard| guard.0.ok()).filter(|found| found.metadata.uid == cluster.metadata.uid))
 }
 
 /// What follows a failed pass: another one, later with each failure in a row.
@@ -432,7 +451,10 @@ async fn write_status(
     let written = api.patch_status(&cluster.name_any(), &parameters, &Patch::Apply(&patch)).await;
     context.metrics.wrote("learningclusters/status", "apply");
     match written {
-        Ok(_) => Ok(true),
+        Ok(object) => {
+            context.written.note(&object.uid().unwrap_or_default(), object.metadata.resource_version.as_deref());
+            Ok(true)
+        }
         // Deleted in the meantime.
         Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(false),
         Err(error) => Err(Error::Status(error)),
