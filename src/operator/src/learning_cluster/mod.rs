@@ -196,13 +196,14 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let mut requests = context.requests.take(&key);
     let decision = decide_workers(cluster, context, &key, &pods, &mut requests);
     let workers = decision.as_ref().map_or(cluster.spec.workers.replicas, |decision| decision.desired);
+    let ready = record.as_ref().map(|(_, revision)| revision);
     let revision = Revision::of(
         &cluster.spec,
-        &topology::image(cluster, &context.defaults),
-        &topology::redis_image(cluster, &context.defaults),
+        &topology::image(cluster, &context.defaults, ready),
+        &topology::redis_image(cluster, &context.defaults, ready),
     );
     let wanted = revision.id();
-    let mut topology = Topology::new(cluster, &context.defaults, secrets.clone(), workers)?;
+    let mut topology = Topology::new(cluster, &context.defaults, secrets.clone(), workers, ready)?;
     let mut desired = render(&topology);
     let mut templates = render::templates(&topology, &desired);
     let upgrade = upgrade::decide(
@@ -219,7 +220,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     if let (upgrade::Verdict::RolledBack(_), Some((_, current))) = (&upgrade, &record) {
         let mut before = cluster.clone();
         before.spec = current.put_into(&cluster.spec);
-        topology = Topology::new(&before, &context.defaults, secrets, workers)?;
+        topology = Topology::new(&before, &context.defaults, secrets, workers, ready)?;
         desired = render(&topology);
         templates = render::templates(&topology, &desired);
     }

@@ -161,7 +161,7 @@ mod tests {
             operator_namespace: "hebb-system".to_owned(),
         };
         let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned() };
-        Topology::new(&cluster, &defaults, secrets, cluster.spec.workers.replicas).unwrap()
+        Topology::new(&cluster, &defaults, secrets, cluster.spec.workers.replicas, None).unwrap()
     }
 
     /// What an API server would hold after the steps: with its own additions.

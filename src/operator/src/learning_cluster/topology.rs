@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use hebb_api::names::{self, Role};
 use hebb_api::{
-    AutoscalingSpec, DeletionPolicy, Durability, ExternalRedis, LearningCluster, LearningClusterSpec, PodTemplate,
-    RedisMode, ScalingStrategy,
+    AutoscalingSpec, DeletionPolicy, Durability, ExternalRedis, LearningCluster, LearningClusterSpec,
+    LearningClusterStatus, PodTemplate, RedisMode, ScalingStrategy,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use sha2::{Digest, Sha256};
+
+use super::upgrade::Revision;
 
 /// Where the defaults of the operator come in.
 #[derive(Clone, Debug)]
@@ -100,7 +102,7 @@ pub enum TopologyError {
 }
 
 impl Topology {
-    /// Parses a cluster that should have so many workers.
+    /// Parses a cluster that should have so many workers, and was ready last with a revision.
     ///
     /// # Errors
     /// [`TopologyError`] where its spec can't be worked with.
@@ -109,6 +111,7 @@ impl Topology {
         defaults: &Defaults,
         secrets: Secrets,
         workers: i32,
+        ready: Option<&Revision>,
     ) -> Result<Self, TopologyError> {
         let metadata = &cluster.metadata;
         let name = metadata.name.clone().ok_or(TopologyError::Metadata("name"))?;
@@ -128,7 +131,7 @@ impl Topology {
                 return Err(TopologyError::Invalid("spec.redis.external: is needed with mode External".to_owned()));
             }
             (RedisMode::Standalone, _) => Redis::Standalone {
-                image: redis_image(cluster, defaults),
+                image: redis_image(cluster, defaults, ready),
                 durability: spec.redis.durability,
                 size: spec.redis.storage.size.clone(),
                 storage_class: spec.redis.storage.storage_class_name.clone(),
@@ -139,7 +142,7 @@ impl Topology {
         };
         let pods = |replicas, template: &PodTemplate| Pods { replicas, template: template.clone() };
         Ok(Self {
-            image: image(cluster, defaults),
+            image: image(cluster, defaults, ready),
             suspended: spec.suspend,
             gateway: pods(spec.gateway.replicas, &spec.gateway.pod_template),
             service_type: spec.gateway.service.type_.as_str(),
@@ -187,16 +190,24 @@ impl Topology {
     }
 }
 
-/// The image of a cluster's nodes. What was chosen first is pinned, so that an upgrade of the operator restarts nothing.
-pub fn image(cluster: &LearningCluster, defaults: &Defaults) -> String {
-    let pinned = cluster.status.as_ref().and_then(|status| status.image.clone());
-    cluster.spec.image.clone().or(pinned).unwrap_or_else(|| defaults.image.clone())
+/// The image of a cluster's nodes. Where the spec names none, it is the one with which the cluster was ready last, so that an
+/// upgrade of the operator restarts nothing; before that the one that was chosen for this very spec.
+pub fn image(cluster: &LearningCluster, defaults: &Defaults, ready: Option<&Revision>) -> String {
+    let ready = ready.map(|revision| revision.image().to_owned());
+    let chosen = chosen_for_this_spec(cluster).and_then(|status| status.image.clone());
+    cluster.spec.image.clone().or(ready).or(chosen).unwrap_or_else(|| defaults.image.clone())
 }
 
-/// The image of a cluster's Redis, pinned too.
-pub fn redis_image(cluster: &LearningCluster, defaults: &Defaults) -> String {
-    let pinned = cluster.status.as_ref().and_then(|status| status.redis.as_ref()?.image.clone());
-    cluster.spec.redis.image.clone().or(pinned).unwrap_or_else(|| defaults.redis_image.clone())
+/// The image of a cluster's Redis, by the same rule.
+pub fn redis_image(cluster: &LearningCluster, defaults: &Defaults, ready: Option<&Revision>) -> String {
+    let ready = ready.map(|revision| revision.redis_image().to_owned());
+    let chosen = chosen_for_this_spec(cluster).and_then(|status| status.redis.as_ref()?.image.clone());
+    cluster.spec.redis.image.clone().or(ready).or(chosen).unwrap_or_else(|| defaults.redis_image.clone())
+}
+
+/// The status, unless the spec has changed since: it may have named another image then.
+fn chosen_for_this_spec(cluster: &LearningCluster) -> Option<&LearningClusterStatus> {
+    cluster.status.as_ref().filter(|status| status.observed_generation == cluster.metadata.generation)
 }
 
 /// The part of the spec that the pods read; what only the operator reads stays out, so that scaling restarts nothing.
@@ -222,4 +233,36 @@ pub fn digest(texts: &[&str]) -> String {
         hasher.update(text);
     }
     hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_removed_image_gives_way_to_the_one_that_worked_and_a_new_operator_changes_none() {
+        let defaults = |image: &str| Defaults {
+            image: image.to_owned(),
+            redis_image: "redis:7".to_owned(),
+            cluster_domain: "c".to_owned(),
+            operator_namespace: "o".to_owned(),
+        };
+        let cluster = |image: Option<&str>, generation: i64, observed: i64, chosen: &str| -> LearningCluster {
+            serde_json::from_value(json!({
+                "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
+                "metadata": {"name": "demo", "generation": generation},
+                "spec": image.map_or(json!({}), |image| json!({"image": image})),
+                "status": {"observedGeneration": observed, "image": chosen},
+            }))
+            .unwrap()
+        };
+        let worked = Revision::of(&LearningClusterSpec::default(), "hebb:1", "redis:7");
+        let silent = cluster(None, 2, 1, "bad:1");
+        assert_eq!(image(&silent, &defaults("hebb:2"), Some(&worked)), "hebb:1");
+        assert_eq!(image(&silent, &defaults("hebb:2"), None), "hebb:2", "what never worked isn't kept");
+        assert_eq!(image(&cluster(None, 1, 1, "hebb:1"), &defaults("hebb:2"), None), "hebb:1");
+        assert_eq!(image(&cluster(Some("own:1"), 2, 1, "hebb:1"), &defaults("hebb:2"), Some(&worked)), "own:1");
+    }
 }

@@ -59,6 +59,16 @@ impl Revision {
         }
     }
 
+    /// Image of the nodes.
+    pub fn image(&self) -> &str {
+        &self.image
+    }
+
+    /// Image of Redis.
+    pub fn redis_image(&self) -> &str {
+        &self.redis_image
+    }
+
     /// Sixteen hexadecimal digits that tell revisions apart.
     pub fn id(&self) -> String {
         digest(&[&self.encode()])

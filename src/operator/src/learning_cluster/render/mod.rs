@@ -209,7 +209,7 @@ mod tests {
                 operator_namespace: "hebb-system".to_owned(),
             };
             let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned() };
-            let topology = Topology::new(&cluster, &defaults, secrets, cluster.spec.workers.replicas).unwrap();
+            let topology = Topology::new(&cluster, &defaults, secrets, cluster.spec.workers.replicas, None).unwrap();
             let texts: Vec<String> =
                 render(&topology).present.iter().map(|child| serde_yaml::to_string(&child.object).unwrap()).collect();
             let text = texts.join("---\n");
