@@ -6,6 +6,8 @@
 
 pub mod coordinator;
 mod embedded;
+#[cfg(test)]
+mod gated;
 pub mod gateway;
 mod health;
 mod roles;

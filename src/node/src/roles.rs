@@ -82,7 +82,11 @@ pub async fn run_worker(
     stop: Stop,
 ) -> Result<(), NodeError> {
     let listener = listen(identity.listen).await?;
-    let options = WorkerOptions { id: identity.id, checkpoint_interval: settings.checkpoint_interval };
+    let options = WorkerOptions {
+        id: identity.id,
+        checkpoint_interval: settings.checkpoint_interval,
+        max_queue_size: settings.max_queue_size,
+    };
     let worker = Worker::new(store, options)?;
     let (ended, ()) = tokio::join!(serve(listener, worker.router(), stop.clone()), worker.run(stop));
     ended

@@ -332,80 +332,18 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
-    use async_trait::async_trait;
     use hebb_engine::{EntryId, Rejection};
-    use hebb_log::{Checkpoint, Claim, Claimed, LocalStore, Log, PartitionStatus, Replies};
-    use tokio::sync::Semaphore;
+    use hebb_log::{LocalStore, Log, Replies};
     use tokio::time::timeout;
 
     use super::*;
+    use crate::gated::Gated;
     use crate::stop::stop_channel;
-
-    /// A log whose appends are there at once and acknowledged when the gate says so, as with slow replicas.
-    struct Gated {
-        log: LocalStore,
-        gate: Arc<Semaphore>,
-    }
-
-    #[async_trait]
-    impl Log for Gated {
-        async fn append(&self, key: &PartitionKey, records: &[Record], max: u64) -> Result<Vec<EntryId>, LogError> {
-            let ids = self.log.append(key, records, max).await?;
-            let _passed = self.gate.acquire().await;
-            Ok(ids)
-        }
-
-        async fn read(
-            &self,
-            key: &PartitionKey,
-            after: EntryId,
-            max: usize,
-            wait: Duration,
-        ) -> Result<Vec<(EntryId, Record)>, LogError> {
-            self.log.read(key, after, max, wait).await
-        }
-
-        async fn claim(
-            &self,
-            key: &PartitionKey,
-            owner: &str,
-            previous: Option<&Claim>,
-            lease: Duration,
-        ) -> Result<Claimed, LogError> {
-            self.log.claim(key, owner, previous, lease).await
-        }
-
-        async fn renew(&self, claim: &Claim, lease: Duration) -> Result<(), LogError> {
-            self.log.renew(claim, lease).await
-        }
-
-        async fn release(&self, claim: &Claim) -> Result<(), LogError> {
-            self.log.release(claim).await
-        }
-
-        async fn load(&self, key: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
-            self.log.load(key).await
-        }
-
-        async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
-            self.log.checkpoint(claim, position, state).await
-        }
-
-        async fn progress(&self, claim: &Claim, applied: u64) -> Result<(), LogError> {
-            self.log.progress(claim, applied).await
-        }
-
-        async fn status(&self, key: &PartitionKey) -> Result<PartitionStatus, LogError> {
-            self.log.status(key).await
-        }
-    }
 
     #[tokio::test]
     async fn an_outcome_waits_until_its_entry_can_no_longer_be_lost() -> Result<(), Box<dyn std::error::Error>> {
         let local = LocalStore::in_memory()?;
-        let gate = Arc::new(Semaphore::new(0));
-        let log = Arc::new(Gated { log: local.clone(), gate: gate.clone() });
-        let store = Store { log, replies: Arc::new(local.clone()), directory: Arc::new(local.clone()) };
+        let (store, gates) = Gated::store(&local);
         let dispatcher = Dispatcher::new(store, "gateway-0".to_owned(), 100);
         let key = PartitionKey { domain: "gated".to_owned(), index: 0 };
         let (_stopper, stop) = stop_channel();
@@ -415,7 +353,7 @@ mod tests {
             tokio::pin!(submit);
             let early = timeout(Duration::from_millis(300), &mut submit).await;
             assert!(early.is_err(), "answered before the append was acknowledged");
-            gate.add_permits(1);
+            gates.appends.add_permits(1);
             timeout(Duration::from_secs(1), submit).await
         };
         let applied = async {

@@ -31,6 +31,8 @@ const BEAT_EVERY: Duration = Duration::from_millis(700);
 const BEAT_TTL: Duration = Duration::from_millis(2500);
 /// How often a worker looks for a new assignment; part of the time to recover.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
+/// Entries that are taken for waiting although they are applied, at most.
+const PROGRESS_EVERY_MAX: u64 = 16;
 /// A partition's report is renewed at most this often.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 
@@ -40,6 +42,8 @@ pub struct WorkerOptions {
     pub id: String,
     /// How often a partition is checkpointed at most.
     pub checkpoint_interval: Duration,
+    /// Most entries of a partition that may wait.
+    pub max_queue_size: u64,
 }
 
 /// What the owners say of their partitions.
@@ -139,6 +143,8 @@ impl Worker {
             board: Arc::new(Board::default()),
             metrics,
             checkpoint_interval: options.checkpoint_interval,
+            // Of a queue that is short, a small part makes the difference between full and not.
+            progress_every: (options.max_queue_size / 64).clamp(1, PROGRESS_EVERY_MAX),
         };
         Ok(Self { context: Arc::new(context), health })
     }

@@ -4,12 +4,15 @@
 //! When the store is away the state stays in memory, and ownership resumes without a reload if nobody else claimed since.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
 use hebb_engine::{Control, Entry, EntryId, Outcome, Partition, PartitionConfig, Query, Rejection};
 use hebb_log::{Claim, Claimed, Domain, LogError, PartitionKey, Record, Reply};
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::pace::{SinceCheckpoint, is_due};
@@ -28,6 +31,10 @@ const LEASE_MARGIN: Duration = Duration::from_millis(300);
 const READ_WAIT: Duration = Duration::from_millis(400);
 /// Entries applied at a stretch: at 10,000/s they take 25 ms, so that the process stays responsive.
 const BATCH_MAX: usize = 256;
+/// Up to here the runtime isn't told that its thread is busy: that costs more than the entries do.
+const SMALL_BATCH: usize = 8;
+/// How old the store's knowledge of what was applied may become, short of `progress_every` entries.
+const PROGRESS_WITHIN: Duration = Duration::from_millis(20);
 /// Wait after a failed call to the store.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// A control entry is never refused for a full queue: there is one a change.
@@ -40,6 +47,8 @@ pub struct OwnerContext {
     pub board: Arc<Board>,
     pub metrics: WorkerMetrics,
     pub checkpoint_interval: Duration,
+    /// Entries after which the store is told how far a partition is.
+    pub progress_every: u64,
 }
 
 /// A state in memory and the right to it.
@@ -53,9 +62,24 @@ struct Owned {
     checkpoint_cost: Duration,
     state_bytes: u64,
     since: SinceCheckpoint,
+    storing: Option<Storing>,
+    /// Of `since`, what the store was told of, and when.
+    progress: (u64, Instant),
+    /// Outcomes that haven't left yet, by gateway.
+    outcomes: BTreeMap<String, Vec<Reply>>,
     /// The configuration that was last appended, so that it is appended once.
     asked_config: Option<PartitionConfig>,
 }
+
+/// A snapshot on its way into the store. It is given up with the ownership.
+struct Storing {
+    task: JoinSet<Result<Duration, LogError>>,
+    /// What it holds that the checkpoint before it doesn't.
+    since: SinceCheckpoint,
+}
+
+/// How a [`Storing`] ends: what it cost.
+type Stored = Result<Result<Duration, LogError>, JoinError>;
 
 enum Ended {
     Stopped,
@@ -147,6 +171,9 @@ async fn load(
         checkpoint_cost: Duration::ZERO,
         state_bytes,
         since: SinceCheckpoint::default(),
+        storing: None,
+        progress: (0, Instant::now()),
+        outcomes: BTreeMap::new(),
         asked_config: None,
     })
 }
@@ -179,31 +206,61 @@ async fn serve(context: &OwnerContext, mut owned: Owned, domain: &watch::Receive
 }
 
 async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receiver<Domain>) -> Result<(), LogError> {
-    if owned.renewed_at.elapsed() >= RENEW_EVERY {
+    configure(context, owned, domain).await?;
+    settle(context, owned)?;
+    if owned.renewed_at.elapsed() >= RENEW_EVERY || Instant::now() >= owned.valid_until {
         renew(context, owned).await?;
     }
-    configure(context, owned, domain).await?;
-    let entries =
-        context.store.log.read(&owned.claim.partition, owned.partition.position(), BATCH_MAX, READ_WAIT).await?;
+    // What was applied last is answered while what comes next is read.
+    let outcomes = mem::take(&mut owned.outcomes);
+    let told = owned.progress_due(context.progress_every);
+    let wait = if owned.since.entries == told.unwrap_or(owned.progress.0) { READ_WAIT } else { PROGRESS_WITHIN };
+    let partition = &owned.claim.partition;
+    let (read, answered, progressed) = tokio::join!(
+        context.store.log.read(partition, owned.partition.position(), BATCH_MAX, wait),
+        answer(context, outcomes),
+        progress(context, &owned.claim, told),
+    );
+    progressed?;
+    if let Some(told) = told {
+        owned.progress = (told, Instant::now());
+    }
+    answered?;
+    let entries = read?;
+    owned.since.elapsed = owned.checkpointed_at.elapsed();
+    if owned.storing.is_none() && is_due(owned.since, context.checkpoint_interval, owned.checkpoint_cost) {
+        snapshot(context, owned);
+    }
     if !entries.is_empty() {
-        let replies = tokio::task::block_in_place(|| apply(&mut owned.partition, &entries));
+        owned.outcomes = if entries.len() <= SMALL_BATCH {
+            apply(&mut owned.partition, &entries)
+        } else {
+            tokio::task::block_in_place(|| apply(&mut owned.partition, &entries))
+        };
         owned.since.entries += entries.len() as u64;
         owned.since.bytes += entries.iter().map(|(_, record)| record.entry.len() as u64).sum::<u64>();
         context.metrics.applied(entries.len() as u64);
-        if Instant::now() >= owned.valid_until {
-            renew(context, owned).await?;
-        }
-        let progress = context.store.log.progress(&owned.claim, owned.since.entries);
-        let (progressed, answered) = tokio::join!(progress, answer(context, replies));
-        progressed?;
-        answered?;
-    }
-    owned.since.elapsed = owned.checkpointed_at.elapsed();
-    if is_due(owned.since, context.checkpoint_interval, owned.checkpoint_cost) {
-        checkpoint(context, owned).await?;
     }
     context.board.put(&owned.claim.partition, || report(owned));
     Ok(())
+}
+
+impl Owned {
+    /// How much the store is to be told of, if it is to be told now. While a checkpoint is stored it isn't: the count
+    /// begins anew with it, and a word that came late would count entries twice.
+    fn progress_due(&self, every: u64) -> Option<u64> {
+        let (told, at) = self.progress;
+        let news = self.since.entries - told;
+        let is_due = self.storing.is_none() && news > 0 && (news >= every || at.elapsed() >= PROGRESS_WITHIN);
+        is_due.then_some(self.since.entries)
+    }
+}
+
+async fn progress(context: &OwnerContext, claim: &Claim, applied: Option<u64>) -> Result<(), LogError> {
+    match applied {
+        Some(applied) => context.store.log.progress(claim, applied).await,
+        None => Ok(()),
+    }
 }
 
 async fn renew(context: &OwnerContext, owned: &mut Owned) -> Result<(), LogError> {
@@ -260,33 +317,63 @@ fn apply(partition: &mut Partition, entries: &[(EntryId, Record)]) -> BTreeMap<S
     replies
 }
 
-async fn answer(context: &OwnerContext, replies: BTreeMap<String, Vec<Reply>>) -> Result<(), LogError> {
-    for (gateway, batch) in replies {
-        context.store.replies.send(&gateway, batch).await?;
-    }
-    Ok(())
+async fn answer(context: &OwnerContext, mut replies: BTreeMap<String, Vec<Reply>>) -> Result<(), LogError> {
+    let sends = replies.iter_mut().map(|(gateway, batch)| context.store.replies.send(gateway, mem::take(batch)));
+    try_join_all(sends).await.map(drop)
 }
 
-async fn checkpoint(context: &OwnerContext, owned: &mut Owned) -> Result<(), LogError> {
-    let started = Instant::now();
+/// Takes a snapshot and sends it on its way: entries are applied and answered while the store takes it in.
+fn snapshot(context: &OwnerContext, owned: &mut Owned) {
+    let begun_at = Instant::now();
     let state = tokio::task::block_in_place(|| owned.partition.snapshot());
-    context.store.log.checkpoint(&owned.claim, owned.partition.position(), &state).await?;
-    owned.checkpointed_at = Instant::now();
-    owned.checkpoint_cost = started.elapsed();
     owned.state_bytes = state.len() as u64;
-    owned.since = SinceCheckpoint::default();
-    context.metrics.checkpointed(owned.checkpoint_cost);
+    owned.checkpointed_at = begun_at;
+    let (log, claim, position) = (context.store.log.clone(), owned.claim.clone(), owned.partition.position());
+    let mut task = JoinSet::new();
+    task.spawn(async move { log.checkpoint(&claim, position, &state).await.map(|()| begun_at.elapsed()) });
+    owned.storing = Some(Storing { task, since: mem::take(&mut owned.since) });
+    owned.progress = (0, begun_at);
+}
+
+/// Takes note of a snapshot that has arrived in the store, or couldn't.
+fn settle(context: &OwnerContext, owned: &mut Owned) -> Result<(), LogError> {
+    match owned.storing.as_mut().and_then(|storing| storing.task.try_join_next()) {
+        Some(stored) => conclude(&context.metrics, owned, stored),
+        None => Ok(()),
+    }
+}
+
+fn conclude(metrics: &WorkerMetrics, owned: &mut Owned, stored: Stored) -> Result<(), LogError> {
+    let Some(Storing { since, .. }) = owned.storing.take() else { return Ok(()) };
+    let stored = stored.unwrap_or_else(|panic| Err(LogError::Unavailable(Box::new(panic))));
+    let Ok(cost) = stored else {
+        owned.since.entries += since.entries;
+        owned.since.bytes += since.bytes;
+        return stored.map(drop);
+    };
+    owned.checkpoint_cost = cost;
+    metrics.checkpointed(cost);
     Ok(())
 }
 
-/// Checkpoints and releases, so that the next owner starts at once and replays nothing.
+/// Answers, checkpoints and releases, so that the next owner starts at once and replays nothing.
 async fn leave(context: &OwnerContext, mut owned: Owned) -> Ended {
     let key = owned.claim.partition.clone();
     let left = async {
-        if owned.since.entries > 0 {
-            checkpoint(context, &mut owned).await?;
+        if Instant::now() < owned.valid_until {
+            answer(context, mem::take(&mut owned.outcomes)).await?;
         }
-        context.store.log.release(&owned.claim).await
+        loop {
+            if let Some(storing) = &mut owned.storing
+                && let Some(stored) = storing.task.join_next().await
+            {
+                conclude(&context.metrics, &mut owned, stored)?;
+            }
+            if owned.since.entries == 0 {
+                return context.store.log.release(&owned.claim).await;
+            }
+            snapshot(context, &mut owned);
+        }
     };
     match left.await {
         Ok(()) => info!(partition = %key, "gave the partition up"),
@@ -303,5 +390,102 @@ fn report(owned: &Owned) -> PartitionReport {
         state_bytes: owned.state_bytes,
         checkpoint_ms: owned.checkpoint_cost.as_millis() as u64,
         statistics: owned.partition.statistics(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hebb_engine::{Event, Features, Input, Label, Task};
+    use hebb_log::{LocalStore, Log, Replies, ReplyTo};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::gated::Gated;
+    use crate::stop::stop_channel;
+
+    type Result = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    const EVENTS: u64 = 40;
+
+    fn event(number: u64) -> Record {
+        let event = Event {
+            id: format!("event-{number}"),
+            input: Input::Features(Features::Dense(vec![number as f64])),
+            label: Some(Label::Class("one".to_owned())),
+        };
+        let reply_to = Some(ReplyTo { gateway: "gateway-0".to_owned(), request: number });
+        Record { entry: Entry::Event(event).encode(), reply_to }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_slow_checkpoint_holds_up_no_answer_and_a_stop_waits_for_it() -> Result {
+        let local = LocalStore::in_memory()?;
+        let (store, gates) = Gated::store(&local);
+        // The state that a partition begins with.
+        gates.checkpoints.add_permits(1);
+        let key = PartitionKey { domain: "slow".to_owned(), index: 0 };
+        let config = PartitionConfig::new(Task::Classification);
+        let (_sender, domain) = watch::channel(Domain { name: "slow".to_owned(), partitions: 1, config });
+        let context = OwnerContext {
+            store,
+            worker: "worker-0".to_owned(),
+            board: Arc::new(Board::default()),
+            metrics: WorkerMetrics::new()?,
+            checkpoint_interval: Duration::ZERO,
+            progress_every: 1,
+        };
+        let mut replies = local.subscribe("gateway-0").await?;
+        let (stopper, stop) = stop_channel();
+        let mut owner = tokio::spawn(own(Arc::new(context), key.clone(), domain, stop));
+
+        let mut answered = 0;
+        for number in 0..EVENTS {
+            local.append(&key, &[event(number)], EVENTS).await?;
+            let batch = timeout(Duration::from_secs(5), replies.recv()).await?.ok_or("the replies ended")?;
+            answered += batch.len() as u64;
+        }
+        assert_eq!(answered, EVENTS);
+        assert_eq!(local.status(&key).await?.checkpointed, Some(EntryId::default()), "the gate is closed");
+
+        stopper.stop();
+        assert!(timeout(Duration::from_millis(300), &mut owner).await.is_err(), "left without its checkpoint");
+        gates.checkpoints.add_permits(2);
+        timeout(Duration::from_secs(5), owner).await??;
+        let status = local.status(&key).await?;
+        assert_eq!((status.waiting, status.owner), (0, None));
+        let state = local.load(&key).await?.ok_or("no checkpoint")?.state;
+        assert_eq!(Partition::restore(&state)?.statistics().events, EVENTS);
+        Ok(())
+    }
+
+    #[test]
+    fn a_checkpoint_that_failed_leaves_what_it_held_to_the_next() -> Result {
+        let since = |entries| SinceCheckpoint { entries, bytes: 10 * entries, elapsed: Duration::ZERO };
+        let mut owned = Owned {
+            claim: Claim {
+                partition: PartitionKey { domain: "lost".to_owned(), index: 0 },
+                owner: "worker-0".to_owned(),
+                epoch: 1,
+                token: String::new(),
+            },
+            partition: Partition::new(PartitionConfig::new(Task::Classification)),
+            valid_until: Instant::now(),
+            renewed_at: Instant::now(),
+            checkpointed_at: Instant::now(),
+            checkpoint_cost: Duration::ZERO,
+            state_bytes: 0,
+            since: since(3),
+            storing: Some(Storing { task: JoinSet::new(), since: since(4) }),
+            progress: (0, Instant::now()),
+            outcomes: BTreeMap::new(),
+            asked_config: None,
+        };
+        let metrics = WorkerMetrics::new()?;
+        assert_eq!(owned.progress_due(1), None, "the count is about to begin anew");
+        let ended = conclude(&metrics, &mut owned, Ok(Err(LogError::Fenced)));
+        assert!(matches!(ended, Err(LogError::Fenced)));
+        assert_eq!((owned.since.entries, owned.since.bytes), (7, 70));
+        assert_eq!(owned.progress_due(1), Some(7));
+        Ok(())
     }
 }
