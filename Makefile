@@ -32,13 +32,16 @@ test-unit: toolchain ## Unit and property tests, the store against a real Redis,
 	e2e/cluster/binaries.sh api >/dev/null
 	cargo test $(CARGO_FLAGS)
 
-# They need the cluster, so that a plain `cargo test` passes them over.
+# They need the cluster, so that a plain `cargo test` passes them over. `permissions` judges what the others have left in
+# the audit log.
 E2E_TESTS := --test cluster --test day_two --test alerts
 .PHONY: test-e2e
 test-e2e: cluster-install ## Tests on the real cluster: kills, drift, silence, deletion
-	cargo test $(CARGO_FLAGS) $(E2E_TESTS) --no-run --quiet
+	cargo test $(CARGO_FLAGS) $(E2E_TESTS) --test permissions --no-run --quiet
 	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; export HEBB_E2E_DATA=$$data; \
-	  $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) $(E2E_TESTS) -- --ignored --nocapture --test-threads=1
+	  for tests in "$(E2E_TESTS)" "--test permissions"; do \
+	    $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) $$tests -- --ignored --nocapture --test-threads=1; \
+	  done
 
 .PHONY: bench-path
 bench-path: cluster-install ## Throughput and latency through gateway, Redis and worker on the real cluster

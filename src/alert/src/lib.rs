@@ -41,8 +41,8 @@ pub use note::Note;
 pub use outbox::{Delivery, Receipt, receipt, take_due};
 pub use policy::{Decision, Observation, Policy, Target, evaluate};
 pub use record::{
-    ACTIONS_MAX, ALERTS_MAX, DEDUP_MAX, GROUPS_MAX, Group, Intent, OUTBOX_MAX, RECORD_BYTES_MAX, Record, RecordError,
-    Told,
+    ACTIONS_MAX, ALERTS_MAX, Came, DEDUP_MAX, GROUPS_MAX, Group, Intent, OUTBOX_MAX, RECORD_BYTES_MAX, Record,
+    RecordError, Told,
 };
 pub use retry::{Analysis, Breaker, Deliveries, FailureKind, SendError, analyze_failures, delay};
 pub use rule::{Verdict, evaluate as evaluate_rule};

@@ -2,14 +2,16 @@
 //! before it carries out a decision, and again afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use hebb_api::Mode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::action::ActionLog;
+use crate::action::{ActionLog, finish};
 use crate::message::{Labels, Message};
-use crate::retry::Deliveries;
+use crate::outbox::receipt;
+use crate::retry::{Deliveries, SendError};
 use crate::state::Alert;
 
 /// The version that this code writes.
@@ -144,6 +146,25 @@ pub struct Intent {
     pub dedup: Option<String>,
 }
 
+/// What came of something that a decision asked for.
+#[derive(Clone, Debug)]
+pub enum Came {
+    /// A message was delivered, or not.
+    Sent {
+        /// Key of the message.
+        key: String,
+        /// What the receiver made of it.
+        outcome: Result<(), SendError>,
+    },
+    /// An action was run, or not.
+    Ran {
+        /// Id of the run.
+        run: String,
+        /// What came of it.
+        outcome: Result<(), String>,
+    },
+}
+
 /// Why a record can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -178,6 +199,25 @@ impl Record {
     pub fn to_json(&self) -> Result<String, RecordError> {
         let json = serde_json::to_string(self)?;
         if RECORD_BYTES_MAX < json.len() { Err(RecordError::TooLarge(json.len())) } else { Ok(json) }
+    }
+
+    /// Takes note of what came of a decision. The caller stores the record with the next decision.
+    pub fn note(&mut self, came: Came, now: Timestamp) {
+        match came {
+            Came::Sent { key, outcome } => {
+                receipt(self, &key, outcome.as_ref().copied(), now);
+            }
+            Came::Ran { run, outcome } => {
+                finish(self, &run, outcome, now);
+            }
+        }
+    }
+
+    /// How long until a message is due; nothing where none waits.
+    pub fn next_due(&self, now: Timestamp) -> Option<Duration> {
+        let times = self.outbox.iter().map(|intent| intent.leased_until.unwrap_or(intent.next_at));
+        let times = times.chain(self.groups.values().map(|group| group.next_at).filter(|at| *at > now));
+        times.min().map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO))
     }
 
     /// Takes note of the policy's mode: what a dry run pretended to have told and done was neither, and what waits to be told

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{config, demo, evaluate, node, operator, start, status};
+use crate::{alerts, config, demo, evaluate, node, operator, start, status};
 
 /// What a subcommand ends with.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -34,6 +34,9 @@ pub enum Command {
     /// Check configuration files
     #[command(subcommand)]
     Config(config::Command),
+    /// Explain and try AlertPolicies
+    #[command(subcommand)]
+    Alerts(alerts::Command),
     /// Print the CustomResourceDefinitions as YAML
     Crd,
     /// Run the Kubernetes operator
@@ -54,6 +57,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Evaluate(options) => evaluate::run(options),
         Command::Status(options) => status::run(options),
         Command::Config(command) => config::run(command),
+        Command::Alerts(command) => alerts::run(command),
         Command::Crd => config::print_crds(),
         Command::Operator(options) => operator::run(options),
         Command::Gateway(options) => node::run(node::Role::Gateway, options),

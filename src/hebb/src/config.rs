@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use hebb_alert::Policy;
+use hebb_api::AlertPolicy;
 use hebb_api::load::{Resources, load};
+use kube::ResourceExt;
 
 use crate::cli::Outcome;
 
@@ -24,6 +27,8 @@ pub enum ConfigError {
     Read { path: String, source: std::io::Error },
     #[error("{path}")]
     Load { path: String, source: hebb_api::load::LoadError },
+    #[error("{path}: AlertPolicy {name}: {problems}")]
+    Policy { path: String, name: String, problems: String },
     #[error("{0} holds no LearningCluster")]
     NoCluster(String),
 }
@@ -32,7 +37,21 @@ pub enum ConfigError {
 pub fn read(path: &Path) -> Result<Resources, ConfigError> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: shown.clone(), source })?;
-    load(&text).map_err(|source| ConfigError::Load { path: shown, source })
+    let resources = load(&text).map_err(|source| ConfigError::Load { path: shown.clone(), source })?;
+    for policy in &resources.policies {
+        compile(policy).map_err(|problems| ConfigError::Policy {
+            path: shown.clone(),
+            name: policy.name_any(),
+            problems: problems.join("; "),
+        })?;
+    }
+    Ok(resources)
+}
+
+/// The policy, ready to be used, or everything that is wrong with it.
+pub fn compile(policy: &AlertPolicy) -> Result<Policy, Vec<String>> {
+    let namespace = policy.namespace().unwrap_or_else(|| "default".to_owned());
+    Policy::new(&namespace, &policy.name_any(), &policy.spec)
 }
 
 pub fn run(command: Command) -> Outcome {

@@ -1,5 +1,6 @@
 //! The `hebb` binary: one subcommand a file.
 
+mod alerts;
 mod cli;
 mod config;
 mod demo;

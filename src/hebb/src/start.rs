@@ -9,6 +9,7 @@ use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, Redis
 use hebb_node::{ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
 use tracing::info;
 
+use crate::alerts::{Surroundings, Watch};
 use crate::cli::Outcome;
 use crate::config;
 use crate::node::{runtime, wait_for_signal};
@@ -16,7 +17,7 @@ use crate::redis::TlsOptions;
 
 #[derive(Args)]
 pub struct Options {
-    /// YAML files with a LearningCluster, and AlertPolicies, which are checked; without a file every default holds
+    /// YAML files with a LearningCluster and AlertPolicies; without a file every default holds
     #[arg(short = 'f', long = "file")]
     files: Vec<PathBuf>,
     /// Where the log and what was learned are kept
@@ -28,6 +29,8 @@ pub struct Options {
     redis: Option<String>,
     #[command(flatten)]
     tls: TlsOptions,
+    #[command(flatten)]
+    surroundings: Surroundings,
     /// Address to listen on; no key is asked for, so other machines should not reach it
     #[arg(long, default_value = "127.0.0.1")]
     bind: IpAddr,
@@ -43,9 +46,11 @@ pub struct Options {
 }
 
 pub fn run(options: Options) -> Outcome {
-    let mut clusters = Vec::new();
+    let (mut clusters, mut policies) = (Vec::new(), Vec::new());
     for file in &options.files {
-        clusters.extend(config::read(file)?.clusters);
+        let read = config::read(file)?;
+        clusters.extend(read.clusters);
+        policies.extend(read.policies);
     }
     if clusters.len() > 1 {
         return Err("one process runs one LearningCluster; the files hold several".into());
@@ -63,6 +68,13 @@ pub fn run(options: Options) -> Outcome {
         gateway: address(options.port),
         coordinator: address(options.coordinator_port),
         worker: address(options.worker_port),
+    };
+    let watch = match policies.is_empty() {
+        true => None,
+        false => {
+            let folder = options.data_dir.join("alerts");
+            Some(Watch::new(&policies, &cluster, &addresses, &folder, options.surroundings)?)
+        }
     };
     runtime()?.block_on(async move {
         let (store, data) = match redis {
@@ -85,7 +97,16 @@ pub fn run(options: Options) -> Outcome {
             cluster = settings.name, api = %addresses.gateway, status = %addresses.coordinator,
             data, "serving; no API key is asked for"
         );
-        run_embedded(store, &settings, addresses, stop).await?;
+        let alerts = async {
+            if let Some(watch) = watch {
+                watch.run().await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = run_embedded(store, &settings, addresses, stop) => ended?,
+            () = alerts => {}
+        }
         signal.abort();
         info!("stopped");
         Ok(())

@@ -51,6 +51,10 @@ pub struct DomainStatus {
     pub labels: u64,
     /// Prequential accuracy, 0 to 1.
     pub accuracy: f64,
+    /// The same with a fading factor of 0.999 an event, weighted by the partitions' labels; classification only, and
+    /// nothing before the first label.
+    #[serde(default)]
+    pub recent_accuracy: Option<f64>,
     /// Drifts detected.
     pub drifts: u64,
     /// Entries appended and not yet applied.
@@ -117,11 +121,12 @@ fn domain_status(
         events: 0,
         labels: 0,
         accuracy: 0.0,
+        recent_accuracy: None,
         drifts: 0,
         lag: 0,
         partitions: Vec::new(),
     };
-    let mut correct = 0;
+    let (mut correct, mut recent) = (0, 0.0);
     for index in 0..domain.partitions {
         let key = PartitionKey { domain: domain.name.clone(), index };
         let Some(view) = views.get(&key) else { continue };
@@ -137,6 +142,7 @@ fn domain_status(
         status.labels += statistics.labels;
         status.drifts += statistics.drifts;
         correct += statistics.correct;
+        recent += statistics.recent_accuracy * statistics.labels as f64;
         status.lag += view.waiting;
         status.partitions.push(PartitionView {
             index,
@@ -148,6 +154,47 @@ fn domain_status(
     }
     if status.labels > 0 {
         status.accuracy = correct as f64 / status.labels as f64;
+        let recent = recent / status.labels as f64;
+        status.recent_accuracy = (domain.config.task == Task::Classification).then_some(recent);
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use hebb_engine::PartitionConfig;
+
+    use super::*;
+    use crate::worker::PartitionReport;
+
+    #[test]
+    fn recent_accuracy_is_weighted_by_labels_and_there_is_none_of_numbers() {
+        let domain = |name: &str, task, partitions| Domain {
+            name: name.to_owned(),
+            partitions,
+            config: PartitionConfig::new(task),
+        };
+        let domains = [domain("classes", Task::Classification, 2), domain("numbers", Task::Regression, 1)];
+        let report = |domain: &str, index, labels, recent_accuracy| PartitionReport {
+            domain: domain.to_owned(),
+            index,
+            epoch: 1,
+            state_bytes: 0,
+            checkpoint_ms: 0,
+            statistics: Statistics { labels, recent_accuracy, ..Statistics::default() },
+        };
+        let partitions =
+            vec![report("classes", 0, 300, 0.9), report("classes", 1, 100, 0.5), report("numbers", 0, 10, 0.0)];
+        let keys: Vec<PartitionKey> = partitions
+            .iter()
+            .map(|report| PartitionKey { domain: report.domain.clone(), index: report.index })
+            .collect();
+        let view = PartitionStatus { waiting: 0, length: 0, owner: None, epoch: 1, checkpointed: None };
+        let views = vec![view; keys.len()];
+        let reports = [("worker-0".to_owned(), WorkerReport { draining: false, partitions })];
+        let leader = Leadership { leader: String::new(), address: String::new(), term: 1 };
+        let status = summarise(&leader, &domains, &keys, &views, &reports);
+        assert!(status.domains[0].recent_accuracy.is_some_and(|accuracy| (accuracy - 0.8).abs() < 1e-9));
+        assert_eq!(status.domains[1].recent_accuracy, None);
+    }
 }

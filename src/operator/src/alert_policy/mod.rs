@@ -93,7 +93,8 @@ async fn pass(object: &AlertPolicy, context: &Arc<Context>) -> Result<Action, Er
     let seen = Observation { now, targets: observe::seen(&targets) };
     let decision = hebb_alert::evaluate(&policy, &mut past.history, past.record.clone(), &seen);
     let stored = past.store(context, object, decision.record).await;
-    let next = past.next_due(now).min(object.spec.interval.0).max(SOONEST);
+    let interval = object.spec.interval.0;
+    let next = past.record.next_due(now).map_or(interval, |due| due.min(interval)).max(SOONEST);
     context.pasts.put_back(object, past);
     stored?;
 

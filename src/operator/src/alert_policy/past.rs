@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hebb_alert::{History, Policy, Record, RecordError, SendError, finish, receipt};
+use hebb_alert::{Came, History, Policy, Record, RecordError, SendError};
 use hebb_api::{AlertPolicy, names};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
@@ -16,8 +16,6 @@ use crate::context::Context;
 
 /// Key of the record in its ConfigMap.
 const KEY: &str = "record.json";
-/// The longest wait that is worth counting.
-const FAR: Duration = Duration::from_secs(3_600);
 /// Longer than any interval of a policy.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
@@ -32,12 +30,6 @@ pub enum StoreError {
     Unreadable { name: String, source: RecordError },
     #[error("the record of the policy has become too large")]
     TooLarge(#[source] RecordError),
-}
-
-/// What came of something that a pass began.
-enum Came {
-    Sent { key: String, outcome: Result<(), SendError> },
-    Ran { run: String, outcome: Result<(), String> },
 }
 
 /// The past of one policy.
@@ -82,7 +74,9 @@ impl Pasts {
         history.inherit(past.history);
         past.history = history;
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid(object));
-        past.note(results.map(|(_, results)| results).unwrap_or_default(), Timestamp::now());
+        for came in results.map(|(_, results)| results).unwrap_or_default() {
+            past.record.note(came, Timestamp::now());
+        }
         Ok(past)
     }
 
@@ -126,20 +120,6 @@ async fn load(context: &Context, object: &AlertPolicy, policy: &Policy) -> Resul
 }
 
 impl Past {
-    /// Takes note of what came of messages and actions.
-    fn note(&mut self, results: Vec<Came>, now: Timestamp) {
-        for result in results {
-            match result {
-                Came::Sent { key, outcome } => {
-                    receipt(&mut self.record, &key, outcome.as_ref().copied(), now);
-                }
-                Came::Ran { run, outcome } => {
-                    finish(&mut self.record, &run, outcome, now);
-                }
-            }
-        }
-    }
-
     /// Makes `record` the policy's record, and stores it where it differs from what is stored.
     pub async fn store(&mut self, context: &Context, object: &AlertPolicy, record: Record) -> Result<(), StoreError> {
         let json = record.to_json().map_err(StoreError::TooLarge)?;
@@ -170,13 +150,5 @@ impl Past {
         self.record = record;
         self.stored = json;
         Ok(())
-    }
-
-    /// How long until something is due.
-    pub fn next_due(&self, now: Timestamp) -> Duration {
-        let times = self.record.outbox.iter().map(|intent| intent.leased_until.unwrap_or(intent.next_at));
-        let times = times.chain(self.record.groups.values().map(|group| group.next_at).filter(|at| *at > now));
-        let soonest = times.min();
-        soonest.map_or(FAR, |at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO))
     }
 }

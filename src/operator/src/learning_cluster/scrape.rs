@@ -57,8 +57,7 @@ struct Domain {
     partitions: Vec<Partition>,
     #[serde(default)]
     labels: u64,
-    #[serde(default)]
-    accuracy: f64,
+    recent_accuracy: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -87,10 +86,9 @@ impl Scraped {
         self.domains.iter().flat_map(|domain| &domain.partitions).map(|partition| partition.lag).max()
     }
 
-    /// The accuracy of the worst domain that has seen labels.
+    /// The recent accuracy of the worst domain that has seen labels.
     pub fn accuracy(&self) -> Option<f64> {
-        let learning = self.domains.iter().filter(|domain| domain.labels > 0);
-        learning.map(|domain| domain.accuracy).min_by(f64::total_cmp)
+        self.domains.iter().filter_map(|domain| domain.recent_accuracy).min_by(f64::total_cmp)
     }
 
     fn labels(&self) -> u64 {

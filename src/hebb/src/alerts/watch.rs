@@ -1,0 +1,313 @@
+//! AlertPolicies of one process: the rules, routes, receivers and guards of the operator, over what the process says of
+//! itself. What there are no pods for can't be acted on; that is said where it is asked for.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hebb_alert::notify::{self, Edges};
+use hebb_alert::{Came, Delivery, Observation, Policy, Record, RecordError, Run, Target, evaluate};
+use hebb_api::{ActionType, AlertPolicy, Component, LearningCluster};
+use hebb_node::coordinator::ClusterStatus;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::{Surroundings, usable};
+
+/// How often the process is asked how it is; a policy is evaluated no more often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long an answer is waited for.
+const DEADLINE: Duration = Duration::from_millis(900);
+/// The span over which rates are taken.
+const RATE_OVER: Duration = Duration::from_secs(60);
+/// How long a webhook of an action may take.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why policies can't be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    #[error("{0}")]
+    Policy(String),
+    #[error("the receivers can't be reached: {0}")]
+    Edges(String),
+    #[error("can't use {path}")]
+    File { path: String, source: std::io::Error },
+    #[error("{path} holds what this version can't read; move it away to begin anew")]
+    Record { path: String, source: RecordError },
+    #[error("no HTTP client")]
+    Client(#[from] reqwest::Error),
+}
+
+/// The policies of one process.
+pub struct Watch {
+    followed: Vec<Followed>,
+    cluster: String,
+    status_url: String,
+    health_url: String,
+    http: reqwest::Client,
+    reach: Arc<Reach>,
+}
+
+/// What sends and runs need.
+struct Reach {
+    edges: Edges,
+    surroundings: Surroundings,
+}
+
+struct Followed {
+    policy: Policy,
+    name: String,
+    file: PathBuf,
+    record: Record,
+    stored: String,
+    history: hebb_alert::History,
+    due_at: Instant,
+    results: mpsc::UnboundedReceiver<Came>,
+    tell: mpsc::UnboundedSender<Came>,
+}
+
+/// What the process says of itself.
+#[derive(Default)]
+struct Looks {
+    labels: VecDeque<(Instant, u64)>,
+}
+
+impl Watch {
+    /// The policies that are about this cluster, with what they remember in `folder`.
+    ///
+    /// # Errors
+    /// [`WatchError`] for a policy that can't be used, and for a folder or record that can't be read.
+    pub fn new(
+        policies: &[AlertPolicy],
+        cluster: &LearningCluster,
+        addresses: &hebb_node::EmbeddedAddresses,
+        folder: &Path,
+        surroundings: Surroundings,
+    ) -> Result<Self, WatchError> {
+        let in_folder = |source| WatchError::File { path: folder.display().to_string(), source };
+        fs::create_dir_all(folder).map_err(in_folder)?;
+        let messages = folder.join("messages");
+        fs::create_dir_all(&messages).map_err(in_folder)?;
+        let mut followed = Vec::new();
+        for policy in policies {
+            let ready = usable(policy).map_err(WatchError::Policy)?;
+            if !is_about(policy, cluster) {
+                warn!(policy = policy.name_any(), cluster = cluster.name_any(), "is about another LearningCluster");
+                continue;
+            }
+            followed.push(Followed::load(ready, policy.name_any(), folder)?);
+        }
+        let edges = surroundings.edges(Some(messages)).map_err(|error| WatchError::Edges(error.to_string()))?;
+        Ok(Self {
+            followed,
+            cluster: cluster.name_any(),
+            status_url: format!("http://{}/api/v1/status", addresses.coordinator),
+            health_url: format!("http://{}/health/readiness", addresses.gateway),
+            http: reqwest::Client::builder().timeout(DEADLINE).no_proxy().build()?,
+            reach: Arc::new(Reach { edges, surroundings }),
+        })
+    }
+
+    /// Evaluates them until it is dropped: what was decided by then is recorded, and goes on with the next start.
+    pub async fn run(mut self) {
+        if self.followed.is_empty() {
+            return;
+        }
+        info!(policies = self.followed.len(), "watching for alerts");
+        let mut looks = Looks::default();
+        let mut beat = tokio::time::interval(LOOK_EVERY);
+        loop {
+            beat.tick().await;
+            let samples = self.look(&mut looks).await;
+            for followed in &mut self.followed {
+                if let Err(problem) = followed.pass(&self.cluster, &samples, &self.reach) {
+                    error!(policy = followed.name, error = %problem, "an alert can't be recorded; nothing is told or done");
+                }
+            }
+        }
+    }
+
+    async fn look(&self, looks: &mut Looks) -> BTreeMap<String, f64> {
+        let ready = self.http.get(&self.health_url).send().await.is_ok_and(|answer| answer.status().is_success());
+        let mut samples = BTreeMap::from([("up".to_owned(), f64::from(u8::from(ready)))]);
+        let asked = async { self.http.get(&self.status_url).send().await?.error_for_status()?.json().await };
+        let status: Result<ClusterStatus, reqwest::Error> = asked.await;
+        match status {
+            Ok(status) => looks.take(&status, &mut samples),
+            Err(_) => {
+                samples.insert("leader_up".to_owned(), 0.0);
+            }
+        }
+        samples
+    }
+}
+
+impl Looks {
+    fn take(&mut self, status: &ClusterStatus, samples: &mut BTreeMap<String, f64>) {
+        let mut add = |name: &str, value: Option<f64>| {
+            if let Some(value) = value {
+                samples.insert(name.to_owned(), value);
+            }
+        };
+        add("leader_up", Some(f64::from(u8::from(!status.leader.is_empty()))));
+        add("workers_ready_ratio", Some(if status.workers.is_empty() { 0.0 } else { 1.0 }));
+        let partitions = status.domains.iter().flat_map(|domain| &domain.partitions);
+        add("queue_size", partitions.map(|partition| partition.lag).max().map(|lag| lag as f64));
+        let accuracies = status.domains.iter().filter_map(|domain| domain.recent_accuracy);
+        add("accuracy", accuracies.min_by(f64::total_cmp));
+        add("update_rate", self.update_rate(status.domains.iter().map(|domain| domain.labels).sum()));
+    }
+
+    /// Labels a minute; nothing before a minute is known.
+    fn update_rate(&mut self, labels: u64) -> Option<f64> {
+        let now = Instant::now();
+        self.labels.push_back((now, labels));
+        while self.labels.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= RATE_OVER) {
+            self.labels.pop_front();
+        }
+        let (at, before) = self.labels.front()?;
+        let span = now.duration_since(*at);
+        (span >= RATE_OVER).then(|| labels.saturating_sub(*before) as f64 * 60.0 / span.as_secs_f64())
+    }
+}
+
+impl Followed {
+    fn load(policy: Policy, name: String, folder: &Path) -> Result<Self, WatchError> {
+        let file = folder.join(format!("{name}.json"));
+        let path = || file.display().to_string();
+        let stored = match fs::read_to_string(&file) {
+            Ok(stored) => stored,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(WatchError::File { path: path(), source }),
+        };
+        let record = match stored.as_str() {
+            "" => Record::default(),
+            json => Record::from_json(json).map_err(|source| WatchError::Record { path: path(), source })?,
+        };
+        let history = policy.history();
+        let (tell, results) = mpsc::unbounded_channel();
+        Ok(Self { policy, name, file, record, stored, history, due_at: Instant::now(), results, tell })
+    }
+
+    /// Evaluates where that is due; what was decided is stored before it is told or done.
+    fn pass(&mut self, cluster: &str, samples: &BTreeMap<String, f64>, reach: &Arc<Reach>) -> Result<(), WatchError> {
+        let now = Timestamp::now();
+        let mut heard = false;
+        while let Ok(came) = self.results.try_recv() {
+            self.record.note(came, now);
+            heard = true;
+        }
+        if !heard && Instant::now() < self.due_at {
+            return Ok(());
+        }
+        let one = [Component::Gateway, Component::Coordinator, Component::Worker].map(|component| (component, 1));
+        let target = Target {
+            samples: samples.clone(),
+            phases: BTreeSet::new(),
+            replicas: BTreeMap::from(one),
+            approved: BTreeSet::new(),
+        };
+        let seen = Observation { now, targets: BTreeMap::from([(cluster.to_owned(), target)]) };
+        let decision = evaluate(&self.policy, &mut self.history, self.record.clone(), &seen);
+        self.store(&decision.record)?;
+        self.record = decision.record;
+        let interval = self.policy.spec().interval.0;
+        self.due_at = Instant::now() + self.record.next_due(now).map_or(interval, |due| due.min(interval));
+        for note in decision.notes {
+            match note.warning {
+                true => warn!(policy = self.name, reason = note.reason, target = note.target, "{}", note.text),
+                false => info!(policy = self.name, reason = note.reason, target = note.target, "{}", note.text),
+            }
+        }
+        for delivery in decision.sends {
+            self.send(delivery, reach);
+        }
+        for run in decision.runs {
+            self.act(run, reach);
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, record: &Record) -> Result<(), WatchError> {
+        let path = || self.file.display().to_string();
+        let json = record.to_json().map_err(|source| WatchError::Record { path: path(), source })?;
+        if json == self.stored {
+            return Ok(());
+        }
+        write(&self.file, json.as_bytes()).map_err(|source| WatchError::File { path: path(), source })?;
+        self.stored = json;
+        Ok(())
+    }
+
+    fn send(&self, delivery: Delivery, reach: &Arc<Reach>) {
+        let spec = self.policy.spec();
+        let Some(receiver) = spec.receivers.iter().find(|receiver| receiver.name == delivery.receiver).cloned() else {
+            return;
+        };
+        let (tell, reach, policy) = (self.tell.clone(), reach.clone(), self.name.clone());
+        tokio::spawn(async move {
+            let secrets = reach.surroundings.secrets(&receiver.secrets());
+            let sent = notify::send(&receiver, &delivery.message, &secrets, &reach.edges, delivery.deadline).await;
+            match &sent {
+                Ok(delivered) => {
+                    info!(policy, receiver = receiver.name, key = delivery.key, "told");
+                    for event in &delivered.events {
+                        info!(policy, target = event.target, reason = event.reason, "{}", event.note);
+                    }
+                }
+                Err(error) => warn!(policy, receiver = receiver.name, error = error.reason, "not told"),
+            }
+            // An error says that the process is ending.
+            let _ = tell.send(Came::Sent { key: delivery.key, outcome: sent.map(drop) });
+        });
+    }
+
+    fn act(&self, run: Run, reach: &Arc<Reach>) {
+        let (tell, reach, policy) = (self.tell.clone(), reach.clone(), self.name.clone());
+        let id = self.policy.id();
+        tokio::spawn(async move {
+            let outcome = match (run.spec.type_, &run.spec.webhook) {
+                (ActionType::Webhook, Some(webhook)) => {
+                    let secrets = reach.surroundings.secrets(&webhook.secrets());
+                    let called = notify::call(webhook, &run, &id, &secrets, &reach.edges, CALL_DEADLINE).await;
+                    called.map_err(|error| error.reason)
+                }
+                (type_, _) => Err(format!("{} needs pods; one process has none", type_.as_str())),
+            };
+            match &outcome {
+                Ok(()) => info!(policy, action = run.spec.name, rule = run.rule, "acted"),
+                Err(why) => warn!(policy, action = run.spec.name, rule = run.rule, why, "could not act"),
+            }
+            // An error says that the process is ending.
+            let _ = tell.send(Came::Ran { run: run.id, outcome });
+        });
+    }
+}
+
+fn is_about(policy: &AlertPolicy, cluster: &LearningCluster) -> bool {
+    match (&policy.spec.target_ref, &policy.spec.target_selector) {
+        (Some(target), _) => target.name == cluster.name_any(),
+        (None, Some(selector)) => {
+            selector.match_labels.iter().all(|(name, value)| cluster.labels().get(name) == Some(value))
+        }
+        (None, None) => false,
+    }
+}
+
+/// Writes a file so that it is there wholly or as before, whatever happens.
+fn write(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let beside = file.with_extension("new");
+    let mut written = File::create(&beside)?;
+    written.write_all(bytes)?;
+    written.sync_all()?;
+    fs::rename(&beside, file)?;
+    match file.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
