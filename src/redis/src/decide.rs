@@ -107,7 +107,9 @@ impl Reason {
             Reason::NotAllHeard => "nobody knows of a primary, and not every Sentinel answers",
             Reason::FirstPrimary => "the first pod is about to become the primary",
             Reason::UnknownData => "nobody knows of a primary, but a server holds data",
-            Reason::Disagreement => "the Sentinels name two winners of one election: remove the wrong one's sentinel.conf",
+            Reason::Disagreement => {
+                "the Sentinels name two winners of one election: remove the wrong one's sentinel.conf"
+            }
             Reason::PrimaryAway => "the primary isn't there",
             Reason::DataLost => "this pod was the primary and its volume is empty: the Sentinels elect another",
             Reason::GivingWay => "this pod was the primary and replicas are there: the Sentinels elect one of them",
@@ -218,14 +220,8 @@ mod tests {
         let live = [None, primary(), None];
         assert_eq!(decide(&view(0, true, all, live)), Start::ReplicaOf { primary: 1, promotable: false });
         // It is gone for good: the others may be elected, but for those that have nothing.
-        assert_eq!(
-            waited(view(0, true, all, [None; 3]), LONG),
-            Start::ReplicaOf { primary: 1, promotable: true }
-        );
-        assert_eq!(
-            waited(view(2, false, all, [None; 3]), LONG),
-            Start::ReplicaOf { primary: 1, promotable: false }
-        );
+        assert_eq!(waited(view(0, true, all, [None; 3]), LONG), Start::ReplicaOf { primary: 1, promotable: true });
+        assert_eq!(waited(view(2, false, all, [None; 3]), LONG), Start::ReplicaOf { primary: 1, promotable: false });
         // Not all are up: one of the silent may know of a newer election.
         let partly = view(1, true, [Opinion::Silent, NEW, NEW], [None; 3]);
         assert_eq!(decide(&partly), Start::Wait(Reason::NotAllHeard));

@@ -25,9 +25,11 @@ pub fn sentinel_conf(template: &str, hosts: &[String], me: usize, former: &str, 
     // Writing to a String can't fail.
     let _ = writeln!(text, "sentinel myid {:040x}", me + 1);
     let _ = writeln!(text, "sentinel announce-ip {host}\nsentinel announce-port {SENTINEL_PORT}");
-    for line in template.lines().filter(|line| setting_of_primary(line).is_none()).chain(
-        learned.iter().map(String::as_str).filter(|line| knows || line.starts_with("sentinel current-epoch")),
-    ) {
+    for line in template
+        .lines()
+        .filter(|line| setting_of_primary(line).is_none())
+        .chain(learned.iter().map(String::as_str).filter(|line| knows || line.starts_with("sentinel current-epoch")))
+    {
         let _ = writeln!(text, "{line}");
     }
     for line in template.lines().filter(|line| knows && setting_of_primary(line).is_some()) {
@@ -82,7 +84,8 @@ mod tests {
     use super::*;
     use crate::decide::Reason;
 
-    const TEMPLATE: &str = "port 26379\nrequirepass new\nsentinel down-after-milliseconds hebb 3000\nsentinel auth-pass hebb new\n";
+    const TEMPLATE: &str =
+        "port 26379\nrequirepass new\nsentinel down-after-milliseconds hebb 3000\nsentinel auth-pass hebb new\n";
 
     fn hosts() -> Vec<String> {
         (0..3).map(|member| format!("r-{member}.r")).collect()

@@ -133,8 +133,7 @@ impl Member {
         let mut told = None;
         loop {
             let (sentinels, servers) = self.group.look().await;
-            let view =
-                View { me: self.me, holds_data: self.holds_data(), sentinels, servers, waited: began.elapsed() };
+            let view = View { me: self.me, holds_data: self.holds_data(), sentinels, servers, waited: began.elapsed() };
             let start = decide(&view);
             if told != Some(start) {
                 let because = if let Start::Wait(reason) = start { reason.as_str() } else { "decided" };
@@ -271,7 +270,8 @@ impl Member {
 fn all_caught_up(info: &Info) -> bool {
     let offset = info.field("master_repl_offset");
     let count: usize = info.field("connected_slaves").parse().unwrap_or(0);
-    (0..count).all(|place| info.field(&format!("slave{place}")).split(',').any(|part| part == format!("offset={offset}")))
+    (0..count)
+        .all(|place| info.field(&format!("slave{place}")).split(',').any(|part| part == format!("offset={offset}")))
 }
 
 /// Whether somebody answers on a port of this pod. A closed port is good where the server may still be waiting to begin.
