@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long replicas may take to have everything before another one is made primary.
 const CATCH_UP: Duration = Duration::from_secs(3);
-/// How long a primary that leaves waits to become a replica.
+/// How long a primary that leaves waits until another one is.
 const HAND_OVER: Duration = Duration::from_secs(8);
 /// How long a probe waits for an answer.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -249,7 +249,8 @@ impl Member {
             return Err(error);
         }
         let began = Instant::now();
-        while self.info().await?.server().primary && began.elapsed() < HAND_OVER {
+        // Sentinels make a replica of the former primary only after eight seconds; once they name another it may end.
+        while began.elapsed() < HAND_OVER && self.group.newest().await.is_none_or(|newest| newest.member == self.me) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Ok(())

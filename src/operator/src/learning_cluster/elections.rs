@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use hebb_api::LearningCluster;
@@ -16,11 +16,15 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Groups that are asked at once.
 const CONCURRENCY: usize = 16;
 
+/// A cluster is looked at every five minutes; one that wasn't for so long is gone.
+const FORGET_AFTER: Duration = Duration::from_secs(900);
+
 type Key = ObjectRef<LearningCluster>;
 
 struct Known {
     group: Group,
     newest: Option<Newest>,
+    followed_at: Instant,
 }
 
 /// The groups that are asked, and what they said.
@@ -36,9 +40,12 @@ impl Elections {
     pub fn follow(&self, key: Key, group: Group) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get_mut(&id(&key)) {
-            Some((_, known)) => known.group = group,
+            Some((_, known)) => {
+                known.group = group;
+                known.followed_at = Instant::now();
+            }
             None => {
-                known.insert(id(&key), (key, Known { group, newest: None }));
+                known.insert(id(&key), (key, Known { group, newest: None, followed_at: Instant::now() }));
             }
         }
     }
@@ -58,7 +65,8 @@ impl Elections {
     pub async fn ask(&self, changed: mpsc::Sender<Key>) {
         loop {
             let groups: Vec<(Key, Group)> = {
-                let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                known.retain(|_, (_, known)| known.followed_at.elapsed() < FORGET_AFTER);
                 known.values().map(|(key, known)| (key.clone(), known.group.clone())).collect()
             };
             let asked = futures::stream::iter(groups).map(|(key, group)| async move { (key, group.newest().await) });

@@ -2,10 +2,15 @@
 //!
 //! One at a time, each when all others are ready, and the primary last: every other order would move the primary more often.
 
+use std::time::Duration;
+
 use hebb_api::names::Role;
 
 use super::healing::Sick;
 use super::pods::PodView;
+
+/// How long the others must have been ready: Sentinels look every ten seconds whether a replica may be elected.
+const SETTLED_AFTER: Duration = Duration::from_secs(12);
 
 /// The pod to renew now, of so many that should be there, all with a template of this digest.
 pub fn next(pods: &[PodView], desired: i32, template: &str, primary: Option<&str>) -> Option<Sick> {
@@ -14,11 +19,11 @@ pub fn next(pods: &[PodView], desired: i32, template: &str, primary: Option<&str
         return None;
     }
     let primary = primary?;
-    let unready = members.iter().filter(|pod| !pod.ready).count();
+    let settled = |pod: &&&PodView| pod.ready && pod.in_this_state_for >= SETTLED_AFTER;
     let mut outdated: Vec<&&PodView> = members.iter().filter(|pod| pod.template.as_deref() != Some(template)).collect();
     outdated.sort_by_key(|pod| (pod.name == primary, pod.ready, std::cmp::Reverse(pod.name.clone())));
     let pod = outdated.first()?;
-    (unready == usize::from(!pod.ready)).then(|| Sick {
+    members.iter().filter(|other| other.name != pod.name).all(|other| settled(&other)).then(|| Sick {
         pod: pod.name.clone(),
         uid: pod.uid.clone(),
         reason: "Outdated",
@@ -28,8 +33,6 @@ pub fn next(pods: &[PodView], desired: i32, template: &str, primary: Option<&str
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// Pods by their number: ready, and whether they run the new template.
@@ -42,7 +45,7 @@ mod tests {
             running: true,
             leaving: false,
             overdue: None,
-            in_this_state_for: Duration::ZERO,
+            in_this_state_for: SETTLED_AFTER,
             waiting: None,
             restarts: 0,
             template: Some(if new { "new" } else { "old" }.to_owned()),
@@ -74,6 +77,9 @@ mod tests {
     fn nothing_is_renewed_while_a_pod_comes_or_goes() {
         let mut three = pods([(true, false); 3]);
         assert_eq!(next(&three[..2], 3, "new", Some("r-0")), None);
+        three[1].in_this_state_for = Duration::ZERO;
+        assert_eq!(next(&three, 3, "new", Some("r-0")), None, "it can't be elected yet");
+        three[1].in_this_state_for = SETTLED_AFTER;
         three[2].leaving = true;
         assert_eq!(next(&three, 3, "new", Some("r-0")), None);
     }

@@ -170,7 +170,7 @@ fn server_body(topology: &Topology, replicas: i32) -> Value {
         "ports": [{"name": "redis", "containerPort": names::REDIS_PORT, "protocol": "TCP"}],
         "volumeMounts": mounts(true, true),
         "lifecycle": {"preStop": member(&["leave"])},
-        "readinessProbe": probe(member(&["ready"]), 2, 2),
+        "readinessProbe": probe(member(&["ready"]), 3, 2),
         // While it finds out what to begin as, nobody listens.
         "livenessProbe": probe(member(&["ping", "--port", &port, "--or-closed"]), 10, 6),
     })
@@ -184,8 +184,8 @@ fn sentinel(server: &Server) -> Value {
         "args": ["/data/sentinel.conf", "--sentinel"],
         "ports": [{"name": "sentinel", "containerPort": names::SENTINEL_PORT, "protocol": "TCP"}],
         "volumeMounts": mounts(false, true),
-        "readinessProbe": probe(ping.clone(), 5, 2),
-        "livenessProbe": probe(ping, 10, 6),
+        "readinessProbe": probe(json!({"tcpSocket": {"port": names::SENTINEL_PORT}}), 3, 2),
+        "livenessProbe": probe(ping, 30, 3),
     });
     restricted("sentinel", &server.image, small(), body)
 }
