@@ -65,19 +65,21 @@ impl Group {
 
     /// What a host's Sentinel says.
     pub(crate) async fn opinion(&self, host: &str) -> Opinion {
-        let mut command = redis::cmd("SENTINEL");
-        command.arg("MASTER").arg(SENTINEL_MASTER);
-        let fields = match self.send(host, SENTINEL_PORT, &command).await {
+        let sentinel = |question: &str| {
+            let mut command = redis::cmd("SENTINEL");
+            command.arg(question).arg(SENTINEL_MASTER);
+            command
+        };
+        let fields = match self.send(host, SENTINEL_PORT, &sentinel("MASTER")).await {
             Ok(answer) => redis::from_redis_value::<HashMap<String, String>>(answer).unwrap_or_default(),
-            Err(error) if error.detail().is_some_and(|detail| detail.contains("No such master")) => {
-                return Opinion::Ignorant;
-            }
             Err(error) if error.to_string().contains("No such master") => return Opinion::Ignorant,
             Err(_) => return Opinion::Silent,
         };
         let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok());
-        let named = fields.get("ip");
-        let member = named.and_then(|named| self.hosts.iter().position(|host| host == named));
+        // The Sentinel that leads a failover counts the new election while MASTER still has the old address.
+        let named = self.send(host, SENTINEL_PORT, &sentinel("GET-MASTER-ADDR-BY-NAME")).await;
+        let named = named.ok().and_then(|answer| redis::from_redis_value::<(String, String)>(answer).ok());
+        let member = named.and_then(|(named, _)| self.hosts.iter().position(|host| *host == named));
         match (epoch, member) {
             (Some(epoch), Some(member)) => Opinion::Elected { epoch, member },
             _ => Opinion::Silent,

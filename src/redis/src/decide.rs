@@ -108,7 +108,7 @@ impl Reason {
             Reason::FirstPrimary => "the first pod is about to become the primary",
             Reason::UnknownData => "nobody knows of a primary, but a server holds data",
             Reason::Disagreement => {
-                "the Sentinels name two winners of one election: remove the wrong one's sentinel.conf"
+                "the Sentinels name two winners of one election; if that lasts, remove the wrong sentinel.conf"
             }
             Reason::PrimaryAway => "the primary isn't there",
             Reason::DataLost => "this pod was the primary and its volume is empty: the Sentinels elect another",
