@@ -185,3 +185,33 @@ pub fn gateway(namespace: &str, name: &str) -> Result<String, Error> {
     let address = service["spec"]["clusterIP"].as_str().ok_or("the Service has no address")?;
     Ok(format!("http://{address}"))
 }
+
+/// For a minute nobody of Hebb writes to the API server, but for the operator's lease.
+///
+/// # Errors
+/// The first write, or a log that can't be read.
+pub fn silence(namespace: &str) -> Result<(), Error> {
+    let log = std::env::var("HEBB_AUDIT_LOG").unwrap_or_default();
+    if log.is_empty() {
+        println!("skipped: this cluster has no audit log to prove silence with");
+        return Ok(());
+    }
+    let before = std::fs::read_to_string(&log)?.lines().count();
+    std::thread::sleep(Duration::from_secs(60));
+    let text = std::fs::read_to_string(&log)?;
+    let written: Vec<&str> = text
+        .lines()
+        .skip(before)
+        .filter(|line| {
+            line.contains("system:serviceaccount:hebb-system:")
+                || line.contains(&format!("\"namespace\":\"{namespace}\""))
+        })
+        .filter(|line| !line.contains("\"resource\":\"leases\""))
+        .filter(|line| !["get", "list", "watch"].iter().any(|verb| line.contains(&format!("\"verb\":\"{verb}\""))))
+        .collect();
+    if let Some(first) = written.first() {
+        return Err(format!("{} writes at rest, the first: {first}", written.len()).into());
+    }
+    println!("no write within 60 s at rest");
+    Ok(())
+}

@@ -101,6 +101,10 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
         ("{redis: {mode: External, external: {host: x}, storage: {size: 1Gi}}}", "spec.redis.storage"),
         ("{redis: {storage: {size: much}}}", "spec.redis.storage.size"),
         ("{redis: {maxMemoryPercentOfLimit: 100}}", "spec.redis.maxMemoryPercentOfLimit"),
+        ("{redis: {replicas: 3}}", "spec.redis.replicas: is for mode Sentinel only"),
+        ("{redis: {mode: Sentinel, replicas: 4}}", "spec.redis.replicas: must be odd"),
+        ("{redis: {mode: Sentinel, replicas: 1}}", "spec.redis.replicas"),
+        ("{redis: {durability: Replicated}}", "spec.redis.durability: Replicated is for mode Sentinel"),
         ("{gateway: {service: {type: Magic}}}", "spec.gateway.service.type"),
         ("{workerz: {}}", "workerz"),
     ] {
@@ -119,6 +123,11 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
         let refused = api.create(&cluster("good", spec)).expect_err(spec);
         assert!(refused.contains(named), "{spec}: {refused}");
     }
+    // The number of pods that isn't named is three.
+    api.create(&cluster("group", "{redis: {mode: Sentinel, durability: Replicated}}")).unwrap();
+    api.create(&cluster("group", "{redis: {mode: Sentinel, durability: Replicated, replicas: 3}}")).unwrap();
+    let refused = api.create(&cluster("group", "{redis: {mode: Sentinel, durability: Replicated, replicas: 5}}"));
+    assert!(refused.unwrap_err().contains("spec.redis.replicas: can't change"));
 
     let rule = "rules: [{name: r, expr: {indicator: queue_size, operator: GreaterThan, threshold: 1}}]";
     api.create(&policy(&format!("{{targetRef: {{name: good}}, {rule}}}"))).unwrap();

@@ -593,12 +593,22 @@ fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 #[x_kube(validation = ("self.mode == 'External' || !has(self.external)", "spec.redis.external: is for mode External only"))]
 #[x_kube(validation = ("self.mode != 'External' || !has(self.storage.size)", "spec.redis.storage: an External Redis has its own storage"))]
 #[x_kube(validation = ("self.mode == oldSelf.mode", "spec.redis.mode: can't change; make a new LearningCluster"))]
+#[x_kube(validation = ("self.mode == 'Sentinel' || !has(self.replicas)", "spec.redis.replicas: is for mode Sentinel only"))]
+#[x_kube(validation = ("!has(self.replicas) || self.replicas % 2 == 1", "spec.redis.replicas: must be odd, so that a majority can elect the primary"))]
+#[x_kube(validation = ("(has(self.replicas) ? self.replicas : 3) == (has(oldSelf.replicas) ? oldSelf.replicas : 3)", "spec.redis.replicas: can't change; make a new LearningCluster"))]
+#[x_kube(validation = ("self.mode == 'Sentinel' || self.durability != 'Replicated'", "spec.redis.durability: Replicated is for mode Sentinel; an External Redis has external.waitForReplicas"))]
 pub struct RedisSpec {
-    /// `Standalone`: one server that Hebb runs. `External`: a server that somebody else runs. Can't change. Default: Standalone.
+    /// `Standalone`: one server that Hebb runs. `Sentinel`: a primary with replicas that Hebb runs, of which Sentinels elect
+    /// another primary when it is lost. `External`: a server that somebody else runs. Can't change. Default: Standalone.
     #[serde(default)]
     pub mode: RedisMode,
+    /// Pods with mode Sentinel, each with a server and a Sentinel; odd. Can't change. Default: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 3, max = 9))]
+    pub replicas: Option<i32>,
     /// When an event counts as durable. `Async`: in the server's memory. `EverySecond`: written at once, on disk within a
-    /// second. `Always`: on disk before the answer. An External server keeps its own setting. Default: EverySecond.
+    /// second. `Always`: on disk before the answer. `Replicated`, with mode Sentinel: as `EverySecond`, and more than half of
+    /// the servers have it, so that a failover loses nothing. An External server keeps its own setting. Default: EverySecond.
     #[serde(default)]
     pub durability: Durability,
     /// Image of the Redis server, 7.0 or newer. Default: the operator's `--redis-image`.
@@ -628,6 +638,7 @@ impl Default for RedisSpec {
     fn default() -> Self {
         Self {
             mode: RedisMode::Standalone,
+            replicas: None,
             durability: Durability::EverySecond,
             image: None,
             storage: StorageSpec::default(),
@@ -644,6 +655,8 @@ pub enum RedisMode {
     /// One server that Hebb runs.
     #[default]
     Standalone,
+    /// A primary with replicas, and Sentinels, that Hebb runs.
+    Sentinel,
     /// A server that somebody else runs.
     External,
 }
@@ -658,6 +671,8 @@ pub enum Durability {
     EverySecond,
     /// On disk before the answer.
     Always,
+    /// In the memory of more than half of the servers.
+    Replicated,
 }
 
 /// The volume of the server.
@@ -853,13 +868,19 @@ pub struct WorkersStatus {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RedisStatus {
-    /// Standalone or External.
+    /// Standalone, Sentinel or External.
     pub mode: String,
-    /// The pod, or the host, that takes writes.
+    /// The pod, or the host, that takes writes; with mode Sentinel the one that was elected last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub primary: Option<String>,
     /// Servers of the cluster's own that are ready.
     pub ready_replicas: i32,
+    /// When another primary than before was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failover_time: Option<Time>,
+    /// How many servers what the domains may learn asks for, by the bounds in the spec.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sizing: Option<String>,
     /// The image of the servers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::duration::Duration;
-use crate::{AlertPolicy, LearningCluster};
+use crate::{AlertPolicy, Durability, LearningCluster, RedisMode};
 
 /// Bytes of a configuration file.
 const FILE_MAX: usize = 1 << 20;
@@ -178,6 +178,17 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
             );
         }
     }
+    let redis = &spec.redis;
+    check(
+        redis.replicas.is_none_or(|replicas| {
+            redis.mode == RedisMode::Sentinel && (3..=9).contains(&replicas) && replicas % 2 == 1
+        }),
+        "spec.redis.replicas: an odd number from 3 to 9, with mode Sentinel only",
+    );
+    check(
+        redis.mode == RedisMode::Sentinel || redis.durability != Durability::Replicated,
+        "spec.redis.durability: Replicated is for mode Sentinel",
+    );
     let engine = &spec.engine;
     let shares = [
         ("edgeThreshold", engine.edge_threshold),

@@ -26,6 +26,10 @@ pub const COORDINATOR_PORT: i32 = 8000;
 pub const WORKER_PORT: i32 = 8081;
 /// Port of Redis.
 pub const REDIS_PORT: i32 = 6379;
+/// Port of a Sentinel.
+pub const SENTINEL_PORT: i32 = 26379;
+/// What the Sentinels call the primary.
+pub const SENTINEL_MASTER: &str = "hebb";
 
 /// A role of a cluster's pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{alerts, config, demo, evaluate, node, operator, start, status};
+use crate::{alerts, config, demo, evaluate, node, operator, redis_member, start, status};
 
 /// What a subcommand ends with.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -47,6 +47,9 @@ pub enum Command {
     Coordinator(node::Options),
     /// Run a worker of a cluster
     Worker(node::Options),
+    /// Run a part of a pod of Redis
+    #[command(subcommand, hide = true)]
+    RedisMember(redis_member::Command),
 }
 
 /// Runs a subcommand.
@@ -63,5 +66,6 @@ pub fn run(command: Command) -> Outcome {
         Command::Gateway(options) => node::run(node::Role::Gateway, options),
         Command::Coordinator(options) => node::run(node::Role::Coordinator, options),
         Command::Worker(options) => node::run(node::Role::Worker, options),
+        Command::RedisMember(command) => redis_member::run(command),
     }
 }

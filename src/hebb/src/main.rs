@@ -9,6 +9,7 @@ mod node;
 mod operator;
 mod output;
 mod redis;
+mod redis_member;
 mod start;
 mod status;
 mod stream;

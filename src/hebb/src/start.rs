@@ -59,7 +59,12 @@ pub fn run(options: Options) -> Outcome {
     let settings = ClusterSettings::from(&cluster);
     let durability = match cluster.spec.redis.durability {
         hebb_api::Durability::Async => Durability::Async,
-        hebb_api::Durability::EverySecond => Durability::EverySecond,
+        hebb_api::Durability::Replicated if options.redis.is_some() => {
+            let servers = cluster.spec.redis.replicas.unwrap_or(3);
+            Durability::Replicated { replicas: u8::try_from(servers / 2).unwrap_or(1) }
+        }
+        // A directory has no replicas.
+        hebb_api::Durability::EverySecond | hebb_api::Durability::Replicated => Durability::EverySecond,
         hebb_api::Durability::Always => Durability::Always,
     };
     let redis = options.redis.map(|url| redis_config(&url, options.tls, &settings.name, durability)).transpose()?;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::alert_policy::Pasts;
+use crate::learning_cluster::elections::Elections;
 use crate::learning_cluster::requests::Requests;
 use crate::learning_cluster::scrape::Coordinators;
 use crate::learning_cluster::topology::Defaults;
@@ -37,6 +38,7 @@ pub struct Context {
     pub metrics: Metrics,
     pub defaults: Defaults,
     pub coordinators: Coordinators,
+    pub elections: Elections,
     pub failures: Failures,
     /// What was written last.
     pub written: Written,

@@ -40,6 +40,7 @@ use self::alert_policy::Pasts;
 use self::context::{Context, Failures, Written};
 use self::http::WatchAge;
 use self::leadership::Candidate;
+use self::learning_cluster::elections::Elections;
 use self::learning_cluster::requests::Requests;
 use self::learning_cluster::scrape::Coordinators;
 pub use self::learning_cluster::topology::Defaults;
@@ -232,6 +233,7 @@ async fn control(
         metrics,
         defaults: settings.defaults.clone(),
         coordinators: Coordinators::default(),
+        elections: Elections::default(),
         failures: Failures::default(),
         written: Written::default(),
         edges,
@@ -242,10 +244,12 @@ async fn control(
     });
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
     let coordinators = context.coordinators.clone();
+    let elections = context.elections.clone();
     let asked = stopped(stop.clone());
     tasks.spawn(async move {
         tokio::select! {
-            () = coordinators.ask(http, changed) => Err(OperatorError::Task("coordinator client")),
+            () = coordinators.ask(http, changed.clone()) => Err(OperatorError::Task("coordinator client")),
+            () = elections.ask(changed.clone()) => Err(OperatorError::Task("Sentinel client")),
             () = asked => Ok(()),
         }
     });

@@ -1,12 +1,14 @@
 //! The LearningCluster controller: observe → topology → plan → apply → status. Only the middle decides.
 
 mod apply;
+pub mod elections;
 mod healing;
 mod observe;
 pub mod plan;
 pub mod pods;
 mod quantity;
 pub mod render;
+mod renewal;
 pub mod requests;
 mod scaling;
 pub mod scrape;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use hebb_api::names::{self, Role};
 use hebb_api::{HealingSpec, LearningCluster, LearningClusterStatus, RedisMode, Replacement, ScalingStrategy};
+use hebb_redis::Group;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -33,13 +36,13 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::apply::{ApplyError, Done, apply};
-use self::plan::{Because, Step, plan};
+use self::plan::{Because, Live, Step, plan};
 use self::pods::PodView;
 use self::render::{Kind, render};
 use self::requests::{Ask, Request};
 use self::scaling::{Decision, Load};
 use self::scrape::{Scraped, Target};
-use self::topology::{Topology, TopologyError};
+use self::topology::{Redis, Topology, TopologyError};
 use self::upgrade::Revision;
 use crate::conditions::is_true;
 use crate::context::Context;
@@ -127,6 +130,7 @@ async fn converge(cluster: &LearningCluster, context: &Context, started: Instant
     if cluster.metadata.deletion_timestamp.is_some() {
         // The children go with their owner, and volumes by the policy of their StatefulSet.
         context.coordinators.forget(&key);
+        context.elections.forget(&key);
         return Ok(Action::await_change());
     }
     let outcome = timeout(PASS_DEADLINE, pass(&cluster, context, key)).await.unwrap_or(Err(Error::Deadline));
@@ -226,12 +230,16 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     }
     let mut live = observe::live(client, &namespace, &desired).await.map_err(observing("children"))?;
 
+    let primary = primary(&topology, context.elections.primary(&key), cluster);
+    let redis_up = pods.iter().any(|pod| {
+        pod.role == Some(Role::Redis) && pod.ready && primary.as_ref().is_none_or(|primary| *primary == pod.name)
+    });
     let heard = context.coordinators.heard(&key);
     let sick = healing::sick(&healing::Patients {
         pods: &pods,
         templates: &templates,
         heard: heard.as_ref().filter(|_| !topology.suspended),
-        redis_up: !own_redis || pods.iter().any(|pod| pod.role == Some(Role::Redis) && pod.ready),
+        redis_up: !own_redis || redis_up,
     });
     let former = cluster.status.clone().unwrap_or_default();
     let mut replacements = status::counting_replacements(cluster, &sick, now);
@@ -265,6 +273,11 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         let note = format!("pod {} didn't recover ({}): it is replaced", sick.pod, sick.reason);
         context.tell(cluster, EventType::Warning, "ReplacedPod", "Heal", note).await;
     }
+    if let Some(sick) = outdated(&topology, &live, &templates, &pods, primary.as_deref()) {
+        apply::replace(client, &namespace, &sick, &context.metrics).await?;
+        info!(cluster = %key, pod = sick.pod, "renewing a pod of Redis");
+    }
+    follow_redis(context, &key, &topology);
     if topology.suspended {
         context.coordinators.forget(&key);
     } else {
@@ -282,6 +295,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         topology: &topology,
         live: &live,
         pods: &found,
+        primary: primary.as_deref(),
         scraped: scraped.as_ref(),
         load: context.coordinators.load(&key),
         upgrade: &upgrade,
@@ -310,6 +324,40 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         (true, false) => RESYNC_AFTER,
     };
     Ok(Pass { status, done, recheck })
+}
+
+/// The pod that is primary by the Sentinels' newest election; while none answers, the one that was when they last did.
+fn primary(topology: &Topology, newest: Option<usize>, cluster: &LearningCluster) -> Option<String> {
+    let Redis::Sentinel { .. } = &topology.redis else { return None };
+    let newest = newest.and_then(|member| i32::try_from(member).ok()).map(|member| topology.redis_pod(member));
+    newest.or_else(|| cluster.status.as_ref()?.redis.as_ref()?.primary.clone())
+}
+
+/// The pod of a Redis with Sentinels that is to be renewed, once its StatefulSet has taken up the newest template.
+fn outdated(
+    topology: &Topology,
+    live: &Live,
+    templates: &BTreeMap<Role, String>,
+    pods: &[PodView],
+    primary: Option<&str>,
+) -> Option<healing::Sick> {
+    let Redis::Sentinel { .. } = &topology.redis else { return None };
+    let template = templates.get(&Role::Redis)?;
+    let (_, found) = upgrade::workload(live, &topology.object(Role::Redis))?;
+    let taken_up = render::template_digest(found) == Some(template.as_str())
+        && found["status"]["observedGeneration"].as_i64() >= found["metadata"]["generation"].as_i64();
+    taken_up.then(|| renewal::next(pods, topology.desired(Role::Redis), template, primary)).flatten()
+}
+
+/// Has the Sentinels asked from now on, where there are any.
+fn follow_redis(context: &Context, key: &ObjectRef<LearningCluster>, topology: &Topology) {
+    let hosts = topology.redis_hosts();
+    if hosts.is_empty() || topology.suspended {
+        context.elections.forget(key);
+        return;
+    }
+    let password = topology.secrets.redis_password.clone().unwrap_or_default();
+    context.elections.follow(key.clone(), Group { hosts, password });
 }
 
 /// The number of workers, where the operator decides it or an autoscaler has.
@@ -521,6 +569,12 @@ async fn tell_of_transitions(
     if let Some(leader) = status.leader.as_ref().filter(|leader| former.leader.as_ref() != Some(leader)) {
         let note = format!("{leader} leads the coordinators");
         context.tell(cluster, EventType::Normal, "LeaderElected", "Observe", note).await;
+    }
+    let redis = |status: &LearningClusterStatus| status.redis.clone().unwrap_or_default();
+    if redis(status).last_failover_time != redis(former).last_failover_time {
+        let name = |status| redis(status).primary.unwrap_or_default();
+        let note = format!("the Sentinels made {} the primary of Redis, which was {}", name(status), name(former));
+        context.tell(cluster, EventType::Warning, "RedisFailover", "Observe", note).await;
     }
     for condition in &status.conditions {
         let before = former.conditions.iter().find(|old| old.type_ == condition.type_).map(|old| old.status.as_str());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use hebb_api::names::Role;
 use hebb_api::{
-    AutoscalingStatus, Endpoints, LearningCluster, LearningClusterStatus, RedisStatus, Replacement, ScalingStrategy,
-    WorkersStatus,
+    AutoscalingStatus, DomainSpec, Endpoints, LearningCluster, LearningClusterSpec, LearningClusterStatus, RedisStatus,
+    Replacement, ScalingStrategy, Task, WorkersStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -31,6 +31,8 @@ pub struct Seen<'a> {
     pub topology: &'a Topology,
     pub live: &'a Live,
     pub pods: &'a [Pod],
+    /// The pod that the Sentinels made primary; nothing where there are none.
+    pub primary: Option<&'a str>,
     /// What the coordinator said last; nothing while it can't be asked.
     pub scraped: Option<&'a Scraped>,
     /// How many entries waited lately.
@@ -91,7 +93,13 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
         None => text,
     };
     let external = matches!(topology.redis, Redis::External(_));
-    let redis_up = if external { leader.is_some() } else { redis.complete() };
+    let redis_up = match &topology.redis {
+        Redis::External(_) => leader.is_some(),
+        Redis::Standalone(_) => redis.complete(),
+        // It works without some of its replicas.
+        Redis::Sentinel { .. } => seen.primary.is_some_and(|primary| is_pod_ready(seen.pods, primary)),
+    };
+    let redis_complete = external || redis.complete();
     let gateway_up = gateway.ready > 0 && gateway.desired > 0;
     let mut parts = vec![
         match (external, redis_up) {
@@ -148,6 +156,9 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
         (false, "Suspended", "spec.suspend is true; what was learned is kept".to_owned())
     } else if !redis_up {
         (false, "RedisNotReady", because("Redis is not ready".to_owned()))
+    } else if !redis_complete {
+        let message = format!("{} of {} servers of Redis are ready", redis.ready, redis.desired);
+        (false, "RedisNotReady", because(message))
     } else if leader.is_none() {
         (false, "NoLeader", because("no coordinator leads".to_owned()))
     } else if !worker.complete() {
@@ -216,20 +227,7 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
             lag: seen.load.as_ref().filter(|_| !topology.suspended).and_then(lag),
             selector: selector.join(","),
         }),
-        redis: Some(match &topology.redis {
-            Redis::Standalone { image, .. } => RedisStatus {
-                mode: "Standalone".to_owned(),
-                primary: (redis.ready > 0).then(|| format!("{}-0", topology.object(Role::Redis))),
-                ready_replicas: redis.ready,
-                image: Some(image.clone()),
-            },
-            Redis::External(external) => RedisStatus {
-                mode: "External".to_owned(),
-                primary: Some(external.host.clone()),
-                ready_replicas: 0,
-                image: None,
-            },
-        }),
+        redis: Some(redis_status(cluster, seen, redis, now)),
         version: Some(tag(&topology.image).to_owned()),
         image: Some(topology.image.clone()),
         current_revision: seen.current.map(str::to_owned),
@@ -242,6 +240,51 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
             coordinator: format!("http://{}:{}", topology.host(Role::Coordinator), hebb_api::names::COORDINATOR_PORT),
         }),
     }
+}
+
+fn redis_status(cluster: &LearningCluster, seen: &Seen<'_>, count: Count, now: Timestamp) -> RedisStatus {
+    let topology = seen.topology;
+    let former = cluster.status.as_ref().and_then(|status| status.redis.clone()).unwrap_or_default();
+    let (mode, primary) = match &topology.redis {
+        Redis::Standalone(_) => ("Standalone", (count.ready > 0).then(|| topology.redis_pod(0))),
+        Redis::Sentinel { .. } => ("Sentinel", seen.primary.map(str::to_owned)),
+        Redis::External(external) => ("External", Some(external.host.clone())),
+    };
+    let sentinel = matches!(topology.redis, Redis::Sentinel { .. });
+    let moved = sentinel && former.primary.is_some() && primary.is_some() && former.primary != primary;
+    RedisStatus {
+        mode: mode.to_owned(),
+        primary,
+        ready_replicas: if topology.redis.own().is_some() { count.ready } else { 0 },
+        last_failover_time: if moved { Some(whole_second(now)) } else { former.last_failover_time },
+        sizing: sizing(&cluster.spec),
+        image: topology.redis.own().map(|server| server.image.clone()),
+    }
+}
+
+/// What the domains may learn at most, by the bounds in the spec, and the Redis that suits it. A domain that isn't listed
+/// isn't counted.
+fn sizing(spec: &LearningClusterSpec) -> Option<String> {
+    let engine = &spec.engine;
+    let learned = |domain: &DomainSpec| {
+        let each = if domain.task == Task::Patterns { engine.max_local_patterns } else { engine.memory.max_vectors };
+        i64::from(domain.partitions) * i64::from(each)
+    };
+    let most: i64 = spec.domains.iter().map(learned).sum();
+    let advice = match most {
+        0 => return None,
+        1..1_000_000 => "one server holds that",
+        1_000_000..10_000_000 => "three servers (mode Sentinel) are advised",
+        _ => "a Redis Cluster of six servers or more (mode External) is advised",
+    };
+    Some(format!("at most {most} patterns: {advice}"))
+}
+
+fn is_pod_ready(pods: &[Pod], name: &str) -> bool {
+    pods.iter().filter(|pod| pod.metadata.name.as_deref() == Some(name)).any(|pod| {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    })
 }
 
 /// The condition Stalled: whether somebody has to do something.
@@ -425,6 +468,17 @@ fn tag(image: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_advice_follows_the_bounds() {
+        let advice = |partitions: i32| {
+            let domain = DomainSpec { name: "a".to_owned(), task: Task::Patterns, partitions };
+            sizing(&LearningClusterSpec { domains: vec![domain; 64], ..LearningClusterSpec::default() }).unwrap()
+        };
+        assert_eq!(advice(1), "at most 640000 patterns: one server holds that");
+        assert!(advice(2).contains("Sentinel") && advice(64).contains("Cluster"));
+        assert_eq!(sizing(&LearningClusterSpec::default()), None);
+    }
 
     #[test]
     fn the_version_is_the_tag_of_the_image() {

@@ -12,6 +12,9 @@ use sha2::{Digest, Sha256};
 
 use super::upgrade::Revision;
 
+/// Pods of a Redis with Sentinels: one may be lost.
+const SENTINEL_REPLICAS: i32 = 3;
+
 /// Where the defaults of the operator come in.
 #[derive(Clone, Debug)]
 pub struct Defaults {
@@ -44,16 +47,31 @@ pub struct Pods {
 /// Redis as the pods reach it.
 #[derive(Clone, Debug)]
 pub enum Redis {
-    Standalone {
-        image: String,
-        durability: Durability,
-        size: Option<String>,
-        storage_class: Option<String>,
-        deletion_policy: DeletionPolicy,
-        max_memory_percent: i32,
-        resources: Option<ResourceRequirements>,
-    },
+    Standalone(Server),
+    Sentinel { server: Server, replicas: i32 },
     External(ExternalRedis),
+}
+
+/// The servers of a Redis that Hebb runs.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub image: String,
+    pub durability: Durability,
+    pub size: Option<String>,
+    pub storage_class: Option<String>,
+    pub deletion_policy: DeletionPolicy,
+    pub max_memory_percent: i32,
+    pub resources: Option<ResourceRequirements>,
+}
+
+impl Redis {
+    /// The servers, where Hebb runs them.
+    pub fn own(&self) -> Option<&Server> {
+        match self {
+            Redis::Standalone(server) | Redis::Sentinel { server, .. } => Some(server),
+            Redis::External(_) => None,
+        }
+    }
 }
 
 /// A LearningCluster with every decision made that its spec makes.
@@ -125,20 +143,24 @@ impl Topology {
         let password = secrets.redis_password.as_deref().unwrap_or_default();
         let redis_digest = digest(&[password]);
         let digest = digest(&[&config, password, &secrets.token]);
+        let server = || Server {
+            image: redis_image(cluster, defaults, ready),
+            durability: spec.redis.durability,
+            size: spec.redis.storage.size.clone(),
+            storage_class: spec.redis.storage.storage_class_name.clone(),
+            deletion_policy: spec.redis.storage.deletion_policy,
+            max_memory_percent: spec.redis.max_memory_percent_of_limit,
+            resources: spec.redis.resources.clone(),
+        };
         let redis = match (spec.redis.mode, &spec.redis.external) {
             (RedisMode::External, Some(external)) => Redis::External(external.clone()),
             (RedisMode::External, None) => {
                 return Err(TopologyError::Invalid("spec.redis.external: is needed with mode External".to_owned()));
             }
-            (RedisMode::Standalone, _) => Redis::Standalone {
-                image: redis_image(cluster, defaults, ready),
-                durability: spec.redis.durability,
-                size: spec.redis.storage.size.clone(),
-                storage_class: spec.redis.storage.storage_class_name.clone(),
-                deletion_policy: spec.redis.storage.deletion_policy,
-                max_memory_percent: spec.redis.max_memory_percent_of_limit,
-                resources: spec.redis.resources.clone(),
-            },
+            (RedisMode::Standalone, _) => Redis::Standalone(server()),
+            (RedisMode::Sentinel, _) => {
+                Redis::Sentinel { server: server(), replicas: spec.redis.replicas.unwrap_or(SENTINEL_REPLICAS) }
+            }
         };
         let pods = |replicas, template: &PodTemplate| Pods { replicas, template: template.clone() };
         Ok(Self {
@@ -175,13 +197,28 @@ impl Topology {
             Role::Gateway => self.gateway.replicas,
             Role::Coordinator => self.coordinator.replicas,
             Role::Worker => self.worker.replicas,
-            Role::Redis => i32::from(matches!(self.redis, Redis::Standalone { .. })),
+            Role::Redis => match &self.redis {
+                Redis::Standalone(_) => 1,
+                Redis::Sentinel { replicas, .. } => *replicas,
+                Redis::External(_) => 0,
+            },
         }
     }
 
     /// Name of a role's objects.
     pub fn object(&self, role: Role) -> String {
         role.object_name(&self.name)
+    }
+
+    /// The pods of a Redis with Sentinels, by their numbers, with the full names of their hosts.
+    pub fn redis_hosts(&self) -> Vec<String> {
+        let Redis::Sentinel { replicas, .. } = &self.redis else { return Vec::new() };
+        (0..*replicas).map(|member| format!("{}.{}", self.redis_pod(member), self.host(Role::Redis))).collect()
+    }
+
+    /// The name of a pod of Redis.
+    pub fn redis_pod(&self, member: i32) -> String {
+        format!("{}-{member}", self.object(Role::Redis))
     }
 
     /// Full name of a role's Service.

@@ -7,6 +7,7 @@ mod pods;
 mod policy;
 mod redis;
 mod roles;
+mod sentinel;
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use hebb_api::names::{self, Role};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-use super::topology::{Redis, Topology, digest};
+use super::topology::{Redis, Server, Topology, digest};
 
 /// Annotation with the digest of what was applied: tells a removed field from one that was never there.
 pub const APPLIED_ANNOTATION: &str = "hebb.dev/applied-digest";
@@ -84,9 +85,19 @@ pub fn render(topology: &Topology) -> Desired {
     add(&mut desired, Kind::Secret, names::internal_secret_name(&topology.name), None, token);
     let config = json!({"data": {"learningcluster.yaml": topology.config}});
     add(&mut desired, Kind::ConfigMap, names::config_name(&topology.name), None, config);
-    if let Redis::Standalone { .. } = topology.redis {
-        for (kind, body) in redis::render(topology) {
-            add(&mut desired, kind, topology.object(Role::Redis), Some(Role::Redis), body);
+    let redis = match &topology.redis {
+        Redis::Standalone(server) => redis::render(topology, server),
+        Redis::Sentinel { server, replicas } => sentinel::render(topology, server, *replicas),
+        Redis::External(_) => Vec::new(),
+    };
+    for (kind, body) in redis {
+        add(&mut desired, kind, topology.object(Role::Redis), Some(Role::Redis), body);
+    }
+    if let Redis::Sentinel { .. } = &topology.redis {
+        let name = topology.object(Role::Redis);
+        match policy::disruption_budget(topology, Role::Redis) {
+            Some(body) => add(&mut desired, Kind::PodDisruptionBudget, name, Some(Role::Redis), body),
+            None => desired.absent.push((Kind::PodDisruptionBudget, name)),
         }
     }
     for role in [Role::Redis, Role::Coordinator, Role::Worker, Role::Gateway] {
@@ -185,7 +196,7 @@ mod tests {
     use super::*;
     use crate::learning_cluster::topology::{Defaults, Secrets};
 
-    /// What is made of two clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
+    /// What is made of three clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
     /// every pod out there would become.
     #[test]
     fn the_objects_are_those_in_the_golden_files() {
@@ -196,7 +207,10 @@ mod tests {
             "redis": {"storage": {"size": "1Gi"}, "durability": "Always"},
             "networkPolicy": {"metricsFromNamespaces": {"kubernetes.io/metadata.name": "monitoring"}},
         });
-        for (name, spec) in [("default", json!({})), ("everything", everything)] {
+        let sentinel = json!({
+            "redis": {"mode": "Sentinel", "durability": "Replicated", "storage": {"size": "1Gi", "deletionPolicy": "Delete"}},
+        });
+        for (name, spec) in [("default", json!({})), ("everything", everything), ("sentinel", sentinel)] {
             let cluster: LearningCluster = serde_json::from_value(json!({
                 "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
                 "metadata": {"name": "demo", "namespace": "ns", "uid": "u1"}, "spec": spec,

@@ -13,12 +13,22 @@ const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
 /// The policy of a role; none where they are switched off, or where the role has no pods of ours.
 pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
     let metrics_from = topology.network.as_ref()?;
-    let own_redis = matches!(topology.redis, Redis::Standalone { .. });
-    if role == Role::Redis && !own_redis {
+    if role == Role::Redis && topology.redis.own().is_none() {
         return None;
     }
     let pods = |role| json!({"podSelector": {"matchLabels": names::role_selector(&topology.name, role)}});
     let tcp = |port: i32| json!([{"protocol": "TCP", "port": port}]);
+    let with_sentinels = matches!(topology.redis, Redis::Sentinel { .. });
+    let group = || {
+        let ports = [names::REDIS_PORT, names::SENTINEL_PORT].map(|port| json!({"protocol": "TCP", "port": port}));
+        json!(ports)
+    };
+    let operator = || {
+        json!({
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": topology.operator_namespace}},
+            "podSelector": {"matchLabels": {"app.kubernetes.io/name": "hebb-operator"}},
+        })
+    };
     let port = match role {
         Role::Gateway => names::GATEWAY_PORT,
         Role::Coordinator => names::COORDINATOR_PORT,
@@ -31,12 +41,18 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
         Role::Coordinator => vec![json!({
             "from": [
                 pods(Role::Coordinator),
-                {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": topology.operator_namespace}},
-                 "podSelector": {"matchLabels": {"app.kubernetes.io/name": "hebb-operator"}}},
+                operator(),
             ],
             "ports": tcp(port),
         })],
         Role::Worker => vec![],
+        Role::Redis if with_sentinels => vec![
+            json!({
+                "from": [pods(Role::Gateway), pods(Role::Coordinator), pods(Role::Worker), pods(Role::Redis)],
+                "ports": group(),
+            }),
+            json!({"from": [operator()], "ports": tcp(names::SENTINEL_PORT)}),
+        ],
         Role::Redis => vec![json!({
             "from": [pods(Role::Gateway), pods(Role::Coordinator), pods(Role::Worker)],
             "ports": tcp(port),
@@ -46,13 +62,14 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
         ingress.push(json!({"from": [{"namespaceSelector": {"matchLabels": metrics_from}}], "ports": tcp(port)}));
     }
     let mut egress = Vec::new();
-    if role != Role::Redis {
+    if role != Role::Redis || with_sentinels {
         egress.push(json!({
             "to": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}],
             "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
         }));
         egress.push(match &topology.redis {
-            Redis::Standalone { .. } => json!({"to": [pods(Role::Redis)], "ports": tcp(names::REDIS_PORT)}),
+            Redis::Sentinel { .. } => json!({"to": [pods(Role::Redis)], "ports": group()}),
+            Redis::Standalone(_) => json!({"to": [pods(Role::Redis)], "ports": tcp(names::REDIS_PORT)}),
             // Where it is, only DNS, its Sentinels and its Cluster know.
             Redis::External(external) if external.cluster || !external.sentinels.is_empty() => json!({}),
             Redis::External(external) => json!({"ports": tcp(external.port)}),

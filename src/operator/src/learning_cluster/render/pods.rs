@@ -21,11 +21,33 @@ pub struct Container<'a> {
     pub grace_seconds: i64,
     pub default_resources: Value,
     pub resources: Option<&'a ResourceRequirements>,
+    /// What runs before it.
+    pub init: Vec<Value>,
+    /// What runs beside it.
+    pub sidecars: Vec<Value>,
+}
+
+/// A container with nothing but what it needs.
+pub fn restricted(name: &str, image: &str, resources: Value, body: Value) -> Value {
+    let mut container = json!({
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "resources": resources,
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    });
+    extend(&mut container, body);
+    container
 }
 
 /// A pod template: labels, security, placement, the container's own fields, and what the user overrides.
 pub fn template(topology: &Topology, template: &PodTemplate, container: Container<'_>) -> Value {
-    let Container { role, image, body, volumes, grace_seconds, default_resources, resources } = container;
+    let Container { role, image, body, volumes, grace_seconds, default_resources, resources, init, sidecars } =
+        container;
     let mut labels: BTreeMap<String, String> = template.labels.clone();
     labels.extend(names::role_labels(&topology.name, role));
     let mut annotations = template.annotations.clone();
@@ -33,18 +55,9 @@ pub fn template(topology: &Topology, template: &PodTemplate, container: Containe
     let config = if role == Role::Redis { &topology.redis_digest } else { &topology.digest };
     annotations.insert(names::CONFIG_ANNOTATION.to_owned(), config.clone());
     let resources = resources.or(template.resources.as_ref());
-    let mut main = json!({
-        "name": role.as_str(),
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "resources": resources.map_or(default_resources, |resources| json!(resources)),
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    });
-    extend(&mut main, body);
+    let resources = resources.map_or(default_resources, |resources| json!(resources));
+    let mut containers = vec![restricted(role.as_str(), image, resources, body)];
+    containers.extend(sidecars);
     let mut spec = json!({
         "serviceAccountName": topology.name,
         "automountServiceAccountToken": false,
@@ -64,10 +77,13 @@ pub fn template(topology: &Topology, template: &PodTemplate, container: Containe
             "whenUnsatisfiable": "ScheduleAnyway",
             "labelSelector": {"matchLabels": names::role_selector(&topology.name, role)},
         }],
-        "containers": [main],
+        "containers": containers,
         "volumes": volumes,
     });
     let mut overrides = Map::new();
+    if !init.is_empty() {
+        overrides.insert("initContainers".to_owned(), Value::Array(init));
+    }
     if !template.node_selector.is_empty() {
         overrides.insert("nodeSelector".to_owned(), json!(template.node_selector));
     }

@@ -6,18 +6,14 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
 
 use super::pods::{Container, template};
-use super::{Kind, Redis, Topology, base64};
+use super::{Kind, Server, Topology, base64};
 
 /// The limit where the user names none, and what it is in bytes.
 const DEFAULT_LIMIT: (&str, u64) = ("512Mi", 512 << 20);
 
 /// Secret, Service and StatefulSet.
-pub fn render(topology: &Topology) -> Vec<(Kind, Value)> {
-    let Redis::Standalone { image, durability, size, storage_class, deletion_policy, max_memory_percent, resources } =
-        &topology.redis
-    else {
-        return Vec::new();
-    };
+pub fn render(topology: &Topology, server: &Server) -> Vec<(Kind, Value)> {
+    let Server { image, durability, resources, .. } = server;
     let password = topology.secrets.redis_password.as_deref().unwrap_or_default();
     let secret = json!({"data": {
         "password": base64(password),
@@ -31,13 +27,8 @@ pub fn render(topology: &Topology) -> Vec<(Kind, Value)> {
         "selector": selector,
         "ports": [{"name": "redis", "port": names::REDIS_PORT, "targetPort": names::REDIS_PORT, "protocol": "TCP"}],
     }});
-    let limit = memory_limit(resources.as_ref()).unwrap_or(DEFAULT_LIMIT.1);
-    let max_memory = limit / 100 * u64::try_from(*max_memory_percent).unwrap_or(70);
-    let sync = match durability {
-        Durability::Async => "no",
-        Durability::EverySecond => "everysec",
-        Durability::Always => "always",
-    };
+    let max_memory = max_memory(server);
+    let sync = sync(*durability);
     let ping = json!({"exec": {"command": ["redis-cli", "--no-auth-warning", "ping"]}});
     let probe = |period: i32, failures: i32| {
         let mut probe = ping.clone();
@@ -73,43 +64,67 @@ pub fn render(topology: &Topology) -> Vec<(Kind, Value)> {
         "serviceName": topology.object(Role::Redis),
         "selector": {"matchLabels": selector},
     });
-    match size {
-        None => volumes.insert(0, json!({"name": "data", "emptyDir": {}})),
-        Some(size) => {
-            let mut claim = json!({
-                "accessModes": ["ReadWriteOnce"],
-                "resources": {"requests": {"storage": size}},
-            });
-            if let Some(class) = storage_class {
-                claim["storageClassName"] = json!(class);
-            }
-            let labels = names::role_labels(&topology.name, Role::Redis);
-            spec["volumeClaimTemplates"] = json!([{
-                "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-                "metadata": {"name": "data", "labels": labels}, "spec": claim,
-            }]);
-            spec["persistentVolumeClaimRetentionPolicy"] = json!({
-                "whenDeleted": match deletion_policy {
-                    DeletionPolicy::Retain => "Retain",
-                    DeletionPolicy::Delete => "Delete",
-                },
-                "whenScaled": "Retain",
-            });
-        }
-    }
+    keep_data(topology, server, &mut volumes, &mut spec);
     let container = Container {
         role: Role::Redis,
         image,
         body,
         volumes: Value::Array(volumes),
         grace_seconds: 30,
-        default_resources: json!({
-            "requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": DEFAULT_LIMIT.0},
-        }),
+        default_resources: default_resources(),
         resources: resources.as_ref(),
+        init: Vec::new(),
+        sidecars: Vec::new(),
     };
     spec["template"] = template(topology, &PodTemplate::default(), container);
     vec![(Kind::Secret, secret), (Kind::Service, service), (Kind::StatefulSet, json!({"spec": spec}))]
+}
+
+/// Requests and limit of a server where the user names none.
+pub fn default_resources() -> Value {
+    json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": DEFAULT_LIMIT.0}})
+}
+
+/// Bytes that a server's data may take.
+pub fn max_memory(server: &Server) -> u64 {
+    let limit = memory_limit(server.resources.as_ref()).unwrap_or(DEFAULT_LIMIT.1);
+    limit / 100 * u64::try_from(server.max_memory_percent).unwrap_or(70)
+}
+
+/// When a server brings its file to the disk.
+pub fn sync(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Async => "no",
+        Durability::EverySecond | Durability::Replicated => "everysec",
+        Durability::Always => "always",
+    }
+}
+
+/// Gives the pods a volume each, of the size that the spec names, or one that lives as long as the pod.
+pub fn keep_data(topology: &Topology, server: &Server, volumes: &mut Vec<Value>, spec: &mut Value) {
+    let Some(size) = &server.size else {
+        volumes.insert(0, json!({"name": "data", "emptyDir": {}}));
+        return;
+    };
+    let mut claim = json!({
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": size}},
+    });
+    if let Some(class) = &server.storage_class {
+        claim["storageClassName"] = json!(class);
+    }
+    let labels = names::role_labels(&topology.name, Role::Redis);
+    spec["volumeClaimTemplates"] = json!([{
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "labels": labels}, "spec": claim,
+    }]);
+    spec["persistentVolumeClaimRetentionPolicy"] = json!({
+        "whenDeleted": match server.deletion_policy {
+            DeletionPolicy::Retain => "Retain",
+            DeletionPolicy::Delete => "Delete",
+        },
+        "whenScaled": "Retain",
+    });
 }
 
 fn memory_limit(resources: Option<&ResourceRequirements>) -> Option<u64> {

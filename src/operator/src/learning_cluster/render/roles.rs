@@ -1,11 +1,11 @@
 //! Gateway, coordinators and workers: the engine's binary in three roles.
 
 use hebb_api::names::{self, Role};
-use hebb_api::{ExternalRedis, SecretKeyRef};
+use hebb_api::{Durability, ExternalRedis, SecretKeyRef};
 use serde_json::{Value, json};
 
 use super::pods::{Container, http_probes, template};
-use super::{Kind, Redis, Topology};
+use super::{Kind, Redis, Server, Topology, sentinel};
 
 /// The time that a pod without state needs to finish its requests.
 const GRACE_SECONDS: i64 = 15;
@@ -37,6 +37,8 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
             "requests": {"cpu": "20m", "memory": memory}, "limits": {"memory": limit},
         }),
         resources: None,
+        init: Vec::new(),
+        sidecars: Vec::new(),
     };
     let mut spec = json!({
         "selector": {"matchLabels": selector},
@@ -89,7 +91,8 @@ fn body(topology: &Topology, role: Role, port: i32) -> Value {
         env.push(json!({"name": "HEBB_ADVERTISE", "value": advertise}));
     }
     match &topology.redis {
-        Redis::Standalone { .. } => {
+        Redis::Sentinel { server, replicas } => env.extend(sentinels(topology, server, *replicas)),
+        Redis::Standalone(_) => {
             env.push(json!({"name": "REDIS_HOST", "value": topology.host(Role::Redis)}));
             env.push(json!({"name": "REDIS_PORT", "value": names::REDIS_PORT.to_string()}));
             env.push(json!({"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": {
@@ -120,6 +123,24 @@ fn volumes(topology: &Topology) -> Value {
         volumes.push(json!({"name": "redis-tls", "secret": {"secretName": tls.secret_name}}));
     }
     Value::Array(volumes)
+}
+
+/// What tells a node where the Sentinels are.
+fn sentinels(topology: &Topology, server: &Server, replicas: i32) -> Vec<Value> {
+    let plain = |name: &str, value: String| json!({"name": name, "value": value});
+    let secret = |name: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": topology.object(Role::Redis), "key": "password"}}});
+    let addresses: Vec<String> =
+        topology.redis_hosts().iter().map(|host| format!("{host}:{}", names::SENTINEL_PORT)).collect();
+    let mut env = vec![
+        plain("REDIS_SENTINELS", addresses.join(",")),
+        plain("REDIS_SENTINEL_MASTER", names::SENTINEL_MASTER.to_owned()),
+        secret("REDIS_PASSWORD"),
+        secret("REDIS_SENTINEL_PASSWORD"),
+    ];
+    if server.durability == Durability::Replicated {
+        env.push(plain("REDIS_DURABILITY", format!("Replicated:{}", sentinel::quorum(replicas))));
+    }
+    env
 }
 
 /// What tells a node where somebody else's Redis is.

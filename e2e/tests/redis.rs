@@ -1,0 +1,195 @@
+//! A Redis with Sentinels on a real cluster, under load and with the same ledger: its primary is killed, is deleted, is
+//! renewed and comes back empty; then all its pods are deleted at once. Nothing that was acknowledged is lost, or applied twice.
+//! `make test-e2e` runs these after it has installed the operator.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use hebb_e2e::data::{self, Record};
+use hebb_e2e::kubectl::{apply, fresh_namespace, gateway, get, kubectl, processes_of, silence, wait_for, wait_ready};
+use hebb_e2e::ledger::{Client, Ledger};
+use serde_json::Value;
+use tokio::sync::watch;
+
+const READY: Duration = Duration::from_secs(180);
+/// Answers come again within this.
+const RESUME: Duration = Duration::from_secs(10);
+const PODS: &str = "hebb.dev/cluster=group,app.kubernetes.io/component=redis";
+
+const CLUSTER: &str = "
+apiVersion: hebb.dev/v1alpha1
+kind: LearningCluster
+metadata: {name: group}
+spec:
+  domains: [{name: shuttle, task: Classification}]
+  gateway: {replicas: 1}
+  coordinator: {replicas: 2}
+  redis: {mode: Sentinel, durability: Replicated, storage: STORAGE}
+";
+
+struct Group {
+    space: &'static str,
+    url: String,
+    total: Ledger,
+}
+
+impl Group {
+    fn make(space: &'static str, storage: &str) -> Self {
+        fresh_namespace(space).unwrap();
+        let began = Instant::now();
+        apply(space, &CLUSTER.replace("STORAGE", storage)).unwrap();
+        wait_ready(space, "group", READY).unwrap();
+        println!("ready after {:.0} s", began.elapsed().as_secs_f64());
+        Self { space, url: gateway(space, "group").unwrap(), total: Ledger::default() }
+    }
+
+    fn status(&self) -> Value {
+        get(self.space, &["learningcluster", "group"]).unwrap()["status"]["redis"].clone()
+    }
+
+    fn primary(&self) -> String {
+        self.status()["primary"].as_str().unwrap().to_owned()
+    }
+
+    fn ready(&self) {
+        wait_ready(self.space, "group", READY).unwrap();
+    }
+
+    /// Waits until another pod is primary, and says so with the time.
+    fn moved_from(&self, before: &str) {
+        let space = self.space;
+        wait_for("the status names another primary", Duration::from_secs(20), || {
+            let redis = get(space, &["learningcluster", "group"]).ok()?["status"]["redis"].clone();
+            (redis["primary"] != before && redis["lastFailoverTime"].is_string()).then_some(())
+        })
+        .unwrap();
+    }
+
+    /// Streams events at 500 a second, does something at half of them, and compares everything so far with what was applied.
+    async fn under_load(&mut self, what: &str, count: usize, act: impl FnOnce() + Send + 'static) -> Duration {
+        let client = Client::new(&self.url, "shuttle", &format!("{what}-")).unwrap();
+        let records = records(count);
+        let (progress, mut seen) = watch::channel(0);
+        let half = count / 2;
+        let acting = tokio::spawn(async move {
+            seen.wait_for(|done| *done >= half).await.unwrap();
+            let at = Instant::now();
+            tokio::task::spawn_blocking(act).await.unwrap();
+            at
+        });
+        let replay = client.replay(&records, 32, Some(500.0), |event| {
+            progress.send_replace(event.place + 1);
+        });
+        let ledger = replay.await.unwrap();
+        let resumed = ledger.recovery(acting.await.unwrap());
+        println!(
+            "{what}: {} acknowledged, p99 {:.0} ms, answers resumed after {:.1} s",
+            ledger.events.len(),
+            ledger.latency_ms(0.99),
+            resumed.as_secs_f64()
+        );
+        self.total.digest = self.total.digest.wrapping_add(ledger.digest);
+        self.total.events.extend(ledger.events);
+        client.settle(&self.total).await.unwrap();
+        resumed
+    }
+}
+
+fn records(count: usize) -> Vec<Record> {
+    let path: PathBuf = std::env::var_os("HEBB_E2E_DATA").unwrap().into();
+    let mut records = data::read(&path, "anomaly").unwrap();
+    records.truncate(count);
+    records
+}
+
+/// Kills the server of a pod, not its Sentinel, where the pods run on this machine; elsewhere the pod is deleted without grace.
+fn kill_server(space: &str, pod: &str) {
+    if std::env::var("HEBB_CLUSTER").as_deref() != Ok("local") {
+        kubectl(&["-n", space, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"]).unwrap();
+        return;
+    }
+    let uid = get(space, &["pod", pod]).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let servers: Vec<String> = processes_of(&uid)
+        .unwrap()
+        .into_iter()
+        .filter(|pid| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.starts_with("redis-server") && !line.contains("sentinel")
+        })
+        .map(|pid| pid.to_string())
+        .collect();
+    assert_eq!(servers.len(), 1, "servers of {pod}");
+    assert!(Command::new("kill").arg("-KILL").args(&servers).status().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
+async fn a_redis_with_sentinels_loses_no_acknowledged_event() {
+    const SPACE: &str = "hebb-e2e-redis";
+    let mut group = Group::make(SPACE, "{size: 1Gi, deletionPolicy: Delete}");
+    let status = group.status();
+    assert_eq!((&status["mode"], &status["readyReplicas"]), (&"Sentinel".into(), &3.into()), "{status}");
+    assert!(status["lastFailoverTime"].is_null(), "{status}");
+
+    let before = group.primary();
+    let victim = before.clone();
+    let resumed = group.under_load("killed", 4_000, move || kill_server(SPACE, &victim)).await;
+    assert!(resumed < RESUME, "{resumed:?}");
+    group.moved_from(&before);
+    group.ready();
+    let events = kubectl(&["-n", SPACE, "get", "events", "-o", "jsonpath={.items[*].reason}"]).unwrap();
+    assert!(events.contains("RedisFailover"), "{events}");
+
+    let before = group.primary();
+    let victim = before.clone();
+    let deleting = move || drop(kubectl(&["-n", SPACE, "delete", "pod", &victim, "--wait=false"]).unwrap());
+    let resumed = group.under_load("deleted", 4_000, deleting).await;
+    assert!(resumed < RESUME, "{resumed:?}");
+    group.moved_from(&before);
+    group.ready();
+
+    let before = group.primary();
+    let change = "{\"spec\":{\"redis\":{\"maxMemoryPercentOfLimit\":60}}}";
+    let renewing = move || {
+        kubectl(&["-n", SPACE, "patch", "lc", "group", "--type=merge", "-p", change]).unwrap();
+        wait_ready(SPACE, "group", READY).unwrap();
+    };
+    let began = Instant::now();
+    group.under_load("renewed", 15_000, renewing).await;
+    println!("every pod renewed, {:.0} s in all", began.elapsed().as_secs_f64());
+    group.moved_from(&before);
+
+    kubectl(&["-n", SPACE, "delete", "pods", "-l", PODS, "--wait=false"]).unwrap();
+    wait_for("a pod is away", Duration::from_secs(30), || (group.status()["readyReplicas"] != 3).then_some(()))
+        .unwrap();
+    let began = Instant::now();
+    group.ready();
+    println!("ready {:.0} s after all pods of Redis were deleted", began.elapsed().as_secs_f64());
+    group.under_load("after", 1_000, || ()).await;
+
+    std::thread::sleep(Duration::from_secs(5));
+    silence(SPACE).unwrap();
+    kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
+async fn a_primary_that_comes_back_empty_takes_nothing_from_the_others() {
+    const SPACE: &str = "hebb-e2e-redis-empty";
+    let mut group = Group::make(SPACE, "{}");
+    for what in ["first", "second"] {
+        let before = group.primary();
+        let victim = before.clone();
+        let lost = move || {
+            kubectl(&["-n", SPACE, "delete", "pod", &victim, "--grace-period=0", "--force", "--wait=false"]).unwrap();
+        };
+        let resumed = group.under_load(what, 4_000, lost).await;
+        assert!(resumed < RESUME, "{resumed:?}");
+        group.moved_from(&before);
+        group.ready();
+    }
+    kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
+}

@@ -1,0 +1,191 @@
+//! Redis `Sentinel`: pods of a server and a Sentinel each. The Sentinels decide who is primary; nothing here names one.
+//!
+//! What a server begins as is found out in its pod, by this program's `redis-member`: the image of Redis needs no shell.
+
+use hebb_api::names::{self, Role, SENTINEL_MASTER};
+use hebb_api::{Durability, PodTemplate};
+use serde_json::{Value, json};
+
+use super::pods::{Container, restricted, template};
+use super::redis::{default_resources, keep_data, max_memory, sync};
+use super::{Kind, Server, Topology, base64};
+
+/// Where the program lies in the containers of the Redis image.
+const PROGRAMS: &str = "/programs";
+/// How long a primary may be silent before its Sentinels ask each other, in milliseconds. Less would take a busy machine for a
+/// dead one.
+const DOWN_AFTER: u32 = 3_000;
+/// How long one attempt at a failover may take, in milliseconds; the next one follows after twice this.
+const FAILOVER_TIMEOUT: u32 = 10_000;
+/// How old a replica's last word may be to count as one that writes reach, in seconds.
+const MAX_LAG: u32 = 10;
+/// Handing over takes up to eleven seconds, writing the file to the disk the rest.
+const GRACE_SECONDS: i64 = 30;
+
+/// Secret, Service and StatefulSet.
+pub fn render(topology: &Topology, server: &Server, replicas: i32) -> Vec<(Kind, Value)> {
+    let password = topology.secrets.redis_password.as_deref().unwrap_or_default();
+    let secret = json!({"data": {
+        "password": base64(password),
+        "redis.conf": base64(&redis_conf(server, replicas, password)),
+        "sentinel.conf": base64(&sentinel_conf(password)),
+    }});
+    let selector = names::role_selector(&topology.name, Role::Redis);
+    let port = |name: &str, port: i32| json!({"name": name, "port": port, "targetPort": port, "protocol": "TCP"});
+    // Members find each other before they are ready: who begins as what depends on it.
+    let service = json!({"spec": {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": true,
+        "selector": selector,
+        "ports": [port("redis", names::REDIS_PORT), port("sentinel", names::SENTINEL_PORT)],
+    }});
+    let mut volumes = vec![
+        json!({"name": "programs", "emptyDir": {}}),
+        json!({"name": "config", "secret": {
+            "secretName": topology.object(Role::Redis),
+            "items": [{"key": "redis.conf", "path": "redis.conf"}, {"key": "sentinel.conf", "path": "sentinel.conf"}],
+        }}),
+    ];
+    let mut spec = json!({
+        "replicas": topology.desired(Role::Redis),
+        "serviceName": topology.object(Role::Redis),
+        "podManagementPolicy": "Parallel",
+        // The operator renews the pods, the primary last.
+        "updateStrategy": {"type": "OnDelete"},
+        "selector": {"matchLabels": selector},
+    });
+    keep_data(topology, server, &mut volumes, &mut spec);
+    let container = Container {
+        role: Role::Redis,
+        image: &server.image,
+        body: server_body(topology, replicas),
+        volumes: Value::Array(volumes),
+        grace_seconds: GRACE_SECONDS,
+        default_resources: default_resources(),
+        resources: server.resources.as_ref(),
+        init: vec![prepare(topology, replicas)],
+        sidecars: vec![sentinel(server)],
+    };
+    spec["template"] = template(topology, &PodTemplate::default(), container);
+    vec![(Kind::Secret, secret), (Kind::Service, service), (Kind::StatefulSet, json!({"spec": spec}))]
+}
+
+/// Replicas that must have a write: with the primary they are more than half of the servers.
+pub fn quorum(replicas: i32) -> i32 {
+    replicas / 2
+}
+
+fn redis_conf(server: &Server, replicas: i32, password: &str) -> String {
+    let mut lines = vec![
+        format!("port {}", names::REDIS_PORT),
+        "dir /data".to_owned(),
+        format!("requirepass {password}"),
+        format!("masterauth {password}"),
+        "appendonly yes".to_owned(),
+        format!("appendfsync {}", sync(server.durability)),
+        "save \"\"".to_owned(),
+        format!("maxmemory {}", max_memory(server)),
+        "maxmemory-policy noeviction".to_owned(),
+    ];
+    if server.durability == Durability::Replicated {
+        // A primary that is cut off says so at once, whoever still reaches it.
+        lines.push(format!("min-replicas-to-write {}", quorum(replicas)));
+        lines.push(format!("min-replicas-max-lag {MAX_LAG}"));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn sentinel_conf(password: &str) -> String {
+    let setting = |name: &str, value: &str| format!("sentinel {name} {SENTINEL_MASTER} {value}");
+    let lines = [
+        format!("port {}", names::SENTINEL_PORT),
+        format!("requirepass {password}"),
+        format!("sentinel sentinel-pass {password}"),
+        // A pod that comes back has another address.
+        "sentinel resolve-hostnames yes".to_owned(),
+        "sentinel announce-hostnames yes".to_owned(),
+        setting("auth-pass", password),
+        setting("down-after-milliseconds", &DOWN_AFTER.to_string()),
+        setting("failover-timeout", &FAILOVER_TIMEOUT.to_string()),
+        setting("parallel-syncs", "1"),
+    ];
+    lines.join("\n") + "\n"
+}
+
+/// What tells `redis-member` where it is.
+fn environment(topology: &Topology, replicas: i32) -> Value {
+    json!([
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
+        {"name": "REDIS_SERVICE", "value": topology.host(Role::Redis)},
+        {"name": "REDIS_MEMBERS", "value": replicas.to_string()},
+        {"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": {"name": topology.object(Role::Redis), "key": "password"}}},
+    ])
+}
+
+fn mounts(config: bool, data: bool) -> Value {
+    let mut mounts = vec![json!({"name": "programs", "mountPath": PROGRAMS})];
+    if data {
+        mounts.push(json!({"name": "data", "mountPath": "/data"}));
+    }
+    if config {
+        mounts.push(json!({"name": "config", "mountPath": "/etc/redis", "readOnly": true}));
+    }
+    Value::Array(mounts)
+}
+
+fn prepare(topology: &Topology, replicas: i32) -> Value {
+    let body = json!({
+        "args": ["redis-member", "prepare", "--programs", PROGRAMS],
+        "env": environment(topology, replicas),
+        "volumeMounts": mounts(true, true),
+    });
+    restricted("prepare", &topology.image, small(), body)
+}
+
+fn small() -> Value {
+    json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "128Mi"}})
+}
+
+fn member(arguments: &[&str]) -> Value {
+    let program = format!("{PROGRAMS}/hebb");
+    let words: Vec<&str> = [program.as_str(), "--log-level", "warn", "redis-member"]
+        .into_iter()
+        .chain(arguments.iter().copied())
+        .collect();
+    json!({"exec": {"command": words}})
+}
+
+fn probe(mut handler: Value, period: i32, failures: i32) -> Value {
+    handler["periodSeconds"] = json!(period);
+    handler["failureThreshold"] = json!(failures);
+    handler["timeoutSeconds"] = json!(5);
+    handler
+}
+
+fn server_body(topology: &Topology, replicas: i32) -> Value {
+    let port = names::REDIS_PORT.to_string();
+    json!({
+        "command": [format!("{PROGRAMS}/hebb"), "redis-member", "serve"],
+        "env": environment(topology, replicas),
+        "ports": [{"name": "redis", "containerPort": names::REDIS_PORT, "protocol": "TCP"}],
+        "volumeMounts": mounts(true, true),
+        "lifecycle": {"preStop": member(&["leave"])},
+        "readinessProbe": probe(member(&["ready"]), 3, 2),
+        // While it finds out what to begin as, nobody listens.
+        "livenessProbe": probe(member(&["ping", "--port", &port, "--or-closed"]), 10, 6),
+    })
+}
+
+fn sentinel(server: &Server) -> Value {
+    let port = names::SENTINEL_PORT.to_string();
+    let ping = member(&["ping", "--port", &port]);
+    let body = json!({
+        "command": ["redis-server"],
+        "args": ["/data/sentinel.conf", "--sentinel"],
+        "ports": [{"name": "sentinel", "containerPort": names::SENTINEL_PORT, "protocol": "TCP"}],
+        "volumeMounts": mounts(false, true),
+        "readinessProbe": probe(json!({"tcpSocket": {"port": names::SENTINEL_PORT}}), 3, 2),
+        "livenessProbe": probe(ping, 30, 3),
+    });
+    restricted("sentinel", &server.image, small(), body)
+}
