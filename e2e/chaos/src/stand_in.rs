@@ -131,18 +131,23 @@ impl StandIn {
     }
 
     async fn pass(&self) -> Result<(), Error> {
+        // Owners are read after what they own: one that isn't there then was never there, or is gone.
+        let pods = self.list(POD).await?;
         let clusters = self.list(CLUSTER).await?;
+        let mut owned = Vec::new();
+        if clusters.is_empty() {
+            for kind in KINDS.into_iter().filter(|kind| ![POD, CLUSTER].contains(kind)) {
+                owned.push((kind, self.list(kind).await?));
+            }
+        }
         let mut workloads = self.list(DEPLOYMENT).await?;
         workloads.extend(self.list(STATEFUL_SET).await?);
-        let pods = self.list(POD).await?;
+        let clusters = self.list(CLUSTER).await?;
         let alive: BTreeSet<&str> =
             clusters.iter().chain(&workloads).map(|object| text(object, "/metadata/uid")).collect();
         self.collect(&pods, &alive, POD).await?;
-        if clusters.is_empty() {
-            for kind in KINDS.into_iter().filter(|kind| *kind != POD) {
-                let objects = self.list(kind).await?;
-                self.collect(&objects, &alive, kind).await?;
-            }
+        for (kind, objects) in &owned {
+            self.collect(objects, &alive, *kind).await?;
         }
         for workload in &workloads {
             let uid = text(workload, "/metadata/uid");
@@ -292,10 +297,9 @@ impl StandIn {
     }
 }
 
-/// Whether something came or went while it was looked at.
+/// Whether something came or went while it was looked at: everything that the API server refuses, but what it can't read.
 fn is_race(error: &Error) -> bool {
-    matches!(error.downcast_ref(), Some(kube::Error::Api(status))
-        if status.is_not_found() || status.is_conflict() || status.is_already_exists())
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if !status.is_invalid())
 }
 
 fn parameters() -> PatchParams {
