@@ -90,6 +90,11 @@ impl Fault {
         }
     }
 
+    /// Whether the fault is that the operator dies, and nothing else.
+    pub fn is_crash(&self) -> bool {
+        matches!(self, Fault::KillBefore { .. } | Fault::KillAfter { .. })
+    }
+
     /// Whether the fault is that the cluster goes.
     pub fn deletes_owner(&self) -> bool {
         matches!(self, Fault::DeleteOwnerBefore { .. } | Fault::DeleteOwnerAndKill { .. })

@@ -34,7 +34,11 @@ pub struct Write {
     pub secret: Option<String>,
     /// How many times the operator had been started.
     pub start: usize,
-    /// The answer; nothing when the request never arrived.
+    /// Whether it says that the cluster is ready.
+    pub ready: Option<bool>,
+    /// Whether it was passed on.
+    pub arrived: bool,
+    /// The answer; nothing when there was none.
     pub status: Option<u16>,
 }
 
@@ -59,6 +63,8 @@ impl Write {
             body: digest(bytes),
             object,
             start,
+            ready: ready(&json),
+            arrived: false,
             status: None,
         }
     }
@@ -82,6 +88,12 @@ impl Write {
     fn attempt(&self) -> (String, String) {
         (self.verb.clone(), self.object.clone())
     }
+}
+
+/// What a status says of the condition Ready.
+fn ready(body: &Value) -> Option<bool> {
+    let conditions = body["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().find(|condition| condition["type"] == "Ready").map(|condition| condition["status"] == "True")
 }
 
 /// `plural/name` of a path such as `/apis/apps/v1/namespaces/x/deployments/y/status`; a POST has its name in the body.
@@ -153,11 +165,21 @@ impl Journal {
         })
     }
 
-    /// Writes down the answer.
+    /// Writes down the API server's answer.
     pub fn end(&self, place: &Place, status: u16) {
+        self.answered(place, status, true);
+    }
+
+    /// Writes down an answer that isn't the API server's.
+    pub fn refused(&self, place: &Place, status: u16) {
+        self.answered(place, status, false);
+    }
+
+    fn answered(&self, place: &Place, status: u16, arrived: bool) {
         self.with(|lines| {
             if let Some(write) = lines.writes.get_mut(place.index) {
                 write.status = Some(status);
+                write.arrived = arrived;
             }
         });
     }
@@ -197,11 +219,18 @@ pub fn made_and_deleted(writes: &[Write]) -> BTreeMap<String, (usize, usize)> {
             counts.entry(write.object.clone()).or_default().0 += 1;
         }
         // One that finds nothing any more is one too many as well.
-        if write.verb == "DELETE" && write.status.is_some() {
+        if write.verb == "DELETE" && write.arrived {
             counts.entry(write.object.clone()).or_default().1 += 1;
         }
     }
     counts
+}
+
+/// How often a cluster that was called ready was called not ready, by writes that count.
+pub fn calls_of_not_ready(writes: &[Write]) -> usize {
+    let said = writes.iter().filter(|write| write.is_done() && write.object.starts_with("learningclusters/"));
+    let said: Vec<(usize, bool)> = said.filter_map(|write| Some((write.number, write.ready?))).collect();
+    said.windows(2).filter(|pair| matches!(pair, [(_, true), (number, false)] if *number > 0)).count()
 }
 
 #[cfg(test)]

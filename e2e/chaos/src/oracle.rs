@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
-use crate::journal::{Write, made_and_deleted};
+use crate::journal::{Write, calls_of_not_ready, made_and_deleted};
 use crate::stand_in::{CLUSTER, KINDS, list};
 use crate::workload::NAME;
 
@@ -72,6 +72,8 @@ pub struct Reference {
     pub counts: BTreeMap<String, [(usize, usize); 2]>,
     /// The most writes that one of them took.
     pub writes: usize,
+    /// How often one of them called a ready cluster not ready, at most.
+    pub not_ready: usize,
 }
 
 impl Reference {
@@ -101,6 +103,7 @@ impl Reference {
         }
         let numbers = runs.iter().flat_map(|(_, writes)| writes).map(|write| write.number);
         learned.writes = numbers.max().unwrap_or_default();
+        learned.not_ready = runs.iter().map(|(_, writes)| calls_of_not_ready(writes)).max().unwrap_or_default();
         learned
     }
 }
@@ -119,6 +122,8 @@ pub struct Seen<'a> {
     pub troubles: &'a [String],
     /// Whether the workload was done as in the reference: not where the fault itself deletes the cluster.
     pub comparable: bool,
+    /// Whether the fault was no more than a death of the operator, of which the cluster itself must notice nothing.
+    pub crash: bool,
 }
 
 /// Judges; each finding begins with the oracle's name.
@@ -127,6 +132,11 @@ pub fn judge(reference: &Reference, seen: &Seen<'_>) -> Vec<String> {
     if seen.comparable {
         findings.extend(same_state(reference, seen.lines));
         findings.extend(same_counts(reference, seen.writes));
+    }
+    let not_ready = calls_of_not_ready(seen.writes);
+    if seen.crash && not_ready > reference.not_ready {
+        let most = reference.not_ready;
+        findings.push(format!("O8 called not ready {not_ready} times, without faults {most} at most"));
     }
     let late = seen.writes.iter().skip(seen.settled_at).filter(|write| !write.is_lease());
     findings.extend(late.map(|write| format!("O3 written at rest: {} {}", write.verb, write.object)));
@@ -210,7 +220,7 @@ mod tests {
             .unwrap()
             .into_parts();
         let body = json!({"preconditions": {"uid": "u"}}).to_string();
-        Write { number: 1, status: Some(status), ..Write::read(&parts, body.as_bytes(), 1) }
+        Write { number: 1, status: Some(status), arrived: true, ..Write::read(&parts, body.as_bytes(), 1) }
     }
 
     fn lines(of: Value) -> Dump {
@@ -243,6 +253,9 @@ mod tests {
         assert!(spoiled.iter().any(|finding| finding.starts_with("O1 o.a: missing")), "{spoiled:?}");
         let twice = check(well.clone(), &[made.clone(), made.clone()], 2);
         assert_eq!(twice, ["O2 services/a: made 2 times, without faults 1 to 1"]);
+        let said = |ready| Write { ready: Some(ready), ..write("PATCH", "learningclusters/demo/status", 200) };
+        let flapped = check(well.clone(), &[made.clone(), said(true), said(false), said(true)], 4);
+        assert_eq!(flapped, ["O8 called not ready 1 times, without faults 0 at most"]);
         let late = check(well.clone(), &[made.clone(), write("PATCH", "services/a", 200)], 1);
         assert_eq!(late, ["O3 written at rest: PATCH services/a"]);
         let careless = Write { precondition: None, number: 0, ..write("DELETE", "pods/a", 200) };

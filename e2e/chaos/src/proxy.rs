@@ -152,7 +152,7 @@ impl Link {
                     429 => "TooManyRequests",
                     _ => "InternalError",
                 };
-                self.shared.journal.end(&place, code);
+                self.shared.journal.refused(&place, code);
                 return Answer::Given(refusal(code, reason));
             }
             Verdict::Wait(time) => tokio::time::sleep(time).await,

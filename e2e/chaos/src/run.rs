@@ -26,7 +26,7 @@ const STEP_MAX: Duration = Duration::from_secs(60);
 /// which a cluster that isn't ready is looked at again would be too long for every step, shorter than the time that a
 /// restarted operator needs for its first pass too short.
 const QUIET: Duration = Duration::from_millis(2_500);
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// A plan. As a file it is all that is needed to run it again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub struct Plan {
     /// A planted bug.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mutant: Option<Mutant>,
+    /// Seconds at the end in which nothing must be written.
+    pub silence: u64,
 }
 
 impl Plan {
@@ -97,6 +99,7 @@ impl Outcome {
                 left: &self.left,
                 troubles: &self.troubles,
                 comparable: !plan.fault.deletes_owner(),
+                crash: plan.fault.is_crash(),
             },
         );
         findings
@@ -116,8 +119,8 @@ impl World {
         Ok(Self { plane, client, binary, coordinators, coordinators_url, folder, plans: AtomicUsize::new(0) })
     }
 
-    /// Runs a plan; `silence` is how long nothing must be written at its end.
-    pub async fn run(&self, plan: &Plan, silence: Duration) -> Result<Outcome, Error> {
+    /// Runs a plan.
+    pub async fn run(&self, plan: &Plan) -> Result<Outcome, Error> {
         let workload = workload::find(&plan.workload).ok_or_else(|| format!("no workload '{}'", plan.workload))?;
         let namespace = self.namespace().await?;
         let folder = self.folder.path().join(&namespace);
@@ -141,7 +144,7 @@ impl World {
         let settled_at = shared.journal.writes().len();
         let mut left = Vec::new();
         if stuck.is_none() {
-            tokio::time::sleep(silence).await;
+            tokio::time::sleep(Duration::from_secs(plan.silence)).await;
             if run.is_gone(&workload) {
                 left = workload::left(&self.client, &namespace, run.uid.as_deref()).await?;
             }

@@ -15,10 +15,10 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use hebb_api::names::TEMPLATE_ANNOTATION;
 use k8s_openapi::jiff::Timestamp;
+use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::Client;
 use serde_json::{Value, json};
 
 use crate::Error;
@@ -26,7 +26,7 @@ use crate::Error;
 /// The word in an image's name that keeps its pods from becoming ready.
 pub const BROKEN: &str = "broken";
 /// Everything is looked at this often, whatever was heard.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(2);
 /// Several events in a row are one.
 const PAUSE: Duration = Duration::from_millis(30);
 /// The annotation that says which pod goes first.

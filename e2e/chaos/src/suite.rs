@@ -17,6 +17,10 @@ use crate::run::{Plan, World};
 
 /// Runs without faults from which a reference is learned.
 const REFERENCES: usize = 3;
+/// Seconds of silence in them where a plan is run again.
+const REFERENCE_SILENCE: u64 = 1;
+/// Seconds in which one plan looks whether anything is written at rest.
+const LONG_SILENCE: u64 = 60;
 
 /// What is run.
 #[derive(Clone, Debug)]
@@ -27,8 +31,8 @@ pub struct Selection {
     pub stride: usize,
     /// Plans at a time.
     pub parallel: usize,
-    /// How long nothing must be written at the end of a plan.
-    pub silence: Duration,
+    /// Seconds at the end of a plan in which nothing must be written.
+    pub silence: u64,
     /// Whether crashes are all, or every other fault comes too.
     pub only_crashes: bool,
     /// Whether bugs are planted as well.
@@ -38,7 +42,7 @@ pub struct Selection {
 /// What came of it; the contents of `report.json`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Plans whose fault happened.
+    /// Plans whose fault happened, and the one with a long silence instead.
     pub plans: usize,
     /// Those in which an oracle found something.
     pub red: usize,
@@ -70,8 +74,9 @@ pub struct Replay {
 }
 
 /// The planted bugs, each with the plan that shows it.
-fn planted() -> Vec<Plan> {
-    let plan = |workload: &str, fault, mutant| Plan { workload: workload.to_owned(), fault, mutant: Some(mutant) };
+fn planted(silence: u64) -> Vec<Plan> {
+    let plan =
+        |workload: &str, fault, mutant| Plan { workload: workload.to_owned(), fault, mutant: Some(mutant), silence };
     Mutant::ALL
         .into_iter()
         .map(|mutant| match mutant {
@@ -92,7 +97,7 @@ fn planted() -> Vec<Plan> {
 
 /// The plans of a workload whose reference took so many writes.
 fn plans(workload: &str, writes: usize, selection: &Selection) -> Vec<Plan> {
-    let plan = |fault| Plan { workload: workload.to_owned(), fault, mutant: None };
+    let plan = |fault| Plan { workload: workload.to_owned(), fault, mutant: None, silence: selection.silence };
     let mut plans = Vec::new();
     for write in (1..=writes).step_by(selection.stride.max(1)) {
         plans.push(plan(Fault::KillBefore { write }));
@@ -103,6 +108,9 @@ fn plans(workload: &str, writes: usize, selection: &Selection) -> Vec<Plan> {
         }
     }
     if !selection.only_crashes {
+        if workload == "apply" {
+            plans.push(Plan { silence: LONG_SILENCE, ..plan(Fault::Nothing) });
+        }
         plans.extend(
             [
                 Fault::ConflictOnFirstTry,
@@ -119,12 +127,12 @@ fn plans(workload: &str, writes: usize, selection: &Selection) -> Vec<Plan> {
 }
 
 /// Learns the reference of a workload.
-pub async fn learn(world: &World, workload: &str, silence: Duration) -> Result<Reference, Error> {
-    let plan = Plan { workload: workload.to_owned(), fault: Fault::Nothing, mutant: None };
+pub async fn learn(world: &World, workload: &str, silence: u64) -> Result<Reference, Error> {
+    let plan = Plan { workload: workload.to_owned(), fault: Fault::Nothing, mutant: None, silence };
     let mut runs = Vec::new();
     // One after the other: what is written in the same second would look as if it didn't depend on time.
     for _ in 0..REFERENCES {
-        let outcome = world.run(&plan, silence).await?;
+        let outcome = world.run(&plan).await?;
         if let Some(stuck) = outcome.stuck {
             return Err(format!("{workload} doesn't settle without faults: {stuck}").into());
         }
@@ -140,7 +148,7 @@ pub async fn run(world: Arc<World>, selection: &Selection, folder: &Path) -> Res
     let mut learning = JoinSet::new();
     let mut needed = selection.workloads.clone();
     if selection.mutants {
-        needed.extend(planted().into_iter().map(|plan| plan.workload));
+        needed.extend(planted(selection.silence).into_iter().map(|plan| plan.workload));
     }
     needed.sort();
     needed.dedup();
@@ -164,13 +172,13 @@ pub async fn run(world: Arc<World>, selection: &Selection, folder: &Path) -> Res
         let Some(reference) = references.get(workload) else { continue };
         report.writes.insert(workload.clone(), reference.writes);
         for plan in plans(workload, reference.writes, selection) {
-            running.spawn(judged(world.clone(), seats.clone(), plan, reference.clone(), selection.silence));
+            running.spawn(judged(world.clone(), seats.clone(), plan, reference.clone()));
         }
     }
     if selection.mutants {
-        for plan in planted() {
+        for plan in planted(selection.silence) {
             let Some(reference) = references.get(&plan.workload) else { continue };
-            running.spawn(judged(world.clone(), seats.clone(), plan, reference.clone(), selection.silence));
+            running.spawn(judged(world.clone(), seats.clone(), plan, reference.clone()));
         }
     }
     while let Some(ended) = running.join_next().await {
@@ -182,7 +190,7 @@ pub async fn run(world: Arc<World>, selection: &Selection, folder: &Path) -> Res
             report.mutants_caught += usize::from(!findings.is_empty());
             println!("    planted {mutant:?}: {}", findings.first().map_or("NOT SEEN", String::as_str));
             report.caught_by.insert(format!("{mutant:?}"), findings.clone());
-        } else if judged.fired {
+        } else if judged.fired || judged.replay.plan.fault == Fault::Nothing {
             report.plans += 1;
             *report.by_workload.entry(judged.replay.plan.workload.clone()).or_default() += 1;
             if !findings.is_empty() {
@@ -216,18 +224,17 @@ async fn judged(
     seats: Arc<Semaphore>,
     plan: Plan,
     reference: Arc<Reference>,
-    silence: Duration,
 ) -> Result<Judged, Error> {
     let _seat = seats.acquire().await?;
-    let outcome = world.run(&plan, silence).await?;
+    let outcome = world.run(&plan).await?;
     let findings = outcome.judge(&plan, &reference);
     Ok(Judged { replay: Replay { plan, findings, writes: outcome.writes }, fired: outcome.fired, took: outcome.took })
 }
 
 /// Runs a plan once more, with a reference that is learned anew.
-pub async fn replay(world: &World, plan: &Plan, silence: Duration) -> Result<Replay, Error> {
-    let reference = learn(world, &plan.workload, silence).await?;
-    let outcome = world.run(plan, silence).await?;
+pub async fn replay(world: &World, plan: &Plan) -> Result<Replay, Error> {
+    let reference = learn(world, &plan.workload, REFERENCE_SILENCE).await?;
+    let outcome = world.run(plan).await?;
     let mut findings = outcome.judge(plan, &reference);
     if !outcome.fired && plan.fault != Fault::Nothing {
         findings.push("the fault never happened: there were fewer writes".to_owned());

@@ -62,7 +62,8 @@ pub struct Workload {
 }
 
 /// The names of all workloads.
-pub const ALL: [&str; 9] = ["apply", "scale", "upgrade", "heal", "delete", "suspend", "autoscale", "alert", "rollback"];
+pub const ALL: [&str; 10] =
+    ["apply", "scale", "upgrade", "heal", "delete", "suspend", "autoscale", "queue", "alert", "rollback"];
 
 /// The workload of this name.
 pub fn find(name: &str) -> Option<Workload> {
@@ -97,6 +98,16 @@ pub fn find(name: &str) -> Option<Workload> {
                 ready(json!({"workers": {"autoscaling": null}})),
             ],
         ),
+        "queue" => {
+            let autoscaling = json!({"strategy": "Queue", "minReplicas": 2, "maxReplicas": 5});
+            (
+                made,
+                vec![
+                    ready(json!({"workers": {"autoscaling": autoscaling}})),
+                    ready(json!({"gateway": {"replicas": 2}, "engine": {"learningRate": 0.02}})),
+                ],
+            )
+        }
         "alert" => (made, vec![(Step::Watch, Goal::Watching), (Step::Unwatch, Goal::Ready)]),
         "rollback" => {
             let mut quick = base;

@@ -2,7 +2,6 @@
 //! cluster, twice, and what it made is gone when the cluster is.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hebb_chaos::run::World;
 use hebb_chaos::suite::{Selection, run};
@@ -14,7 +13,7 @@ async fn a_crash_at_any_write_changes_nothing_in_the_end() {
         workloads: vec!["apply".to_owned(), "delete".to_owned()],
         stride: 3,
         parallel: 12,
-        silence: Duration::from_secs(2),
+        silence: 2,
         only_crashes: true,
         mutants: false,
     };

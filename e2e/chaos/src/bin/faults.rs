@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Parser;
 use hebb_chaos::Error;
@@ -44,13 +43,19 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let options = Options::parse();
-    let silence = Duration::from_secs(options.silence);
+    tokio::select! {
+        done = act(Options::parse()) => done,
+        // The API server ends with the values that are dropped here, which an end by the signal itself would leave running.
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+    }
+}
+
+async fn act(options: Options) -> Result<(), Error> {
     std::fs::create_dir_all(&options.out)?;
     let world = Arc::new(World::start(options.hebb.canonicalize()?).await?);
     if let Some(file) = &options.replay {
         let saved: Replay = serde_json::from_str(&std::fs::read_to_string(file)?)?;
-        let again = replay(&world, &saved.plan, silence).await?;
+        let again = replay(&world, &saved.plan).await?;
         for write in again.writes.iter().filter(|write| !write.is_lease()) {
             let status = write.status.map_or("-".to_owned(), |status| status.to_string());
             println!("{:>4} {:>7} ms {:<6} {:<50} {status}", write.number, write.at, write.verb, write.object);
@@ -63,7 +68,7 @@ async fn main() -> Result<(), Error> {
         workloads: if options.workloads.is_empty() { all() } else { options.workloads },
         stride: options.stride,
         parallel: options.parallel,
-        silence,
+        silence: options.silence,
         only_crashes: options.only_crashes,
         mutants: !options.no_mutants,
     };
