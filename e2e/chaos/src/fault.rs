@@ -119,7 +119,7 @@ pub enum Mutant {
     ForgetPassword,
     /// After a restart, the first Service that is looked at is deleted and made anew.
     Remake,
-    /// A status that was written is written again every second.
+    /// A status that was written is written again every few seconds.
     RepeatStatus,
     /// After a restart, the number of workers is written one too small.
     ShrinkWorkers,

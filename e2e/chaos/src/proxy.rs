@@ -26,8 +26,10 @@ use crate::journal::{Journal, Write};
 
 /// More than any object.
 const BODY_MAX: usize = 4 << 20;
-/// How often a planted bug repeats itself.
-const REPEAT: Duration = Duration::from_secs(1);
+/// How often a planted bug repeats itself: seldom enough to look settled in between.
+const REPEAT: Duration = Duration::from_millis(3_500);
+/// How many times.
+const REPEATS: usize = 20;
 
 /// What the proxies of one plan share, one for each start of the operator.
 pub struct Shared {
@@ -124,7 +126,7 @@ impl Link {
         }
     }
 
-    async fn write(&self, mut parts: Parts, mut bytes: Bytes) -> Answer {
+    async fn write(self: Arc<Self>, mut parts: Parts, mut bytes: Bytes) -> Answer {
         if self.mutates(Mutant::DeleteWithoutUid) && parts.method == Method::DELETE {
             bytes = edited(&bytes, |body| body["preconditions"] = Value::Null);
         }
@@ -185,7 +187,7 @@ impl Link {
             return Answer::Lost;
         }
         if place.number > 0 && write.object.ends_with("/status") && self.plants(Mutant::RepeatStatus) {
-            self.repeat(&write, parts, bytes).await;
+            tokio::spawn(self.clone().repeat(write, parts, bytes));
         }
         Answer::Given(Response::from_parts(head, Body::from(body)))
     }
@@ -219,9 +221,9 @@ impl Link {
         (parts, bytes)
     }
 
-    /// Sends a write again and again, for as long as the operator lives.
-    async fn repeat(&self, write: &Write, parts: Parts, bytes: Bytes) {
-        for _ in 0..2 {
+    /// Sends a write again and again.
+    async fn repeat(self: Arc<Self>, write: Write, parts: Parts, bytes: Bytes) {
+        for _ in 0..REPEATS {
             tokio::time::sleep(REPEAT).await;
             let place = self.shared.journal.begin(write.clone());
             if let Ok(answer) = self.forward(parts.clone(), bytes.clone()).await {
