@@ -205,6 +205,9 @@ impl Link {
             // The API server answers as if it had been done.
             let query = parts.uri.query().map_or("dryRun=All".to_owned(), |query| format!("{query}&dryRun=All"));
             parts.uri = format!("{}?{query}", parts.uri.path()).parse().unwrap_or(parts.uri);
+            if parts.method == Method::DELETE {
+                bytes = edited(&bytes, |body| body["dryRun"] = json!(["All"]));
+            }
         }
         if applies && self.mutates(Mutant::ForgetOwner) {
             bytes = edited(&bytes, |body| body["metadata"]["ownerReferences"] = json!([]));
