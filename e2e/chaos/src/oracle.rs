@@ -235,7 +235,8 @@ mod tests {
             (lines(state), vec![write("PATCH", "services/a", 201)])
         };
         let reference = Reference::learn(&[run(1), run(2), run(3)]);
-        let seen = Seen { lines: &lines(found), writes, settled_at, left: &[], troubles: &[], comparable: true };
+        let seen =
+            Seen { lines: &lines(found), writes, settled_at, left: &[], troubles: &[], comparable: true, crash: true };
         judge(&reference, &seen)
     }
 
