@@ -27,7 +27,7 @@ lint: toolchain ## Formatting, lints, documentation
 	cargo clippy $(CARGO_FLAGS) --all-targets --quiet
 
 .PHONY: test-unit
-test-unit: toolchain ## Unit and property tests, the store against a real Redis, the definitions against a real API server
+test-unit: toolchain ## Unit and property tests, the store against a real Redis, definitions and crashes against a real API server
 	e2e/cluster/packages.sh redis-server alert control-plane
 	e2e/cluster/binaries.sh api >/dev/null
 	cargo test $(CARGO_FLAGS)
@@ -42,6 +42,17 @@ test-e2e: cluster-install ## Tests on the real cluster: kills, drift, silence, d
 	  for tests in "$(E2E_TESTS)" "--test permissions"; do \
 	    $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) $$tests -- --ignored --nocapture --test-threads=1; \
 	  done
+
+FAULTS := $(BIN)/faults --hebb $(BIN)/hebb
+.PHONY: faults
+faults: build ## Harm at every write of the operator, and planted bugs: target/faults/report.json (ARGS=--help for parts of it)
+	@e2e/cluster/packages.sh control-plane
+	$(FAULTS) $(ARGS)
+
+.PHONY: replay
+replay: build ## Run a red plan of `make faults` again: PLAN=target/faults/….json
+	@e2e/cluster/packages.sh control-plane
+	$(FAULTS) --replay "$(PLAN)"
 
 .PHONY: bench-path
 bench-path: cluster-install ## Throughput and latency through gateway, Redis and worker on the real cluster

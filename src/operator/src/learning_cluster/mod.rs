@@ -258,6 +258,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let steps = plan(&desired, &live, &topology.uid);
     let steps = upgrade::hold_back(steps, &live, &templates, |role| topology.object(role));
     let scraped = context.coordinators.answer(&key);
+    let early = context.coordinators.is_early(&key);
     let fewer = observe::number(live.get(&(Kind::Deployment, topology.object(Role::Worker))), "/spec/replicas")
         - topology.desired(Role::Worker);
     if fewer > 0 && !topology.suspended && topology.hpa.is_none() {
@@ -297,6 +298,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         pods: &found,
         primary: primary.as_deref(),
         scraped: scraped.as_ref(),
+        early,
         load: context.coordinators.load(&key),
         upgrade: &upgrade,
         healing: &healing,
@@ -317,8 +319,8 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
             context.tell(cluster, EventType::Normal, "Upgraded", "Upgrade", note).await;
         }
     }
-    let recheck = match (is_true(&status.conditions, "Ready") && sick.is_empty(), workers_may_shrink(cluster, workers))
-    {
+    let well = is_true(&status.conditions, "Ready") && sick.is_empty() && !early;
+    let recheck = match (well, workers_may_shrink(cluster, workers)) {
         (false, _) => RECHECK_AFTER,
         (true, true) => SHRINK_AFTER,
         (true, false) => RESYNC_AFTER,
@@ -382,6 +384,15 @@ fn decide_workers(
             message: "a HorizontalPodAutoscaler decides the number of workers".to_owned(),
         }),
         ScalingStrategy::Queue => {
+            // A restarted operator decides nothing before somebody could have answered it.
+            let within = scaling.min_replicas..=scaling.max_replicas;
+            if let Some(former) = former.filter(|former| within.contains(&former.desired))
+                && context.coordinators.is_early(key)
+                && let Some(reason) = status::REASONS.into_iter().find(|reason| *reason == former.reason)
+            {
+                let standing = Decision { desired: former.desired, reason, message: former.message.clone() };
+                return Some(grant_workers(standing, current, scaling.max_replicas, requests));
+            }
             let load = context.coordinators.load(key).unwrap_or_default();
             // A cluster that has never run has nobody to ask, and one at rest keeps its number.
             let runs = cluster.status.as_ref().is_some_and(|status| is_true(&status.conditions, "Initialized"));

@@ -174,6 +174,12 @@ impl Coordinators {
         known.get(&id(key)).and_then(|(_, known)| fresh(known).cloned())
     }
 
+    /// Whether it is too early to know: this process has begun to ask so lately that no answer says nothing yet.
+    pub fn is_early(&self, key: &Key) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&id(key)).is_none_or(|(_, known)| known.answer.is_none() && known.since.elapsed() < STALE_AFTER)
+    }
+
     /// The load of the cluster; nothing before it is followed.
     pub fn load(&self, key: &Key) -> Option<Load> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);

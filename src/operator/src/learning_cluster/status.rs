@@ -23,7 +23,7 @@ use crate::conditions::{Desired, is_true, merge};
 /// How far back the column of waiting entries looks.
 const LAG_WINDOW: Duration = Duration::from_secs(30);
 /// The reasons of the condition ScalingActive.
-const REASONS: [&str; 8] =
+pub const REASONS: [&str; 8] =
     ["Alert", "OutOfBounds", "Fallback", "NoMetric", "QueueGrew", "QueueShrank", "Steady", "Hpa"];
 
 /// What the status is made from.
@@ -35,6 +35,8 @@ pub struct Seen<'a> {
     pub primary: Option<&'a str>,
     /// What the coordinator said last; nothing while it can't be asked.
     pub scraped: Option<&'a Scraped>,
+    /// The operator has only just begun to ask: until somebody could have answered, what stood before stands.
+    pub early: bool,
     /// How many entries waited lately.
     pub load: Option<Load>,
     pub upgrade: &'a upgrade::Verdict,
@@ -76,6 +78,21 @@ fn count(seen: &Seen<'_>, role: Role) -> Count {
     }
 }
 
+/// What coordinators said of themselves.
+#[derive(Default)]
+struct Told {
+    leader: Option<String>,
+    unowned: Option<u64>,
+}
+
+/// What they had said to the operator before this one: a restart must not call a cluster that works not ready.
+fn told_before(cluster: &LearningCluster, former: &LearningClusterStatus) -> Told {
+    // Of another spec, nobody has said yet that every partition has an owner.
+    let same = former.observed_generation == cluster.metadata.generation;
+    let owned = same && is_true(&former.conditions, "Ready");
+    Told { leader: former.leader.clone(), unowned: owned.then_some(0) }
+}
+
 /// The status after a pass.
 pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> LearningClusterStatus {
     let topology = seen.topology;
@@ -84,8 +101,14 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
     let coordinator = count(seen, Role::Coordinator);
     let worker = count(seen, Role::Worker);
     let redis = count(seen, Role::Redis);
-    let leader = seen.scraped.and_then(|scraped| scraped.leader.clone()).filter(|_| !topology.suspended);
-    let unowned = seen.scraped.and_then(|scraped| scraped.unowned);
+    let told = match seen.scraped {
+        Some(scraped) => Told { leader: scraped.leader.clone(), unowned: scraped.unowned },
+        None if seen.early => told_before(cluster, &former),
+        None => Told::default(),
+    };
+    let leader = told.leader.filter(|_| !topology.suspended);
+    let unowned = told.unowned;
+    let lag_before = former.workers.as_ref().and_then(|workers| workers.lag.clone()).filter(|_| seen.early);
 
     let trouble = trouble(seen.pods);
     let because = |text: String| match &trouble {
@@ -224,7 +247,7 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
             ready: worker.ready,
             desired: worker.desired,
             summary: format!("{}/{}", worker.ready, worker.desired),
-            lag: seen.load.as_ref().filter(|_| !topology.suspended).and_then(lag),
+            lag: seen.load.as_ref().and_then(lag).or(lag_before).filter(|_| !topology.suspended),
             selector: selector.join(","),
         }),
         redis: Some(redis_status(cluster, seen, redis, now)),
@@ -478,6 +501,32 @@ mod tests {
         assert_eq!(advice(1), "at most 640000 patterns: one server holds that");
         assert!(advice(2).contains("Sentinel") && advice(64).contains("Cluster"));
         assert_eq!(sizing(&LearningClusterSpec::default()), None);
+    }
+
+    #[test]
+    fn a_restarted_operator_takes_what_stood_for_the_answer_that_it_has_no_time_to_have() {
+        let cluster = |observed: i64, ready: &str| -> LearningCluster {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
+                "metadata": {"name": "demo", "generation": 3}, "spec": {},
+                "status": {
+                    "observedGeneration": observed, "leader": "demo-coordinator-0",
+                    "conditions": [{
+                        "type": "Ready", "status": ready, "reason": "Ready", "message": "",
+                        "lastTransitionTime": "2026-01-01T00:00:00Z",
+                    }],
+                },
+            }))
+            .unwrap()
+        };
+        let told = |cluster: &LearningCluster| {
+            let told = told_before(cluster, cluster.status.as_ref().unwrap());
+            (told.leader, told.unowned)
+        };
+        let leader = Some("demo-coordinator-0".to_owned());
+        assert_eq!(told(&cluster(3, "True")), (leader.clone(), Some(0)));
+        assert_eq!(told(&cluster(3, "False")), (leader.clone(), None));
+        assert_eq!(told(&cluster(2, "True")), (leader, None), "nobody has said so of the new spec");
     }
 
     #[test]
