@@ -17,6 +17,8 @@ pub struct Container<'a> {
     pub role: Role,
     pub image: &'a str,
     pub body: Value,
+    /// Of what only a restart takes up, and isn't in the template.
+    pub config_digest: &'a str,
     pub volumes: Value,
     pub grace_seconds: i64,
     pub default_resources: Value,
@@ -46,14 +48,22 @@ pub fn restricted(name: &str, image: &str, resources: Value, body: Value) -> Val
 
 /// A pod template: labels, security, placement, the container's own fields, and what the user overrides.
 pub fn template(topology: &Topology, template: &PodTemplate, container: Container<'_>) -> Value {
-    let Container { role, image, body, volumes, grace_seconds, default_resources, resources, init, sidecars } =
-        container;
+    let Container {
+        role,
+        image,
+        body,
+        config_digest,
+        volumes,
+        grace_seconds,
+        default_resources,
+        resources,
+        init,
+        sidecars,
+    } = container;
     let mut labels: BTreeMap<String, String> = template.labels.clone();
     labels.extend(names::role_labels(&topology.name, role));
     let mut annotations = template.annotations.clone();
-    // A changed hyperparameter is nothing to Redis.
-    let config = if role == Role::Redis { &topology.redis_digest } else { &topology.digest };
-    annotations.insert(names::CONFIG_ANNOTATION.to_owned(), config.clone());
+    annotations.insert(names::CONFIG_ANNOTATION.to_owned(), config_digest.to_owned());
     let resources = resources.or(template.resources.as_ref());
     let resources = resources.map_or(default_resources, |resources| json!(resources));
     let mut containers = vec![restricted(role.as_str(), image, resources, body)];

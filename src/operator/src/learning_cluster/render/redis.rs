@@ -69,6 +69,8 @@ pub fn render(topology: &Topology, server: &Server) -> Vec<(Kind, Value)> {
         role: Role::Redis,
         image,
         body,
+        // A changed hyperparameter is nothing to Redis.
+        config_digest: &topology.redis_digest,
         volumes: Value::Array(volumes),
         grace_seconds: 30,
         default_resources: default_resources(),

@@ -31,6 +31,7 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
         role,
         image: &topology.image,
         body: body(topology, role, port),
+        config_digest: &topology.digest,
         volumes: volumes(topology),
         grace_seconds: grace,
         default_resources: json!({

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::pods::{Container, restricted, template};
 use super::redis::{default_resources, keep_data, max_memory, sync};
-use super::{Kind, Server, Topology, base64};
+use super::{Kind, Server, Topology, base64, digest};
 
 /// Where the program lies in the containers of the Redis image.
 const PROGRAMS: &str = "/programs";
@@ -25,10 +25,11 @@ const GRACE_SECONDS: i64 = 30;
 /// Secret, Service and StatefulSet.
 pub fn render(topology: &Topology, server: &Server, replicas: i32) -> Vec<(Kind, Value)> {
     let password = topology.secrets.redis_password.as_deref().unwrap_or_default();
+    let (redis_conf, sentinel_conf) = (redis_conf(server, replicas, password), sentinel_conf(password));
     let secret = json!({"data": {
         "password": base64(password),
-        "redis.conf": base64(&redis_conf(server, replicas, password)),
-        "sentinel.conf": base64(&sentinel_conf(password)),
+        "redis.conf": base64(&redis_conf),
+        "sentinel.conf": base64(&sentinel_conf),
     }});
     let selector = names::role_selector(&topology.name, Role::Redis);
     let port = |name: &str, port: i32| json!({"name": name, "port": port, "targetPort": port, "protocol": "TCP"});
@@ -59,6 +60,7 @@ pub fn render(topology: &Topology, server: &Server, replicas: i32) -> Vec<(Kind,
         role: Role::Redis,
         image: &server.image,
         body: server_body(topology, replicas),
+        config_digest: &digest(&[&redis_conf, &sentinel_conf]),
         volumes: Value::Array(volumes),
         grace_seconds: GRACE_SECONDS,
         default_resources: default_resources(),
