@@ -1,6 +1,7 @@
 //! The cluster as its users reach it: by kubectl, in the current environment (KUBECONFIG).
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -146,9 +147,22 @@ pub fn kill_pod(namespace: &str, pod: &str) -> Result<&'static str, Error> {
     if pids.is_empty() {
         return Err(format!("pod {pod} has no process on this machine").into());
     }
-    let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
-    let killed = Command::new("kill").arg("-KILL").args(&pids).status()?;
-    if killed.success() { Ok("killed by SIGKILL") } else { Err(format!("could not kill {pids:?}").into()) }
+    signal("KILL", &pids)?;
+    Ok("killed by SIGKILL")
+}
+
+/// Sends a signal to processes. One that has ended by itself, as a probe does, needs none.
+///
+/// # Errors
+/// A process that lives and can't be signalled.
+pub fn signal(name: &str, pids: &[u32]) -> Result<(), Error> {
+    for pid in pids {
+        let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).stderr(Stdio::null()).status()?;
+        if !sent.success() && Path::new(&format!("/proc/{pid}")).exists() {
+            return Err(format!("could not send {name} to {pid}").into());
+        }
+    }
+    Ok(())
 }
 
 /// The processes of a pod but its pause container, by their control group, where the pods run on this machine.

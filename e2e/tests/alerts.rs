@@ -6,12 +6,11 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hebb_e2e::kubectl::{apply, fresh_namespace, get, kill_pod, kubectl, processes_of, wait_for, wait_ready};
+use hebb_e2e::kubectl::{apply, fresh_namespace, get, kill_pod, kubectl, processes_of, signal, wait_for, wait_ready};
 use serde_json::Value;
 
 const READY: Duration = Duration::from_secs(120);
@@ -132,9 +131,7 @@ fn receive(stream: TcpStream, got: &Mutex<Vec<Got>>, answers: &AtomicBool) {
 
 fn stop_redis() -> String {
     let uid = get(SPACE, &["pod", "watched-redis-0"]).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
-    for pid in processes_of(&uid).unwrap() {
-        assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
-    }
+    signal("STOP", &processes_of(&uid).unwrap()).unwrap();
     uid
 }
 

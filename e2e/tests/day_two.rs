@@ -6,13 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hebb_e2e::data::{self, Record};
 use hebb_e2e::kubectl::{
-    apply, condition, fresh_namespace, gateway, get, kubectl, owner, processes_of, wait_for, wait_ready,
+    apply, condition, fresh_namespace, gateway, get, kubectl, owner, processes_of, signal, wait_for, wait_ready,
 };
 use hebb_e2e::ledger::{Client, Ledger};
 use serde_json::Value;
@@ -138,9 +137,7 @@ async fn a_process_that_hangs_is_replaced(day: &mut Day) {
     let steady = load(&day.url, "hang-", 4_000, 16, Some(100.0));
     let worker = owner(SPACE, "two", "shuttle").unwrap();
     let uid = get(SPACE, &["pod", &worker]).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
-    for pid in processes_of(&uid).unwrap() {
-        assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
-    }
+    signal("STOP", &processes_of(&uid).unwrap()).unwrap();
     let at = Instant::now();
     wait_for("the pod that hangs is replaced", Duration::from_secs(60), || {
         status()["replacements"].to_string().contains(&uid).then_some(())

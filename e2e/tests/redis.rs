@@ -5,11 +5,12 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hebb_e2e::data::{self, Record};
-use hebb_e2e::kubectl::{apply, fresh_namespace, gateway, get, kubectl, processes_of, silence, wait_for, wait_ready};
+use hebb_e2e::kubectl::{
+    apply, fresh_namespace, gateway, get, kubectl, processes_of, signal, silence, wait_for, wait_ready,
+};
 use hebb_e2e::ledger::{Client, Ledger};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -112,17 +113,16 @@ fn kill_server(space: &str, pod: &str) {
         return;
     }
     let uid = get(space, &["pod", pod]).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
-    let servers: Vec<String> = processes_of(&uid)
+    let servers: Vec<u32> = processes_of(&uid)
         .unwrap()
         .into_iter()
         .filter(|pid| {
             let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line.starts_with("redis-server") && !line.contains("sentinel")
         })
-        .map(|pid| pid.to_string())
         .collect();
     assert_eq!(servers.len(), 1, "servers of {pod}");
-    assert!(Command::new("kill").arg("-KILL").args(&servers).status().unwrap().success());
+    signal("KILL", &servers).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
