@@ -19,15 +19,36 @@ metadata: {name: rights}
 spec:
   workers: {autoscaling: {strategy: Hpa, minReplicas: 1, maxReplicas: 2}}
   redis: {storage: {size: 1Gi, deletionPolicy: Delete}}
+---
+apiVersion: hebb.dev/v1alpha1
+kind: AlertPolicy
+metadata:
+  name: rights
+  annotations: {hebb.dev/test-receiver: log}
+spec:
+  targetRef: {name: rights}
+  interval: 5s
+  rules:
+    - name: always
+      expr: {indicator: restarts, operator: GreaterThan, threshold: -1}
+      severity: Info
+      actions: [switch-off]
+  routes: [{receiver: log, groupWait: 0s}]
+  receivers: [{name: log, log: {}}]
+  actions: [{name: switch-off, type: Suspend}]
 ";
 
 /// A right: API group, resource, verb.
 type Right = (String, String, String);
 
-/// Rights that leave no trace of their own. A plugin of the API server asks whether finalizers could be changed, where it
-/// is on; an Event is patched when the same one comes again within minutes.
-const SILENT: [(&str, &str, &str); 2] =
-    [("hebb.dev", "learningclusters/finalizers", "update"), ("events.k8s.io", "events", "patch")];
+/// Rights that leave no trace here. A plugin of the API server asks whether finalizers could be changed, where it is on; an
+/// Event is patched when the same one comes again within minutes; a policy is read one by one when it doesn't fit its
+/// definition, which only an older definition lets in.
+const SILENT: [(&str, &str, &str); 3] = [
+    ("hebb.dev", "learningclusters/finalizers", "update"),
+    ("events.k8s.io", "events", "patch"),
+    ("hebb.dev", "alertpolicies", "get"),
+];
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
@@ -88,7 +109,7 @@ fn every_right_of_the_operator_is_used_and_none_is_missing() {
         println!("skipped: this cluster has no audit log that tells what was used");
         return;
     }
-    // What no other test needs: objects that a changed spec does away with.
+    // What no other test needs: objects that a changed spec does away with, a test message, an action that changes a spec.
     fresh_namespace(SPACE).unwrap();
     apply(SPACE, CLUSTER).unwrap();
     wait_for("the autoscaler is there", LIMIT, || get(SPACE, &["hpa", "rights-worker"]).ok()).unwrap();
@@ -100,7 +121,16 @@ fn every_right_of_the_operator_is_used_and_none_is_missing() {
         (left["items"].as_array()?.is_empty() && budget.is_err()).then_some(())
     })
     .unwrap();
-    kubectl(&["-n", SPACE, "delete", "lc", "rights"]).unwrap();
+    wait_for("the test message is sent", LIMIT, || {
+        let policy = get(SPACE, &["alertpolicy", "rights"]).ok()?;
+        policy["metadata"]["annotations"]["hebb.dev/test-receiver"].is_null().then_some(())
+    })
+    .unwrap();
+    wait_for("the action has suspended the cluster", LIMIT, || {
+        (get(SPACE, &["lc", "rights"]).ok()?["spec"]["suspend"] == true).then_some(())
+    })
+    .unwrap();
+    kubectl(&["-n", SPACE, "delete", "alertpolicies,learningclusters", "--all"]).unwrap();
     kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
 
     let (used, denied) = used(&log);
