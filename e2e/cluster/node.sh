@@ -12,9 +12,15 @@ in_node() { "${IN_NODE[@]}" "$@"; }
 kube() { in_node kubectl --kubeconfig "$D/admin.kubeconfig" "$@"; }
 boot_id() { cat /proc/sys/kernel/random/boot_id; }
 
-# A state is worth keeping when the machine still runs that it belongs to, and with it what holds the state in memory.
+made_of() {
+  (cd "$CLUSTER_DIR" && cat audit-policy.yaml apiserver.sh pki.sh node.sh node/* addons/*) | sha256sum
+}
+
+# A state is worth keeping when the machine still runs that it belongs to, and with it what holds the state in memory; and
+# when it was made of the files that are here now: a test may rely on their settings.
 node_usable() {
   [[ $(cat "$D/boot" 2>/dev/null) == "$(boot_id)" && -e /run/netns/$NETNS ]] &&
+    [[ $(cat "$D/made-of" 2>/dev/null) == "$(made_of)" ]] &&
     alive etcd && alive apiserver && alive containerd
 }
 
@@ -127,6 +133,7 @@ node_up() {
     mkdir -p "$D"
     step "making a node of its own in the network namespace $NETNS"
     boot_id >"$D/boot"
+    made_of >"$D/made-of"
     create_network
     create_identities
     write_configs
