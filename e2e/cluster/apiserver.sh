@@ -21,7 +21,7 @@ apiserver_flags() {
     --service-account-issuer=https://kubernetes.default.svc
     --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction
     --audit-policy-file="$CLUSTER_DIR/audit-policy.yaml" --audit-log-path="$D/audit/audit.log"
-    --audit-log-maxsize=50 --audit-log-maxbackup=2
+    --audit-log-maxsize=200 --audit-log-maxbackup=1
   )
   mkdir -p "$D/audit"
 }
