@@ -15,6 +15,17 @@ pub struct Record {
     pub label: String,
 }
 
+/// The first records of the stream that `make test-e2e` has fetched (HEBB_E2E_DATA).
+///
+/// # Errors
+/// No such file.
+pub fn first_records(count: usize) -> Result<Vec<Record>, Error> {
+    let path = std::env::var_os("HEBB_E2E_DATA").ok_or("HEBB_E2E_DATA isn't set: run make test-e2e")?;
+    let mut records = read(Path::new(&path), "anomaly")?;
+    records.truncate(count);
+    Ok(records)
+}
+
 /// Reads a gzip CSV file with a header whose column `label` is the class.
 ///
 /// # Errors

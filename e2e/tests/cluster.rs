@@ -5,10 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use hebb_e2e::data::{self, Record};
+use hebb_e2e::data::first_records;
 use hebb_e2e::kubectl::{
     apply, cluster_status, condition, fresh_namespace, gateway, get, kill_pod, kubectl, owner, silence, wait_for,
     wait_ready,
@@ -37,20 +36,13 @@ fn learning_cluster(name: &str) -> String {
     CLUSTER.replace("NAME", name)
 }
 
-fn records(count: usize) -> Vec<Record> {
-    let path: PathBuf = std::env::var_os("HEBB_E2E_DATA").unwrap().into();
-    let mut records = data::read(&path, "anomaly").unwrap();
-    records.truncate(count);
-    records
-}
-
 /// Streams events at 500 a second and does something at half of them; the ledger, and when it was done.
 async fn under_load(
     client: &Client,
     count: usize,
     act: impl FnOnce() -> Instant + Send + 'static,
 ) -> (Ledger, Instant) {
-    let records = records(count);
+    let records = first_records(count).unwrap();
     let (progress, mut seen) = watch::channel(0);
     let half = count / 2;
     let acting = tokio::spawn(async move {
@@ -168,7 +160,7 @@ spec:
     .unwrap();
     wait_ready(SPACE, "guest", READY).unwrap();
     let client = Client::new(&gateway(SPACE, "guest").unwrap(), "made-on-first-use", "g-").unwrap();
-    let ledger = client.replay(&records(200), 16, None, |_| {}).await.unwrap();
+    let ledger = client.replay(&first_records(200).unwrap(), 16, None, |_| {}).await.unwrap();
     client.settle(&ledger).await.unwrap();
     kubectl(&["-n", SPACE, "delete", "lc", "guest"]).unwrap();
 
@@ -241,7 +233,7 @@ async fn hand_made_changes_are_repaired_rest_is_silent_and_deletion_leaves_nothi
 
     // Suspended: no pods, and what was learned is there again afterwards.
     let client = Client::new(&gateway(SPACE, "rest").unwrap(), "shuttle", "s-").unwrap();
-    let ledger = client.replay(&records(500), 32, None, |_| {}).await.unwrap();
+    let ledger = client.replay(&first_records(500).unwrap(), 32, None, |_| {}).await.unwrap();
     kubectl(&["-n", SPACE, "patch", "lc", "rest", "--type=merge", "-p", "{\"spec\":{\"suspend\":true}}"]).unwrap();
     wait_for("no pod is left", Duration::from_secs(90), || {
         get(SPACE, &["pods"]).ok()?["items"].as_array()?.is_empty().then_some(())

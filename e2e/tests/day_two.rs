@@ -5,11 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use hebb_e2e::data::{self, Record};
+use hebb_e2e::data::first_records;
 use hebb_e2e::kubectl::{
     apply, condition, fresh_namespace, gateway, get, kubectl, owner, processes_of, signal, wait_for, wait_ready,
 };
@@ -37,19 +36,12 @@ spec:
   redis: {storage: {size: 1Gi, deletionPolicy: Delete}}
 ";
 
-fn records(count: usize) -> Vec<Record> {
-    let path: PathBuf = std::env::var_os("HEBB_E2E_DATA").unwrap().into();
-    let mut records = data::read(&path, "anomaly").unwrap();
-    records.truncate(count);
-    records
-}
-
 /// Sends events in the background.
 fn load(url: &str, prefix: &str, count: usize, in_flight: usize, rate: Option<f64>) -> JoinHandle<Ledger> {
     let client = Client::new(url, "shuttle", prefix).unwrap();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(client.replay(&records(count), in_flight, rate, |_| {})).unwrap()
+        runtime.block_on(client.replay(&first_records(count).unwrap(), in_flight, rate, |_| {})).unwrap()
     })
 }
 
@@ -108,6 +100,15 @@ async fn a_day_in_the_life_of_a_cluster_loses_nothing() {
     kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
 }
 
+/// Whatever made the queue long for a moment, pods that came with it have gone again.
+fn two_workers_again() {
+    wait_for("two workers again", Duration::from_secs(120), || {
+        let workers = &status()["workers"];
+        (workers["desired"] == 2 && pods(Some("worker")).len() == 2).then_some(())
+    })
+    .unwrap();
+}
+
 async fn workers_follow_the_queue(day: &mut Day) {
     let storm = load(&day.url, "storm-", 40_000, 256, None);
     let grown = wait_for("six workers", Duration::from_secs(60), || {
@@ -119,11 +120,7 @@ async fn workers_follow_the_queue(day: &mut Day) {
     let ledger = storm.join().unwrap();
     day.settle("growing to six workers", ledger).await;
     let drizzle = load(&day.url, "drizzle-", 4_000, 4, Some(60.0));
-    wait_for("two workers again", Duration::from_secs(120), || {
-        let workers = &status()["workers"];
-        (workers["desired"] == 2 && pods(Some("worker")).len() == 2).then_some(())
-    })
-    .unwrap();
+    two_workers_again();
     assert!(events().contains("QueueShrank"), "{}", events());
     let ledger = drizzle.join().unwrap();
     day.settle("shrinking to two workers", ledger).await;
@@ -209,6 +206,7 @@ async fn a_bad_revision_is_taken_back(day: &mut Day) {
 }
 
 async fn an_upgrade_of_the_operator_restarts_nothing(day: &mut Day) {
+    two_workers_again();
     let before = pods(None);
     kubectl(&["-n", "hebb-system", "rollout", "restart", "deployment/hebb-operator"]).unwrap();
     kubectl(&["-n", "hebb-system", "rollout", "status", "deployment/hebb-operator", "--timeout=90s"]).unwrap();

@@ -4,10 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use hebb_e2e::data::{self, Record};
+use hebb_e2e::data::first_records;
 use hebb_e2e::kubectl::{
     apply, fresh_namespace, gateway, get, kubectl, processes_of, signal, silence, wait_for, wait_ready,
 };
@@ -72,7 +71,7 @@ impl Group {
     /// Streams events at 500 a second, does something at half of them, and compares everything so far with what was applied.
     async fn under_load(&mut self, what: &str, count: usize, act: impl FnOnce() + Send + 'static) -> Duration {
         let client = Client::new(&self.url, "shuttle", &format!("{what}-")).unwrap();
-        let records = records(count);
+        let records = first_records(count).unwrap();
         let (progress, mut seen) = watch::channel(0);
         let half = count / 2;
         let acting = tokio::spawn(async move {
@@ -97,13 +96,6 @@ impl Group {
         client.settle(&self.total).await.unwrap();
         resumed
     }
-}
-
-fn records(count: usize) -> Vec<Record> {
-    let path: PathBuf = std::env::var_os("HEBB_E2E_DATA").unwrap().into();
-    let mut records = data::read(&path, "anomaly").unwrap();
-    records.truncate(count);
-    records
 }
 
 /// Kills the server of a pod, not its Sentinel, where the pods run on this machine; elsewhere the pod is deleted without grace.

@@ -27,10 +27,18 @@ pub enum ConfigError {
     Read { path: String, source: std::io::Error },
     #[error("{path}")]
     Load { path: String, source: hebb_api::load::LoadError },
-    #[error("{path}: AlertPolicy {name}: {problems}")]
-    Policy { path: String, name: String, problems: String },
+    #[error("{path}")]
+    Policy { path: String, source: UnusablePolicy },
     #[error("{0} holds no LearningCluster")]
     NoCluster(String),
+}
+
+/// An AlertPolicy with everything that is wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("AlertPolicy {name}: {}", problems.join("; "))]
+pub struct UnusablePolicy {
+    name: String,
+    problems: Vec<String>,
 }
 
 /// Reads and checks one file.
@@ -39,19 +47,15 @@ pub fn read(path: &Path) -> Result<Resources, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: shown.clone(), source })?;
     let resources = load(&text).map_err(|source| ConfigError::Load { path: shown.clone(), source })?;
     for policy in &resources.policies {
-        compile(policy).map_err(|problems| ConfigError::Policy {
-            path: shown.clone(),
-            name: policy.name_any(),
-            problems: problems.join("; "),
-        })?;
+        compile(policy).map_err(|source| ConfigError::Policy { path: shown.clone(), source })?;
     }
     Ok(resources)
 }
 
-/// The policy, ready to be used, or everything that is wrong with it.
-pub fn compile(policy: &AlertPolicy) -> Result<Policy, Vec<String>> {
-    let namespace = policy.namespace().unwrap_or_else(|| "default".to_owned());
-    Policy::new(&namespace, &policy.name_any(), &policy.spec)
+/// The policy, ready to be used.
+pub fn compile(policy: &AlertPolicy) -> Result<Policy, UnusablePolicy> {
+    let (namespace, name) = (policy.namespace().unwrap_or_else(|| "default".to_owned()), policy.name_any());
+    Policy::new(&namespace, &name, &policy.spec).map_err(|problems| UnusablePolicy { name, problems })
 }
 
 pub fn run(command: Command) -> Outcome {

@@ -8,6 +8,7 @@ use hebb_alert::notify::{Egress, Net};
 use hebb_operator::{Defaults, Settings};
 use tracing::info;
 
+use crate::alerts::receiver_roots;
 use crate::cli::Outcome;
 use crate::node::{runtime, wait_for_signal};
 
@@ -55,13 +56,9 @@ fn api_server() -> Vec<Net> {
 }
 
 pub fn run(options: Options) -> Outcome {
-    let receiver_roots = match &options.receiver_ca {
-        Some(file) => std::fs::read(file).map_err(|error| format!("can't read {}: {error}", file.display()))?,
-        None => Vec::new(),
-    };
     let settings = Settings {
         egress: Egress { private: options.private_receivers, exceptions: options.receiver_nets, denied: api_server() },
-        receiver_roots,
+        receiver_roots: receiver_roots(options.receiver_ca.as_deref())?,
         defaults: Defaults {
             image: options.image,
             redis_image: options.redis_image,

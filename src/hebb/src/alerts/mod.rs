@@ -2,11 +2,11 @@
 
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use hebb_alert::notify::{Edges, EdgesError, Egress, Net, Resolver, Secrets, send};
-use hebb_alert::{Labels, Message, Policy};
+use hebb_alert::{Labels, Message};
 use hebb_api::{AlertPolicy, Receiver};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -54,10 +54,7 @@ pub struct Surroundings {
 impl Surroundings {
     /// The way out. Who writes the file also runs the process, so that this machine and its network may be reached.
     fn edges(&self, files: Option<PathBuf>) -> Result<Edges, Box<dyn std::error::Error>> {
-        let roots = match &self.receiver_ca {
-            Some(file) => std::fs::read(file).map_err(|error| format!("can't read {}: {error}", file.display()))?,
-            None => Vec::new(),
-        };
+        let roots = receiver_roots(self.receiver_ca.as_deref())?;
         let loopback = ["127.0.0.0/8", "::1"].into_iter().map(str::parse).collect::<Result<Vec<Net>, _>>()?;
         let egress = Egress { private: true, exceptions: loopback, denied: Vec::new() };
         Edges::new(egress, Resolver::System, &roots, files).map_err(|error: EdgesError| error.into())
@@ -77,6 +74,13 @@ impl Surroundings {
     }
 }
 
+/// The certificates (PEM) of `--receiver-ca`.
+pub fn receiver_roots(file: Option<&Path>) -> Result<Vec<u8>, String> {
+    file.map_or(Ok(Vec::new()), |file| {
+        std::fs::read(file).map_err(|error| format!("can't read {}: {error}", file.display()))
+    })
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=VALUE"))?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
@@ -90,17 +94,16 @@ fn read(files: &[PathBuf]) -> Result<Vec<AlertPolicy>, Box<dyn std::error::Error
     if policies.is_empty() { Err("the files hold no AlertPolicy".into()) } else { Ok(policies) }
 }
 
-/// A policy that can be used.
-fn usable(policy: &AlertPolicy) -> Result<Policy, String> {
-    config::compile(policy).map_err(|problems| format!("AlertPolicy {}: {}", policy.name_any(), problems.join("; ")))
-}
-
 pub fn run(command: Command) -> Outcome {
     match command {
         Command::Route { files, labels } => {
             let labels: Labels = labels.into_iter().collect();
             for policy in read(&files)? {
-                println!("AlertPolicy {}\n{}", policy.name_any(), usable(&policy)?.explain(&labels, Timestamp::now()));
+                println!(
+                    "AlertPolicy {}\n{}",
+                    policy.name_any(),
+                    config::compile(&policy)?.explain(&labels, Timestamp::now())
+                );
             }
             Ok(())
         }

@@ -17,7 +17,8 @@ use kube::ResourceExt;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Surroundings, usable};
+use super::Surroundings;
+use crate::config::{self, UnusablePolicy};
 
 /// How often the process is asked how it is; a policy is evaluated no more often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -31,8 +32,8 @@ const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// Why policies can't be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    #[error("{0}")]
-    Policy(String),
+    #[error(transparent)]
+    Policy(#[from] UnusablePolicy),
     #[error("the receivers can't be reached: {0}")]
     Edges(String),
     #[error("can't use {path}")]
@@ -95,7 +96,7 @@ impl Watch {
         fs::create_dir_all(&messages).map_err(in_folder)?;
         let mut followed = Vec::new();
         for policy in policies {
-            let ready = usable(policy).map_err(WatchError::Policy)?;
+            let ready = config::compile(policy)?;
             if !is_about(policy, cluster) {
                 warn!(policy = policy.name_any(), cluster = cluster.name_any(), "is about another LearningCluster");
                 continue;
