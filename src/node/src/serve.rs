@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
+use tracing::debug;
 
 use crate::stop::Stop;
 
@@ -47,6 +49,12 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, NodeError> {
 pub async fn serve(listener: TcpListener, router: Router, stop: Stop) -> Result<(), NodeError> {
     let mut asked = stop.clone();
     let mut late = stop;
+    // An answer in several writes, as a stream's is, would otherwise wait for the client's word on the first.
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            debug!(%error, "small writes to a connection may be held back");
+        }
+    });
     let served = axum::serve(listener, router).with_graceful_shutdown(async move { asked.asked().await });
     let overdue = async {
         late.asked().await;

@@ -2,15 +2,19 @@
 
 use hebb_api::names::{self, Role};
 use hebb_api::{Durability, ExternalRedis, SecretKeyRef};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
 
 use super::pods::{Container, http_probes, template};
 use super::{Kind, Redis, Server, Topology, sentinel};
+use crate::learning_cluster::quantity;
 
 /// The time that a pod without state needs to finish its requests.
 const GRACE_SECONDS: i64 = 15;
 /// Where the certificates of somebody else's Redis are found.
 const REDIS_TLS_PATH: &str = "/etc/hebb-redis-tls";
+/// What `hebb gateway --threads` takes at most.
+const THREADS_MAX: u16 = 256;
 /// What a worker needs on top of its drain, to be told and to exit.
 const DRAIN_MARGIN_SECONDS: i64 = 5;
 
@@ -91,6 +95,11 @@ fn body(topology: &Topology, role: Role, port: i32) -> Value {
         let advertise = format!("$(POD_NAME).{}:{port}", topology.host(Role::Coordinator));
         env.push(json!({"name": "HEBB_ADVERTISE", "value": advertise}));
     }
+    if role == Role::Gateway
+        && let Some(threads) = threads(topology.gateway.template.resources.as_ref())
+    {
+        env.push(json!({"name": "HEBB_THREADS", "value": threads.to_string()}));
+    }
     match &topology.redis {
         Redis::Sentinel { server, replicas } => env.extend(sentinels(topology, server, *replicas)),
         Redis::Standalone(_) => {
@@ -116,6 +125,12 @@ fn body(topology: &Topology, role: Role, port: i32) -> Value {
         body.extend(probes);
     }
     body
+}
+
+/// A gateway serves on one thread; a limit of more processors is a wish for more.
+fn threads(resources: Option<&ResourceRequirements>) -> Option<u16> {
+    let processors = quantity::parse(&resources?.limits.as_ref()?.get("cpu")?.0)?;
+    (processors > 1.0).then(|| processors.ceil().min(f64::from(THREADS_MAX)) as u16)
 }
 
 fn volumes(topology: &Topology) -> Value {
@@ -171,4 +186,26 @@ fn external_redis(external: &ExternalRedis) -> Vec<Value> {
         }
     }
     env
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_takes_the_threads_that_its_limit_is_for() {
+        let limited = |cpu: &str| {
+            let limits = [("cpu".to_owned(), Quantity(cpu.to_owned()))].into();
+            threads(Some(&ResourceRequirements { limits: Some(limits), ..ResourceRequirements::default() }))
+        };
+        assert_eq!(threads(None), None);
+        assert_eq!(limited("500m"), None);
+        assert_eq!(limited("1"), None);
+        assert_eq!(limited("1500m"), Some(2));
+        assert_eq!(limited("4"), Some(4));
+        assert_eq!(limited("100k"), Some(THREADS_MAX));
+        assert_eq!(limited("many"), None);
+    }
 }
