@@ -3,6 +3,7 @@
 pub mod data;
 pub mod kubectl;
 pub mod ledger;
+pub mod policies;
 
 /// Anything that ends a run.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

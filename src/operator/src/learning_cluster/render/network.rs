@@ -9,6 +9,8 @@ use super::{Redis, Topology};
 
 /// Where nodes may cache DNS.
 const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
+/// The ports of the pods behind the cluster's DNS, which are what policies are held against: OpenShift's have the second.
+const DNS_PORTS: [i32; 2] = [53, 5353];
 
 /// The policy of a role; none where they are switched off, or where the role has no pods of ours.
 pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
@@ -61,11 +63,12 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
     if !metrics_from.is_empty() && matches!(role, Role::Coordinator | Role::Worker) {
         ingress.push(json!({"from": [{"namespaceSelector": {"matchLabels": metrics_from}}], "ports": tcp(port)}));
     }
+    let dns = DNS_PORTS.map(|port| ["UDP", "TCP"].map(|protocol| json!({"protocol": protocol, "port": port}))).concat();
     let mut egress = Vec::new();
     if role != Role::Redis || with_sentinels {
         egress.push(json!({
             "to": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}],
-            "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
+            "ports": dns,
         }));
         egress.push(match &topology.redis {
             Redis::Sentinel { .. } => json!({"to": [pods(Role::Redis)], "ports": group()}),
