@@ -777,7 +777,7 @@ pub struct BackupVolume {
 pub struct RestoreSpec {
     /// Where the backup is.
     pub from: RestoreSource,
-    /// Its name. Default: the newest complete one.
+    /// Its name, needed where the volume holds those of several clusters. Default: the newest complete one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^./][^/]*\.hebb$"))]
     pub backup: Option<String>,

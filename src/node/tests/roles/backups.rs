@@ -1,18 +1,22 @@
 //! Backups of a cluster that learns, and what they bring back.
 
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hebb_engine::{Entry, Event, Features, Input, Label, Partition, PartitionConfig, Task};
-use hebb_log::{Claim, Claimed, Domain, LocalConfig, LocalStore, PartitionKey, Record};
+use hebb_log::{
+    Address, Claim, Claimed, Domain, LocalConfig, LocalStore, PartitionKey, Record, RedisConfig, RedisStore, Topology,
+};
 use hebb_node::Store;
 use hebb_node::backup::{FolderError, RestoreError, check, choose, list, prune, restore, take};
 use jiff::Timestamp;
 use serde_json::json;
-use std::time::Duration;
 
 use crate::server::Server;
-use crate::support::{event, settings};
+use crate::support::{event, free_address, settings};
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -62,8 +66,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 /// A store with a checkpoint, entries after it, and a partition that nobody has owned yet.
-async fn learned() -> Store {
-    let store = Store::new(LocalStore::in_memory().unwrap());
+async fn learned(store: Store) -> Store {
     store.directory.declare(&domain("d", 2)).await.unwrap();
     append(&store, 0, 0..500).await;
     let owner = claim(&store, 0).await;
@@ -74,16 +77,64 @@ async fn learned() -> Store {
     store
 }
 
+fn local() -> Store {
+    Store::new(LocalStore::in_memory().unwrap())
+}
+
+/// A real Redis, ended with this value; each name is a cluster of its own in it.
+struct Redis {
+    port: u16,
+    child: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Redis {
+    async fn start() -> Self {
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_address().port());
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir"])
+            .arg(directory.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("these tests need a real Redis: apt-get install redis-server");
+        let redis = Self { port, child, _directory: directory };
+        RedisStore::connect(redis.config("ping")).await.unwrap();
+        redis
+    }
+
+    fn config(&self, cluster: &str) -> RedisConfig {
+        RedisConfig::of(Topology::Standalone(Address::new("127.0.0.1", self.port)), cluster)
+    }
+
+    fn store(&self, cluster: &str) -> Store {
+        Store::new(RedisStore::lazy(self.config(cluster)).unwrap())
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_state_is_the_replayed_one_byte_for_byte() {
+    byte_for_byte(local(), local()).await;
+    let redis = Redis::start().await;
+    byte_for_byte(redis.store("one"), redis.store("two")).await;
+    // From a laptop into a cluster.
+    byte_for_byte(local(), redis.store("three")).await;
+}
+
+async fn byte_for_byte(source: Store, target: Store) {
     let folder = tempfile::tempdir().unwrap();
-    let store = learned().await;
+    let store = learned(source).await;
     let wanted = [replayed(&store, 0).await, replayed(&store, 1).await];
     let taken = take(&store, "ns.demo", folder.path(), at(0)).await.unwrap();
     assert_eq!(taken.partitions.iter().map(|partition| partition.events).collect::<Vec<_>>(), [2_300, 40]);
     assert_eq!(check(folder.path(), &taken.backup).unwrap(), taken);
 
-    let target = Store::new(LocalStore::in_memory().unwrap());
     restore(&target, folder.path(), &taken.backup).await.unwrap();
     for (index, wanted) in wanted.iter().enumerate() {
         let restored = target.log.load(&key(index as u32)).await.unwrap().unwrap();
@@ -139,15 +190,23 @@ async fn reopened(directory: &Path) -> LocalStore {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_and_events_that_come_meanwhile_leave_no_gap() {
+    no_gap(local()).await;
+    let redis = Redis::start().await;
+    no_gap(redis.store("busy")).await;
+}
+
+async fn no_gap(store: Store) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(learned().await);
-    let working = store.clone();
+    let store = learned(store).await;
+    let acknowledged = Arc::new(AtomicU64::new(40));
+    let (working, appended) = (store.clone(), acknowledged.clone());
     // An owner that applies and checkpoints as fast as it can, while events arrive.
     let owner = tokio::spawn(async move {
         let claim = claim(&working, 1).await;
         let mut partition = replayed(&working, 1).await;
         for round in 0..150 {
             append(&working, 1, 40 + round * 20..60 + round * 20).await;
+            appended.store(60 + round * 20, Ordering::SeqCst);
             for (id, record) in working.log.read(&key(1), partition.position(), 10_000, Duration::ZERO).await.unwrap() {
                 partition.apply(id, &Entry::decode(&record.entry).unwrap());
             }
@@ -158,17 +217,16 @@ async fn checkpoints_and_events_that_come_meanwhile_leave_no_gap() {
     let mut taken = Vec::new();
     let mut second = 0;
     while !owner.is_finished() {
-        let acknowledged =
-            store.log.load(&key(1)).await.unwrap().map(|stored| Partition::restore(&stored.state).unwrap());
+        let before = acknowledged.load(Ordering::SeqCst);
         let backup = take(&store, "ns.demo", folder.path(), at(second)).await.unwrap();
-        taken.push((acknowledged.map_or(0, |partition| partition.statistics().events), backup));
+        taken.push((before, backup));
         second += 1;
     }
     let last = owner.await.unwrap();
     assert!(taken.len() > 1, "the owner was faster than the first backup");
-    for (acknowledged, backup) in &taken {
+    for (before, backup) in &taken {
         let events = backup.partitions[1].events;
-        assert!((*acknowledged..=last.statistics().events).contains(&events), "{acknowledged} then {events}");
+        assert!((*before..=last.statistics().events).contains(&events), "{before} then {events}");
         // Without a gap, the count tells which ids these are.
         let digest = (0..events)
             .fold(0u64, |sum, number| sum.wrapping_add(hebb_engine::event_digest(&format!("event-{number}"))));
@@ -179,7 +237,7 @@ async fn checkpoints_and_events_that_come_meanwhile_leave_no_gap() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_holds_something_is_left_as_it_is_and_a_run_that_was_killed_is_taken_up() {
     let folder = tempfile::tempdir().unwrap();
-    let store = learned().await;
+    let store = learned(local()).await;
     let backup = take(&store, "ns.demo", folder.path(), at(0)).await.unwrap().backup;
     let refused = restore(&store, folder.path(), &backup).await;
     assert!(matches!(refused, Err(RestoreError::NotEmpty(_))), "{refused:?}");
@@ -207,7 +265,7 @@ async fn a_target_that_holds_something_is_left_as_it_is_and_a_run_that_was_kille
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_stay_and_what_is_broken_or_somebody_elses_is_never_removed_or_chosen() {
     let folder = tempfile::tempdir().unwrap();
-    let store = learned().await;
+    let store = learned(local()).await;
     let mut names = Vec::new();
     for second in 0..4 {
         names.push(take(&store, "ns.demo", folder.path(), at(second)).await.unwrap().backup);
