@@ -34,7 +34,7 @@ test-unit: toolchain ## Unit and property tests, the store against a real Redis,
 
 # They need the cluster, so that a plain `cargo test` passes them over. `permissions` judges what the others have left in
 # the audit log.
-E2E_TESTS := --test cluster --test day_two --test alerts --test redis --test network
+E2E_TESTS := --test cluster --test day_two --test alerts --test redis --test network --test backup
 .PHONY: test-e2e
 test-e2e: cluster-install ## Tests on the real cluster: kills, drift, silence, deletion
 	cargo test $(CARGO_FLAGS) $(E2E_TESTS) --test permissions --no-run --quiet

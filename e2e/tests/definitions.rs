@@ -105,6 +105,11 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
         ("{redis: {mode: Sentinel, replicas: 4}}", "spec.redis.replicas: must be odd"),
         ("{redis: {mode: Sentinel, replicas: 1}}", "spec.redis.replicas"),
         ("{redis: {durability: Replicated}}", "spec.redis.durability: Replicated is for mode Sentinel"),
+        ("{backup: {destination: {persistentVolumeClaim: {}}}}", "persistentVolumeClaim: needs claimName, or size"),
+        ("{backup: {destination: {persistentVolumeClaim: {size: 1Gi, claimName: a}}}}", "needs claimName, or size"),
+        ("{backup: {schedule: '@hourly', destination: {persistentVolumeClaim: {size: 1Gi}}}}", "spec.backup.schedule"),
+        ("{backup: {retention: 0, destination: {persistentVolumeClaim: {size: 1Gi}}}}", "spec.backup.retention"),
+        ("{restore: {backup: ../a.hebb, from: {persistentVolumeClaim: {claimName: a}}}}", "spec.restore.backup"),
         ("{gateway: {service: {type: Magic}}}", "spec.gateway.service.type"),
         ("{workerz: {}}", "workerz"),
     ] {
@@ -119,6 +124,7 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
         ("{domains: [{name: a, task: Classification, partitions: 2}]}", "spec.domains: task and partitions"),
         ("{redis: {storage: {size: 2Gi}}}", "spec.redis.storage.size: can't change"),
         ("{redis: {mode: External, external: {host: x}}}", "spec.redis.mode: can't change"),
+        ("{restore: {from: {persistentVolumeClaim: {claimName: a}}}}", "spec.restore: is for a new LearningCluster"),
     ] {
         let refused = api.create(&cluster("good", spec)).expect_err(spec);
         assert!(refused.contains(named), "{spec}: {refused}");
@@ -128,6 +134,12 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
     api.create(&cluster("group", "{redis: {mode: Sentinel, durability: Replicated, replicas: 3}}")).unwrap();
     let refused = api.create(&cluster("group", "{redis: {mode: Sentinel, durability: Replicated, replicas: 5}}"));
     assert!(refused.unwrap_err().contains("spec.redis.replicas: can't change"));
+
+    // A cluster that was restored may forget by what, and what it was restored from can't change.
+    api.create(&cluster("again", "{restore: {from: {persistentVolumeClaim: {claimName: a}}}}")).unwrap();
+    let refused = api.create(&cluster("again", "{restore: {from: {persistentVolumeClaim: {claimName: b}}}}"));
+    assert!(refused.unwrap_err().contains("it can be removed, not added or changed"));
+    api.create(&cluster("again", "{}")).unwrap();
 
     let rule = "rules: [{name: r, expr: {indicator: queue_size, operator: GreaterThan, threshold: 1}}]";
     api.create(&policy(&format!("{{targetRef: {{name: good}}, {rule}}}"))).unwrap();

@@ -47,7 +47,7 @@ pub const DEPLOYMENT: Kind = ("apps", "v1", "Deployment", "deployments");
 /// StatefulSets.
 pub const STATEFUL_SET: Kind = ("apps", "v1", "StatefulSet", "statefulsets");
 /// Everything that may belong to a cluster.
-pub const KINDS: [Kind; 14] = [
+pub const KINDS: [Kind; 15] = [
     CLUSTER,
     POLICY,
     POD,
@@ -62,6 +62,7 @@ pub const KINDS: [Kind; 14] = [
     ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
     ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     ("batch", "v1", "Job", "jobs"),
+    ("batch", "v1", "CronJob", "cronjobs"),
 ];
 
 /// The API of a kind in a namespace.

@@ -67,6 +67,10 @@ use crate::duration::Duration;
     "!has(oldSelf.domains) || !has(self.domains) || oldSelf.domains.all(o, self.domains.all(n, n.name != o.name || (n.task == o.task && n.partitions == o.partitions)))",
     "spec.domains: task and partitions of a domain can't change; remove the domain and give it another name"
 ))]
+#[x_kube(validation = (
+    "!has(self.restore) || (has(oldSelf.restore) && self.restore == oldSelf.restore)",
+    "spec.restore: is for a new LearningCluster; it can be removed, not added or changed"
+))]
 pub struct LearningClusterSpec {
     /// Image of gateway, coordinators and workers. Default: the operator's own image, pinned in `status.image` so that an
     /// upgrade of the operator restarts nothing.
@@ -99,6 +103,12 @@ pub struct LearningClusterSpec {
     /// Where logs and checkpoints are kept.
     #[serde(default)]
     pub redis: RedisSpec,
+    /// Backups of what was learned. Without it none are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupSpec>,
+    /// What a new cluster begins with. It is restored once, before anything else runs. Can be removed, not added or changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreSpec>,
     /// How a changed image or configuration reaches the pods.
     #[serde(default)]
     pub upgrade: UpgradeSpec,
@@ -125,6 +135,8 @@ impl Default for LearningClusterSpec {
             coordinator: CoordinatorSpec::default(),
             workers: WorkersSpec::default(),
             redis: RedisSpec::default(),
+            backup: None,
+            restore: None,
             upgrade: UpgradeSpec::default(),
             healing: HealingSpec::default(),
             network_policy: NetworkPolicySpec::default(),
@@ -704,6 +716,90 @@ pub enum DeletionPolicy {
     Delete,
 }
 
+/// Backups of what was learned.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupSpec {
+    /// When backups are made, in the five fields of cron and in UTC, for example `0 */6 * * *`. Without it only when the
+    /// annotation `hebb.dev/backup` of the LearningCluster gets a new value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 9, max = 100), regex(pattern = r"^\s*[0-9*,/-]+(\s+[0-9*,/-]+){4}\s*$"))]
+    pub schedule: Option<String>,
+    /// Backups of this cluster that are kept. Default: 7.
+    #[serde(default = "seven")]
+    #[schemars(range(min = 1, max = 1_000))]
+    pub retention: i32,
+    /// Where they are kept.
+    pub destination: BackupDestination,
+}
+
+fn seven() -> i32 {
+    7
+}
+
+/// Where backups are kept.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupDestination {
+    /// A volume in the namespace of the cluster.
+    pub persistent_volume_claim: BackupVolume,
+}
+
+/// A volume for backups: one that is there already, or one that Hebb makes.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.claimName) != has(self.size)", "spec.backup.destination.persistentVolumeClaim: needs claimName, or size"))]
+#[x_kube(validation = ("!has(self.claimName) || !has(self.storageClassName)", "spec.backup.destination.persistentVolumeClaim.storageClassName: is for a volume that Hebb makes"))]
+#[x_kube(validation = ("!has(self.size) || !has(oldSelf.size) || self.size == oldSelf.size", "spec.backup.destination.persistentVolumeClaim.size: can't change"))]
+#[x_kube(validation = ("!has(self.size) || !has(oldSelf.size) || (has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName))", "spec.backup.destination.persistentVolumeClaim.storageClassName: can't change"))]
+pub struct BackupVolume {
+    /// An existing claim. Several clusters may share one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub claim_name: Option<String>,
+    /// Size of the volume that Hebb makes, for example 10Gi; its claim is called after the cluster, with `-backup`. Can't
+    /// change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"))]
+    pub size: Option<String>,
+    /// Class of that volume. Default: the cluster's default class. Can't change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub storage_class_name: Option<String>,
+    /// What becomes of that volume when the LearningCluster is deleted. Default: Retain.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// What a new cluster begins with.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreSpec {
+    /// Where the backup is.
+    pub from: RestoreSource,
+    /// Its name, needed where the volume holds those of several clusters. Default: the newest complete one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^./][^/]*\.hebb$"))]
+    pub backup: Option<String>,
+}
+
+/// Where a backup is.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreSource {
+    /// A volume in the namespace of the cluster.
+    pub persistent_volume_claim: ClaimRef,
+}
+
+/// An existing claim in the same namespace.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub claim_name: String,
+}
+
 /// Where an External server is.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -800,11 +896,11 @@ pub struct LearningClusterStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// One word for people: Pending, Progressing, Ready, Degraded, Suspended, Paused or Invalid. Programs read the conditions.
+    /// One word for people: Pending, Progressing, Restoring, Ready, Degraded, Suspended, Paused or Invalid. Programs read the conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// What is true of the cluster: Ready, Reconciling, Stalled, Initialized, GatewayAvailable, LeaderElected,
-    /// WorkersAvailable, RedisAvailable, ScalingActive, UpgradeInProgress, Suspended.
+    /// WorkersAvailable, RedisAvailable, ScalingActive, UpgradeInProgress, Suspended, BackupSucceeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -840,9 +936,66 @@ pub struct LearningClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub replacements: Vec<Replacement>,
+    /// The backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupStatus>,
+    /// What was restored when the cluster was new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<RestoreStatus>,
     /// Where the cluster is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
+}
+
+/// The backups.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackupStatus {
+    /// The value of the annotation `hebb.dev/backup` that a backup was last begun for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested: Option<String>,
+    /// The newest backup that succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_backup: Option<BackupRecord>,
+    /// The newest one that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<BackupFailure>,
+}
+
+/// A backup that succeeded.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupRecord {
+    /// Name of its file, by which it is restored; empty where its pod was gone before it could be asked.
+    pub name: String,
+    /// When it was complete.
+    pub time: Time,
+    /// Bytes of the file.
+    pub bytes: i64,
+    /// Events whose effects it holds.
+    pub events: i64,
+}
+
+/// A backup that failed.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupFailure {
+    /// The Job that was given up.
+    pub job: String,
+    /// When.
+    pub time: Time,
+    /// Why.
+    pub message: String,
+}
+
+/// What was restored when the cluster was new.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreStatus {
+    /// Name of the backup; empty where the pod was gone before it could be asked.
+    pub backup: String,
+    /// When it was restored.
+    pub time: Time,
 }
 
 /// The workers.

@@ -3,6 +3,7 @@
 
 mod alert_policy;
 mod crd;
+mod cron;
 mod duration;
 mod learning_cluster;
 pub mod load;

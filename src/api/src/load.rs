@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::cron;
 use crate::duration::Duration;
 use crate::{AlertPolicy, Durability, LearningCluster, RedisMode};
 
@@ -189,6 +190,17 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
         redis.mode == RedisMode::Sentinel || redis.durability != Durability::Replicated,
         "spec.redis.durability: Replicated is for mode Sentinel",
     );
+    if let Some(backup) = &spec.backup {
+        if let Some(problem) = backup.schedule.as_deref().and_then(cron::problem) {
+            check(false, &format!("spec.backup.schedule: {problem}"));
+        }
+        check((1..=1_000).contains(&backup.retention), "spec.backup.retention: must be between 1 and 1000");
+        let volume = &backup.destination.persistent_volume_claim;
+        check(
+            volume.claim_name.is_some() != volume.size.is_some(),
+            "spec.backup.destination.persistentVolumeClaim: needs claimName, or size",
+        );
+    }
     let engine = &spec.engine;
     let shares = [
         ("edgeThreshold", engine.edge_threshold),
@@ -274,6 +286,11 @@ mod tests {
             ),
             ("{upgrade: {progressDeadline: 1s}}", "spec.upgrade.progressDeadline: must be between"),
             ("{healing: {window: 1s}}", "spec.healing.window: must be between"),
+            (
+                "{backup: {schedule: '0 25 * * *', destination: {persistentVolumeClaim: {size: 1Gi}}}}",
+                "spec.backup.schedule: \"25\" is no hour",
+            ),
+            ("{backup: {destination: {persistentVolumeClaim: {}}}}", "needs claimName, or size"),
             ("{workers: {drainTimeout: 2h}}", "spec.workers.drainTimeout: must be between 1s and 1h"),
         ] {
             let error = load(&format!("{HEAD}spec: {spec}\n")).unwrap_err().to_string();

@@ -12,6 +12,10 @@ pub const CLUSTER_LABEL: &str = "hebb.dev/cluster";
 pub const PAUSED_ANNOTATION: &str = "hebb.dev/paused";
 /// Annotation on a LearningCluster that lets an AlertPolicy's action run once that waits for approval: the action's name.
 pub const APPROVE_ANNOTATION: &str = "hebb.dev/approve";
+/// Annotation on a LearningCluster that asks for a backup: each new value for one.
+pub const BACKUP_ANNOTATION: &str = "hebb.dev/backup";
+/// What the label of a role's pods says on those that back up and restore.
+pub const BACKUP_COMPONENT: &str = "backup";
 /// Annotation on pod templates with the digest of the configuration that the pods read.
 pub const CONFIG_ANNOTATION: &str = "hebb.dev/config-digest";
 /// Annotation on pod templates with the digest of the whole template: tells which pods run the newest.
@@ -79,6 +83,24 @@ pub fn revision_name(cluster: &str) -> String {
 /// Name of the Secret with the nodes' token.
 pub fn internal_secret_name(cluster: &str) -> String {
     format!("{cluster}-internal")
+}
+
+/// Name of what makes backups, and of the claim that keeps them.
+pub fn backup_name(cluster: &str) -> String {
+    format!("{cluster}-{BACKUP_COMPONENT}")
+}
+
+/// Name of the Job that restores a backup.
+pub fn restore_name(cluster: &str) -> String {
+    format!("{cluster}-restore")
+}
+
+/// What selects the pods that back up and restore.
+pub fn backup_selector(cluster: &str) -> BTreeMap<String, String> {
+    [(CLUSTER_LABEL, cluster), ("app.kubernetes.io/component", BACKUP_COMPONENT)]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// Labels of everything that belongs to a cluster.

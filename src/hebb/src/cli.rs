@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{alerts, config, demo, evaluate, node, operator, redis_member, start, status};
+use crate::{alerts, backup, config, demo, evaluate, node, operator, redis_member, restore, start, status};
 
 /// What a subcommand ends with.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -31,6 +31,10 @@ pub enum Command {
     Evaluate(evaluate::Options),
     /// Show a running process or cluster
     Status(status::Options),
+    /// Back up what a cluster has learned, while it learns; or what a stopped `hebb start` has
+    Backup(backup::Options),
+    /// Fill an empty store with a backup
+    Restore(restore::Options),
     /// Check configuration files
     #[command(subcommand)]
     Config(config::Command),
@@ -59,6 +63,8 @@ pub fn run(command: Command) -> Outcome {
         Command::Demo(options) => demo::run(options),
         Command::Evaluate(options) => evaluate::run(options),
         Command::Status(options) => status::run(options),
+        Command::Backup(options) => backup::run(options),
+        Command::Restore(options) => restore::run(options),
         Command::Config(command) => config::run(command),
         Command::Alerts(command) => alerts::run(command),
         Command::Crd => config::print_crds(),

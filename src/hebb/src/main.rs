@@ -1,6 +1,7 @@
 //! The `hebb` binary: one subcommand a file.
 
 mod alerts;
+mod backup;
 mod cli;
 mod config;
 mod demo;
@@ -10,6 +11,7 @@ mod operator;
 mod output;
 mod redis;
 mod redis_member;
+mod restore;
 mod start;
 mod status;
 mod stream;

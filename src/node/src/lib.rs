@@ -4,12 +4,14 @@
 //! around them do the I/O. No role talks to Kubernetes. A role knows the log only by its traits, so that a laptop's
 //! directory and a cluster's Redis run the same code.
 
+pub mod backup;
 pub mod coordinator;
 mod embedded;
 #[cfg(test)]
 mod gated;
 pub mod gateway;
 mod health;
+mod replay;
 mod roles;
 mod serve;
 mod settings;

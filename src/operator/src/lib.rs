@@ -21,6 +21,7 @@ use hebb_alert::notify::{Edges, EdgesError, Egress, Resolver};
 use hebb_api::{AlertPolicy, LearningCluster, names};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -288,10 +289,6 @@ async fn run_clusters(
         .reflect(writer)
         .applied_objects()
         .predicate_filter(significant, PredicateConfig::default());
-    let of_pod = |pod: Pod| {
-        let cluster = pod.labels().get(names::CLUSTER_LABEL)?;
-        Some(ObjectRef::new(cluster).within(&pod.namespace()?))
-    };
     Controller::for_stream(stream, store)
         .owns(scoped::<Deployment>(&client, &settings), ours.clone())
         .owns(scoped::<StatefulSet>(&client, &settings), ours.clone())
@@ -302,7 +299,9 @@ async fn run_clusters(
         .owns(scoped::<PodDisruptionBudget>(&client, &settings), ours.clone())
         .owns(scoped::<HorizontalPodAutoscaler>(&client, &settings), ours.clone())
         .owns(scoped::<NetworkPolicy>(&client, &settings), ours.clone())
-        .watches(scoped::<Pod>(&client, &settings), ours, of_pod)
+        .owns(scoped::<CronJob>(&client, &settings), ours.clone())
+        .watches(scoped::<Job>(&client, &settings), ours.clone(), of_label)
+        .watches(scoped::<Pod>(&client, &settings), ours, of_label)
         .reconcile_on(calls(changes))
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stopped(stop.clone()))
@@ -314,6 +313,12 @@ async fn run_clusters(
         })
         .await;
     if *stop.borrow() { Ok(()) } else { Err(OperatorError::Task("LearningCluster controller")) }
+}
+
+/// The cluster that an object is part of by its label.
+fn of_label(object: impl ResourceExt) -> Option<ObjectRef<DeserializeGuard<LearningCluster>>> {
+    let cluster = object.labels().get(names::CLUSTER_LABEL)?;
+    Some(ObjectRef::new(cluster).within(&object.namespace()?))
 }
 
 /// The objects that something calls for a pass over.

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic, and so do the functions that it calls")]
 
+mod backups;
 mod plane;
 mod scenario;
 
@@ -61,6 +62,8 @@ async fn run_all(client: &Client) -> Vec<String> {
     running.spawn_local(a_name_that_is_taken_is_said_and_not_taken_over(client.clone()));
     running.spawn_local(a_policy_says_whether_it_fits_together(client.clone()));
     running.spawn_local(the_lease_is_handed_over(client.clone()));
+    running.spawn_local(backups::backups_are_made_once_a_request_and_told_as_they_end(client.clone()));
+    running.spawn_local(backups::a_restore_comes_first_and_what_it_refuses_is_told(client.clone()));
     running.spawn_local(what_could_not_work_is_refused_by_name(client.clone()));
     let mut failed = Vec::new();
     while let Some(ended) = running.join_next().await {

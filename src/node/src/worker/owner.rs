@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
-use hebb_engine::{Control, Entry, EntryId, Outcome, Partition, PartitionConfig, Query, Rejection};
+use hebb_engine::{Control, Entry, EntryId, Partition, PartitionConfig};
 use hebb_log::{Claim, Claimed, Domain, LogError, PartitionKey, Record, Reply};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use super::pace::{SinceCheckpoint, is_due};
 use super::report::PartitionReport;
 use super::{Board, WorkerMetrics};
+use crate::replay;
 use crate::stop::Stop;
 use crate::store::Store;
 
@@ -296,14 +297,7 @@ async fn configure(
 fn apply(partition: &mut Partition, entries: &[(EntryId, Record)]) -> BTreeMap<String, Vec<Reply>> {
     let mut replies: BTreeMap<String, Vec<Reply>> = BTreeMap::new();
     for (id, record) in entries {
-        let outcome = match Entry::decode(&record.entry) {
-            Ok(entry) => partition.apply(*id, &entry),
-            Err(_) => {
-                // A read in its place moves the position on, in every replay alike.
-                partition.apply(*id, &Entry::Query(Query::Statistics));
-                Outcome::Rejected(Rejection::Unreadable)
-            }
-        };
+        let outcome = replay::apply(partition, *id, &record.entry);
         if let Some(to) = &record.reply_to {
             let reply = Reply { request: to.request, body: outcome.encode() };
             match replies.get_mut(&to.gateway) {

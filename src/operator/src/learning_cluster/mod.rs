@@ -1,6 +1,7 @@
 //! The LearningCluster controller: observe → topology → plan → apply → status. Only the middle decides.
 
 mod apply;
+mod backups;
 pub mod elections;
 mod healing;
 mod observe;
@@ -194,8 +195,13 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let own_redis = cluster.spec.redis.mode != RedisMode::External;
     let secrets = observe::secrets(client, &namespace, &name, own_redis).await.map_err(observing("secrets"))?;
     let record = observe::revision(client, &namespace, &name).await.map_err(observing("revision"))?;
+    // Before the pods: those of a Job that has ended have said their word.
+    let jobs = observe::jobs(client, cluster).await.map_err(observing("jobs"))?;
     let found: Vec<Pod> = observe::pods(client, cluster).await.map_err(observing("pods"))?;
     let pods: Vec<PodView> = found.iter().map(|pod| PodView::new(pod, now)).collect();
+
+    let ended = backups::ended(&jobs, &found);
+    let cluster = &backups::noted(cluster, &ended);
 
     let mut requests = context.requests.take(&key);
     let decision = decide_workers(cluster, context, &key, &pods, &mut requests);
@@ -217,7 +223,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
             current: record.as_ref().map(|(id, _)| id.as_str()),
             status: cluster.status.as_ref().and_then(|status| status.upgrade.as_ref()),
             updated_pods: updated(&pods, &templates),
-            suspended: topology.suspended,
+            suspended: !topology.runs(),
         },
         now,
     );
@@ -238,7 +244,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let sick = healing::sick(&healing::Patients {
         pods: &pods,
         templates: &templates,
-        heard: heard.as_ref().filter(|_| !topology.suspended),
+        heard: heard.as_ref().filter(|_| topology.runs()),
         redis_up: !own_redis || redis_up,
     });
     let former = cluster.status.clone().unwrap_or_default();
@@ -261,7 +267,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let early = context.coordinators.is_early(&key);
     let fewer = observe::number(live.get(&(Kind::Deployment, topology.object(Role::Worker))), "/spec/replicas")
         - topology.desired(Role::Worker);
-    if fewer > 0 && !topology.suspended && topology.hpa.is_none() {
+    if fewer > 0 && topology.runs() && topology.hpa.is_none() {
         let states = scraped.as_ref().map(Scraped::state_bytes).unwrap_or_default();
         let victims = scaling::victims(&states, usize::try_from(fewer).unwrap_or(0));
         apply::mark(client, &namespace, &pods, &victims, &context.metrics).await?;
@@ -279,7 +285,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         info!(cluster = %key, pod = sick.pod, "renewing a pod of Redis");
     }
     follow_redis(context, &key, &topology);
-    if topology.suspended {
+    if !topology.runs() {
         context.coordinators.forget(&key);
     } else {
         let host = topology.host(Role::Coordinator);
@@ -299,6 +305,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         primary: primary.as_deref(),
         scraped: scraped.as_ref(),
         early,
+        restore_failure: backups::restore_failure(&topology.name, &ended),
         load: context.coordinators.load(&key),
         upgrade: &upgrade,
         healing: &healing,
@@ -587,6 +594,7 @@ async fn tell_of_transitions(
         let note = format!("the Sentinels made {} the primary of Redis, which was {}", name(status), name(former));
         context.tell(cluster, EventType::Warning, "RedisFailover", "Observe", note).await;
     }
+    tell_of_backups(cluster, context, former, status).await;
     for condition in &status.conditions {
         let before = former.conditions.iter().find(|old| old.type_ == condition.type_).map(|old| old.status.as_str());
         if before == Some(condition.status.as_str()) {
@@ -609,6 +617,27 @@ async fn tell_of_transitions(
         context
             .tell(cluster, EventType::Normal, "ScaledWorkers", "Scale", format!("from {from} to {to} workers"))
             .await;
+    }
+}
+
+async fn tell_of_backups(
+    cluster: &LearningCluster,
+    context: &Context,
+    former: &LearningClusterStatus,
+    status: &LearningClusterStatus,
+) {
+    let (before, now) = (former.backup.clone().unwrap_or_default(), status.backup.clone().unwrap_or_default());
+    if let Some(backup) = now.last_backup.filter(|backup| before.last_backup.as_ref() != Some(backup)) {
+        let note = format!("{}: {} events, {} bytes", backup.name, backup.events, backup.bytes);
+        context.tell(cluster, EventType::Normal, "BackedUp", "Backup", note).await;
+    }
+    if let Some(failure) = now.last_failure.filter(|failure| before.last_failure.as_ref() != Some(failure)) {
+        let note = format!("Job {}: {}", failure.job, failure.message);
+        context.tell(cluster, EventType::Warning, "BackupFailed", "Backup", note).await;
+    }
+    if let (None, Some(restored)) = (&former.restored, &status.restored) {
+        let note = format!("{}; the nodes start now", restored.backup);
+        context.tell(cluster, EventType::Normal, "Restored", "Restore", note).await;
     }
 }
 

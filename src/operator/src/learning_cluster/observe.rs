@@ -2,6 +2,7 @@
 
 use hebb_api::LearningCluster;
 use hebb_api::names::{self, Role};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
@@ -71,6 +72,18 @@ pub async fn live(client: &Client, namespace: &str, desired: &Desired) -> Result
         live.insert((kind, name), value);
     }
     Ok(live)
+}
+
+/// The Jobs that back a cluster up or restore it; none are looked for where none are wanted.
+pub async fn jobs(client: &Client, cluster: &LearningCluster) -> Result<Vec<Job>, kube::Error> {
+    if cluster.spec.backup.is_none() && cluster.spec.restore.is_none() {
+        return Ok(Vec::new());
+    }
+    let namespace = cluster.metadata.namespace.as_deref().unwrap_or_default();
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    let selected = ListParams::default().labels(&format!("{}={name}", names::CLUSTER_LABEL));
+    let api: Api<Job> = Api::namespaced(client.clone(), namespace);
+    Ok(api.list(&selected).await?.items)
 }
 
 /// The pods of a cluster; what is wrong with them explains why it isn't ready.

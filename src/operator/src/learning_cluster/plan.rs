@@ -43,17 +43,21 @@ pub enum Step {
 pub fn plan(desired: &Desired, live: &Live, owner_uid: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     for child in &desired.present {
-        let because = match live.get(&(child.kind, child.name.clone())) {
+        let found = live.get(&(child.kind, child.name.clone()));
+        let child = &found.map_or_else(|| child.clone(), |found| standing(child, found));
+        let because = match found {
             None => Because::Missing,
             Some(found) if !is_owned(found, owner_uid) => {
                 steps.push(Step::Foreign { kind: child.kind, name: child.name.clone() });
                 continue;
             }
+            // What runs once is made once.
+            Some(_) if child.kind == Kind::Job => continue,
             Some(found) if applied(found) != applied(&child.object) => Because::Changed,
             Some(found) if !is_within(&child.object, found) => Because::Drifted,
             Some(_) => continue,
         };
-        if let Some(found) = live.get(&(child.kind, child.name.clone()))
+        if let Some(found) = found
             && child.kind == Kind::Deployment
             && child.object["spec"]["replicas"].is_null()
             && owns_replicas(found)
@@ -76,6 +80,18 @@ pub fn plan(desired: &Desired, live: &Live, owner_uid: &str) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// What is wanted of an object that stands. A claim keeps what it is: a volume doesn't shrink, and somebody may have let it
+/// grow.
+fn standing(child: &Child, found: &Value) -> Child {
+    let mut child = child.clone();
+    if child.kind == Kind::PersistentVolumeClaim {
+        for field in ["resources", "storageClassName", "accessModes"] {
+            child.object["spec"][field] = found["spec"][field].clone();
+        }
+    }
+    child
 }
 
 /// Whether the object is controlled by this owner, or by nobody: then it is adopted.
@@ -267,6 +283,44 @@ mod tests {
         assert_eq!(names, [true]);
     }
 
+    fn backed_up(policy: &str) -> Value {
+        json!({"backup": {
+            "schedule": "0 0 * * *",
+            "destination": {"persistentVolumeClaim": {"size": "1Gi", "deletionPolicy": policy}},
+        }})
+    }
+
+    #[test]
+    fn a_claim_that_has_grown_stays_as_it_is_and_a_changed_policy_changes_its_owner() {
+        let (desired, mut live) = settled(backed_up("Retain"));
+        let key = (Kind::PersistentVolumeClaim, "demo-backup".to_owned());
+        let claim = live.get_mut(&key).unwrap();
+        assert!(claim["metadata"]["ownerReferences"].is_null(), "it outlives the cluster");
+        claim["spec"]["resources"]["requests"]["storage"] = json!("5Gi");
+        claim["spec"]["volumeName"] = json!("pv-1");
+        assert_eq!(plan(&desired, &live, "u1"), vec![]);
+        let steps = plan(&render(&topology(backed_up("Delete"))), &live, "u1");
+        let [Step::Apply { child, because: Because::Changed }] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!(child.object["metadata"]["ownerReferences"][0]["uid"], "u1");
+        assert_eq!(child.object["spec"]["resources"]["requests"]["storage"], "5Gi");
+    }
+
+    #[test]
+    fn a_restore_comes_before_everything_but_redis_and_its_job_is_made_once() {
+        let spec = json!({"restore": {"from": {"persistentVolumeClaim": {"claimName": "old"}}}});
+        let (mut desired, mut live) = settled(spec);
+        for name in ["demo-gateway", "demo-worker"] {
+            assert_eq!(live[&(Kind::Deployment, name.to_owned())]["spec"]["replicas"], 0, "{name}");
+        }
+        assert_eq!(live[&(Kind::StatefulSet, "demo-redis".to_owned())]["spec"]["replicas"], 1);
+        let key = (Kind::Job, "demo-restore".to_owned());
+        let job = desired.present.iter_mut().find(|child| child.kind == Kind::Job).unwrap();
+        job.object["metadata"]["annotations"][APPLIED_ANNOTATION] = json!("another image");
+        assert_eq!(plan(&desired, &live, "u1"), vec![], "a Job can't change");
+        live.remove(&key);
+        assert_eq!(plan(&desired, &live, "u1").len(), 1);
+    }
+
     #[test]
     fn a_number_of_replicas_is_handed_over_before_it_is_given_up() {
         let (_, mut live) = settled(json!({}));
@@ -304,8 +358,12 @@ mod tests {
 
     #[test]
     fn the_pods_meet_the_restricted_pod_security_standard() {
-        for child in render(&topology(json!({}))).present {
-            let pod = &child.object["spec"]["template"]["spec"];
+        let mut spec = backed_up("Retain");
+        spec["restore"] = json!({"from": {"persistentVolumeClaim": {"claimName": "old"}}});
+        for child in render(&topology(spec)).present {
+            let spec = &child.object["spec"];
+            let spec = if child.kind == Kind::CronJob { &spec["jobTemplate"]["spec"] } else { spec };
+            let pod = &spec["template"]["spec"];
             if pod.is_null() {
                 continue;
             }

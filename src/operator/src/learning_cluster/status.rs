@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use hebb_api::names::Role;
+use hebb_api::names::{self, Role};
 use hebb_api::{
-    AutoscalingStatus, DomainSpec, Endpoints, LearningCluster, LearningClusterSpec, LearningClusterStatus, RedisStatus,
-    Replacement, ScalingStrategy, Task, WorkersStatus,
+    AutoscalingStatus, BackupStatus, DomainSpec, Endpoints, LearningCluster, LearningClusterSpec,
+    LearningClusterStatus, RedisStatus, Replacement, ScalingStrategy, Task, WorkersStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
+use super::backups;
 use super::observe::number;
 use super::plan::Live;
 use super::pods::trouble;
@@ -37,6 +38,8 @@ pub struct Seen<'a> {
     pub scraped: Option<&'a Scraped>,
     /// The operator has only just begun to ask: until somebody could have answered, what stood before stands.
     pub early: bool,
+    /// Why the backup that the cluster should begin with can't be restored.
+    pub restore_failure: Option<&'a str>,
     /// How many entries waited lately.
     pub load: Option<Load>,
     pub upgrade: &'a upgrade::Verdict,
@@ -64,7 +67,7 @@ impl Count {
 
 fn count(seen: &Seen<'_>, role: Role) -> Count {
     let object = upgrade::workload(seen.live, &seen.topology.object(role)).map(|(_, found)| found);
-    let autoscaled = role == Role::Worker && seen.topology.hpa.is_some() && !seen.topology.suspended;
+    let autoscaled = role == Role::Worker && seen.topology.hpa.is_some() && seen.topology.runs();
     let desired = if autoscaled { number(object, "/spec/replicas") } else { seen.topology.desired(role) };
     let observed = object.is_some_and(|object| {
         object["status"]["observedGeneration"].as_i64() >= object["metadata"]["generation"].as_i64()
@@ -106,7 +109,7 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
         None if seen.early => told_before(cluster, &former),
         None => Told::default(),
     };
-    let leader = told.leader.filter(|_| !topology.suspended);
+    let leader = told.leader.filter(|_| topology.runs());
     let unowned = told.unowned;
     let lag_before = former.workers.as_ref().and_then(|workers| workers.lag.clone()).filter(|_| seen.early);
 
@@ -177,6 +180,11 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
     ];
     let (ready, reason, message) = if topology.suspended {
         (false, "Suspended", "spec.suspend is true; what was learned is kept".to_owned())
+    } else if let Some(failure) = seen.restore_failure.filter(|_| topology.awaits_restore) {
+        (false, "RestoreFailed", failure.to_owned())
+    } else if topology.awaits_restore {
+        let message = format!("Job {} restores a backup first", names::restore_name(&topology.name));
+        (false, "Restoring", because(message))
     } else if !redis_up {
         (false, "RedisNotReady", because("Redis is not ready".to_owned()))
     } else if !redis_complete {
@@ -209,6 +217,7 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
     let was_ready = is_true(&former.conditions, "Initialized");
     let settled = ready
         || (topology.suspended && gateway.existing + worker.existing + coordinator.existing + redis.existing == 0);
+    parts.extend(backup_succeeded(cluster));
     parts.insert(0, Desired::new("Ready", ready, reason, message.clone()));
     parts.insert(
         1,
@@ -227,6 +236,7 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
 
     let phase = match (topology.suspended, seen.upgrade, ready, was_ready) {
         (true, ..) => "Suspended",
+        _ if topology.awaits_restore => "Restoring",
         (_, upgrade::Verdict::RolledBack(_), true, _) => "RolledBack",
         (_, upgrade::Verdict::Progressing(_), ..) => "Upgrading",
         (.., true, _) => "Ready",
@@ -258,6 +268,8 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
         upgrade: seen.upgrade.status().cloned(),
         autoscaling: former.autoscaling,
         replacements: former.replacements,
+        backup: backup_status(cluster, seen),
+        restored: former.restored,
         endpoints: Some(Endpoints {
             gateway: format!("http://{}", topology.host(Role::Gateway)),
             coordinator: format!("http://{}:{}", topology.host(Role::Coordinator), hebb_api::names::COORDINATOR_PORT),
@@ -310,8 +322,38 @@ fn is_pod_ready(pods: &[Pod], name: &str) -> bool {
     })
 }
 
+/// What is known of the backups. A request whose Job was made is not asked for again.
+fn backup_status(cluster: &LearningCluster, seen: &Seen<'_>) -> Option<BackupStatus> {
+    let former = cluster.status.as_ref().and_then(|status| status.backup.clone());
+    match seen.topology.backup.as_ref().filter(|_| seen.topology.runs()).and_then(|backup| backup.request.clone()) {
+        Some(request) => Some(BackupStatus { requested: Some(request), ..former.unwrap_or_default() }),
+        None => former,
+    }
+}
+
+/// The condition BackupSucceeded, where backups are wanted.
+fn backup_succeeded(cluster: &LearningCluster) -> Option<Desired> {
+    const TYPE: &str = "BackupSucceeded";
+    cluster.spec.backup.as_ref()?;
+    let known = cluster.status.as_ref().and_then(|status| status.backup.clone()).unwrap_or_default();
+    Some(match (backups::failure(&known), known.last_backup.as_ref()) {
+        (Some(failure), _) => {
+            Desired::new(TYPE, false, "BackupFailed", format!("Job {}: {}", failure.job, failure.message))
+        }
+        (None, Some(last)) => Desired::new(TYPE, true, "BackedUp", last.name.clone()),
+        (None, None) => Desired::unknown(TYPE, "NoBackupYet", "no backup has been made yet"),
+    })
+}
+
 /// The condition Stalled: whether somebody has to do something.
 fn stalled(seen: &Seen<'_>) -> Desired {
+    if let Some(failure) = seen.restore_failure.filter(|_| seen.topology.awaits_restore) {
+        let message = format!(
+            "the backup can't be restored: {failure}; delete the Job {} to try again, or remove spec.restore to begin with nothing",
+            names::restore_name(&seen.topology.name)
+        );
+        return Desired::new("Stalled", true, "RestoreFailed", message);
+    }
     if let healing::Verdict::Exhausted(sick) = seen.healing {
         let message = format!(
             "pod {} doesn't recover ({}), and the budget of spec.healing is spent; replacing starts anew when the spec changes or every pod is well",

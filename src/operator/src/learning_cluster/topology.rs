@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use hebb_api::names::{self, Role};
 use hebb_api::{
     AutoscalingSpec, DeletionPolicy, Durability, ExternalRedis, LearningCluster, LearningClusterSpec,
-    LearningClusterStatus, PodTemplate, RedisMode, ScalingStrategy,
+    LearningClusterStatus, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use sha2::{Digest, Sha256};
 
+use super::backups;
 use super::upgrade::Revision;
 
 /// Pods of a Redis with Sentinels: one may be lost.
@@ -74,6 +75,23 @@ impl Redis {
     }
 }
 
+/// Backups of a cluster.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    pub schedule: Option<String>,
+    pub retention: i32,
+    pub claim: Claim,
+    /// The new value of the annotation that asks for one.
+    pub request: Option<String>,
+}
+
+/// The claim that keeps the backups.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    Existing(String),
+    Made { size: String, storage_class: Option<String>, deletion_policy: DeletionPolicy },
+}
+
 /// A LearningCluster with every decision made that its spec makes.
 #[derive(Clone)]
 pub struct Topology {
@@ -82,6 +100,10 @@ pub struct Topology {
     pub uid: String,
     pub image: String,
     pub suspended: bool,
+    pub backup: Option<Backup>,
+    pub restore: Option<RestoreSpec>,
+    /// The backup that the cluster begins with isn't restored yet: only Redis may run.
+    pub awaits_restore: bool,
     pub gateway: Pods,
     pub service_type: &'static str,
     pub coordinator: Pods,
@@ -166,6 +188,10 @@ impl Topology {
         Ok(Self {
             image: image(cluster, defaults, ready),
             suspended: spec.suspend,
+            backup: backup(cluster)?,
+            restore: spec.restore.clone(),
+            awaits_restore: spec.restore.is_some()
+                && cluster.status.as_ref().is_none_or(|status| status.restored.is_none()),
             gateway: pods(spec.gateway.replicas, &spec.gateway.pod_template),
             service_type: spec.gateway.service.type_.as_str(),
             coordinator: pods(spec.coordinator.replicas, &spec.coordinator.pod_template),
@@ -188,9 +214,19 @@ impl Topology {
         })
     }
 
+    /// Whether the nodes may run.
+    pub fn runs(&self) -> bool {
+        !self.suspended && !self.awaits_restore
+    }
+
+    /// Whether there are pods that back up or restore.
+    pub fn backs_up(&self) -> bool {
+        self.backup.is_some() || self.awaits_restore
+    }
+
     /// Pods that a role should have now.
     pub fn desired(&self, role: Role) -> i32 {
-        if self.suspended {
+        if self.suspended || (self.awaits_restore && role != Role::Redis) {
             return 0;
         }
         match role {
@@ -225,6 +261,26 @@ impl Topology {
     pub fn host(&self, role: Role) -> String {
         format!("{}.{}.svc.{}", self.object(role), self.namespace, self.cluster_domain)
     }
+}
+
+fn backup(cluster: &LearningCluster) -> Result<Option<Backup>, TopologyError> {
+    let Some(spec) = &cluster.spec.backup else { return Ok(None) };
+    let volume = &spec.destination.persistent_volume_claim;
+    let claim = match (&volume.claim_name, &volume.size) {
+        (Some(name), _) => Claim::Existing(name.clone()),
+        (None, Some(size)) => Claim::Made {
+            size: size.clone(),
+            storage_class: volume.storage_class_name.clone(),
+            deletion_policy: volume.deletion_policy,
+        },
+        (None, None) => {
+            return Err(TopologyError::Invalid(
+                "spec.backup.destination.persistentVolumeClaim: needs claimName, or size".to_owned(),
+            ));
+        }
+    };
+    let schedule = spec.schedule.clone();
+    Ok(Some(Backup { schedule, retention: spec.retention, claim, request: backups::request(cluster) }))
 }
 
 /// The image of a cluster's nodes. Where the spec names none, it is the one with which the cluster was ready last, so that an

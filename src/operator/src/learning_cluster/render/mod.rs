@@ -2,6 +2,7 @@
 //!
 //! An object names only the fields that Hebb owns; what the API server adds stays its own.
 
+mod backup;
 mod network;
 mod pods;
 mod policy;
@@ -11,6 +12,7 @@ mod sentinel;
 
 use std::collections::BTreeMap;
 
+use hebb_api::DeletionPolicy;
 use hebb_api::names::{self, Role};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
@@ -32,6 +34,9 @@ pub enum Kind {
     PodDisruptionBudget,
     HorizontalPodAutoscaler,
     NetworkPolicy,
+    PersistentVolumeClaim,
+    CronJob,
+    Job,
 }
 
 impl Kind {
@@ -49,6 +54,9 @@ impl Kind {
                 ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
             }
             Kind::NetworkPolicy => ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
+            Kind::PersistentVolumeClaim => ("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
+            Kind::CronJob => ("batch", "v1", "CronJob", "cronjobs"),
+            Kind::Job => ("batch", "v1", "Job", "jobs"),
         }
     }
 }
@@ -122,7 +130,41 @@ pub fn render(topology: &Topology) -> Desired {
         Some(body) => add(&mut desired, Kind::HorizontalPodAutoscaler, name, Some(Role::Worker), body),
         None => desired.absent.push((Kind::HorizontalPodAutoscaler, name)),
     }
+    backups(topology, &mut desired);
     desired
+}
+
+/// What backs up and restores.
+fn backups(topology: &Topology, desired: &mut Desired) {
+    let name = names::backup_name(&topology.name);
+    if let Some((body, policy)) = backup::claim(topology) {
+        let made = child(topology, Kind::PersistentVolumeClaim, name.clone(), None, body);
+        desired.present.push(outliving(made, policy));
+    }
+    for (kind, body) in
+        [(Kind::NetworkPolicy, network::backup_policy(topology)), (Kind::CronJob, backup::schedule(topology))]
+    {
+        match body {
+            Some(body) => desired.present.push(child(topology, kind, name.clone(), None, body)),
+            None => desired.absent.push((kind, name.clone())),
+        }
+    }
+    let restore = backup::restore(topology).map(|body| (names::restore_name(&topology.name), body));
+    for (name, body) in backup::requested(topology).into_iter().chain(restore) {
+        desired.present.push(child(topology, Kind::Job, name, None, body));
+    }
+}
+
+/// The child without its owner, where the policy says that it stays when the owner goes.
+fn outliving(mut child: Child, policy: DeletionPolicy) -> Child {
+    let metadata = &mut child.object["metadata"];
+    let applied = metadata["annotations"][APPLIED_ANNOTATION].as_str().unwrap_or_default();
+    // A changed policy is a changed object.
+    metadata["annotations"][APPLIED_ANNOTATION] = json!(digest(&[applied, &format!("{policy:?}")]));
+    if let (DeletionPolicy::Retain, Some(metadata)) = (policy, metadata.as_object_mut()) {
+        metadata.remove("ownerReferences");
+    }
+    child
 }
 
 /// The ConfigMap that keeps a revision.
@@ -196,7 +238,7 @@ mod tests {
     use super::*;
     use crate::learning_cluster::topology::{Defaults, Secrets};
 
-    /// What is made of three clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
+    /// What is made of four clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
     /// every pod out there would become.
     #[test]
     fn the_objects_are_those_in_the_golden_files() {
@@ -210,7 +252,15 @@ mod tests {
         let sentinel = json!({
             "redis": {"mode": "Sentinel", "durability": "Replicated", "storage": {"size": "1Gi", "deletionPolicy": "Delete"}},
         });
-        for (name, spec) in [("default", json!({})), ("everything", everything), ("sentinel", sentinel)] {
+        let backup = json!({
+            "backup": {
+                "schedule": "0 */6 * * *",
+                "destination": {"persistentVolumeClaim": {"size": "1Gi", "deletionPolicy": "Delete"}},
+            },
+            "restore": {"from": {"persistentVolumeClaim": {"claimName": "old"}}, "backup": "ns.old-1.hebb"},
+        });
+        let all = [("default", json!({})), ("everything", everything), ("sentinel", sentinel), ("backup", backup)];
+        for (name, spec) in all {
             let cluster: LearningCluster = serde_json::from_value(json!({
                 "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
                 "metadata": {"name": "demo", "namespace": "ns", "uid": "u1"}, "spec": spec,

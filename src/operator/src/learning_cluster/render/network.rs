@@ -18,18 +18,17 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
     if role == Role::Redis && topology.redis.own().is_none() {
         return None;
     }
-    let pods = |role| json!({"podSelector": {"matchLabels": names::role_selector(&topology.name, role)}});
-    let tcp = |port: i32| json!([{"protocol": "TCP", "port": port}]);
+    let pods = |role| pods(topology, role);
     let with_sentinels = matches!(topology.redis, Redis::Sentinel { .. });
-    let group = || {
-        let ports = [names::REDIS_PORT, names::SENTINEL_PORT].map(|port| json!({"protocol": "TCP", "port": port}));
-        json!(ports)
-    };
     let operator = || {
         json!({
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": topology.operator_namespace}},
             "podSelector": {"matchLabels": {"app.kubernetes.io/name": "hebb-operator"}},
         })
+    };
+    let backups = || {
+        let selector = names::backup_selector(&topology.name);
+        topology.backs_up().then(|| json!({"podSelector": {"matchLabels": selector}}))
     };
     let port = match role {
         Role::Gateway => names::GATEWAY_PORT,
@@ -48,35 +47,26 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
             "ports": tcp(port),
         })],
         Role::Worker => vec![],
-        Role::Redis if with_sentinels => vec![
-            json!({
-                "from": [pods(Role::Gateway), pods(Role::Coordinator), pods(Role::Worker), pods(Role::Redis)],
-                "ports": group(),
-            }),
-            json!({"from": [operator()], "ports": tcp(names::SENTINEL_PORT)}),
-        ],
-        Role::Redis => vec![json!({
-            "from": [pods(Role::Gateway), pods(Role::Coordinator), pods(Role::Worker)],
-            "ports": tcp(port),
-        })],
+        Role::Redis if with_sentinels => {
+            let mut from = vec![pods(Role::Gateway), pods(Role::Coordinator), pods(Role::Worker), pods(Role::Redis)];
+            from.extend(backups());
+            vec![
+                json!({"from": from, "ports": group()}),
+                json!({"from": [operator()], "ports": tcp(names::SENTINEL_PORT)}),
+            ]
+        }
+        Role::Redis => {
+            let mut from = vec![pods(Role::Gateway), pods(Role::Coordinator), pods(Role::Worker)];
+            from.extend(backups());
+            vec![json!({"from": from, "ports": tcp(port)})]
+        }
     };
     if !metrics_from.is_empty() && matches!(role, Role::Coordinator | Role::Worker) {
         ingress.push(json!({"from": [{"namespaceSelector": {"matchLabels": metrics_from}}], "ports": tcp(port)}));
     }
-    let dns = DNS_PORTS.map(|port| ["UDP", "TCP"].map(|protocol| json!({"protocol": protocol, "port": port}))).concat();
     let mut egress = Vec::new();
     if role != Role::Redis || with_sentinels {
-        egress.push(json!({
-            "to": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}],
-            "ports": dns,
-        }));
-        egress.push(match &topology.redis {
-            Redis::Sentinel { .. } => json!({"to": [pods(Role::Redis)], "ports": group()}),
-            Redis::Standalone(_) => json!({"to": [pods(Role::Redis)], "ports": tcp(names::REDIS_PORT)}),
-            // Where it is, only DNS, its Sentinels and its Cluster know.
-            Redis::External(external) if external.cluster || !external.sentinels.is_empty() => json!({}),
-            Redis::External(external) => json!({"ports": tcp(external.port)}),
-        });
+        egress.extend(to_redis(topology));
     }
     if role == Role::Coordinator {
         egress.push(json!({"to": [pods(Role::Coordinator)], "ports": tcp(port)}));
@@ -87,4 +77,45 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
         "ingress": ingress,
         "egress": egress,
     }}))
+}
+
+/// The policy of the pods that back up and restore: to Redis, and nobody to them.
+pub fn backup_policy(topology: &Topology) -> Option<Value> {
+    topology.network.as_ref().filter(|_| topology.backs_up())?;
+    Some(json!({"spec": {
+        "podSelector": {"matchLabels": names::backup_selector(&topology.name)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [],
+        "egress": to_redis(topology),
+    }}))
+}
+
+/// What lets a pod find Redis and reach it.
+fn to_redis(topology: &Topology) -> [Value; 2] {
+    let ports = DNS_PORTS.map(|port| ["UDP", "TCP"].map(|protocol| json!({"protocol": protocol, "port": port}))).concat();
+    let dns = json!({
+        "to": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}],
+        "ports": ports,
+    });
+    let redis = match &topology.redis {
+        Redis::Sentinel { .. } => json!({"to": [pods(topology, Role::Redis)], "ports": group()}),
+        Redis::Standalone(_) => json!({"to": [pods(topology, Role::Redis)], "ports": tcp(names::REDIS_PORT)}),
+        // Where it is, only DNS, its Sentinels and its Cluster know.
+        Redis::External(external) if external.cluster || !external.sentinels.is_empty() => json!({}),
+        Redis::External(external) => json!({"ports": tcp(external.port)}),
+    };
+    [dns, redis]
+}
+
+fn pods(topology: &Topology, role: Role) -> Value {
+    json!({"podSelector": {"matchLabels": names::role_selector(&topology.name, role)}})
+}
+
+fn tcp(port: i32) -> Value {
+    json!([{"protocol": "TCP", "port": port}])
+}
+
+/// The ports of a pod of Redis with a Sentinel.
+fn group() -> Value {
+    json!([names::REDIS_PORT, names::SENTINEL_PORT].map(|port| json!({"protocol": "TCP", "port": port})))
 }

@@ -73,14 +73,7 @@ pub fn template(topology: &Topology, template: &PodTemplate, container: Containe
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": grace_seconds,
-        "securityContext": {
-            "runAsNonRoot": true,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": security_context(),
         "topologySpreadConstraints": [{
             "maxSkew": 1,
             "topologyKey": "kubernetes.io/hostname",
@@ -90,10 +83,31 @@ pub fn template(topology: &Topology, template: &PodTemplate, container: Containe
         "containers": containers,
         "volumes": volumes,
     });
-    let mut overrides = Map::new();
     if !init.is_empty() {
-        overrides.insert("initContainers".to_owned(), Value::Array(init));
+        extend(&mut spec, json!({"initContainers": init}));
     }
+    extend(&mut spec, placement(template));
+    let mut template = json!({"metadata": {"labels": labels, "annotations": annotations}, "spec": spec});
+    let digest = digest(&[&template.to_string()]);
+    template["metadata"]["annotations"][names::TEMPLATE_ANNOTATION] = json!(digest);
+    template
+}
+
+/// What the restricted Pod Security standard asks of a pod.
+pub fn security_context() -> Value {
+    json!({
+        "runAsNonRoot": true,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    })
+}
+
+/// Where pods may run, and how their image is had: the user's part.
+pub fn placement(template: &PodTemplate) -> Value {
+    let mut overrides = Map::new();
     if !template.node_selector.is_empty() {
         overrides.insert("nodeSelector".to_owned(), json!(template.node_selector));
     }
@@ -110,11 +124,7 @@ pub fn template(topology: &Topology, template: &PodTemplate, container: Containe
         let secrets: Vec<Value> = template.image_pull_secrets.iter().map(|name| json!({"name": name})).collect();
         overrides.insert("imagePullSecrets".to_owned(), json!(secrets));
     }
-    extend(&mut spec, Value::Object(overrides));
-    let mut template = json!({"metadata": {"labels": labels, "annotations": annotations}, "spec": spec});
-    let digest = digest(&[&template.to_string()]);
-    template["metadata"]["annotations"][names::TEMPLATE_ANNOTATION] = json!(digest);
-    template
+    Value::Object(overrides)
 }
 
 fn extend(object: &mut Value, more: Value) {

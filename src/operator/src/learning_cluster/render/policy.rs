@@ -17,7 +17,7 @@ pub fn disruption_budget(topology: &Topology, role: Role) -> Option<Value> {
 
 /// The autoscaler of the workers, where the spec leaves them to one.
 pub fn autoscaler(topology: &Topology) -> Option<Value> {
-    let spec = topology.hpa.as_ref().filter(|_| !topology.suspended)?;
+    let spec = topology.hpa.as_ref().filter(|_| topology.runs())?;
     let rules = |window: hebb_api::Duration, step: i32, period: i32| {
         json!({
             "stabilizationWindowSeconds": window.0.as_secs(),

@@ -36,7 +36,7 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
         image: &topology.image,
         body: body(topology, role, port),
         config_digest: &topology.digest,
-        volumes: volumes(topology),
+        volumes: Value::Array(redis_volumes(topology)),
         grace_seconds: grace,
         default_resources: json!({
             "requests": {"cpu": "20m", "memory": memory}, "limits": {"memory": limit},
@@ -50,7 +50,7 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
         "template": template(topology, &pods.template, container),
     });
     // Whose number somebody else decides must not be told one.
-    let autoscaled = role == Role::Worker && topology.hpa.is_some() && !topology.suspended;
+    let autoscaled = role == Role::Worker && topology.hpa.is_some() && topology.runs();
     if !autoscaled {
         spec["replicas"] = json!(topology.desired(role));
     }
@@ -100,26 +100,12 @@ fn body(topology: &Topology, role: Role, port: i32) -> Value {
     {
         env.push(json!({"name": "HEBB_THREADS", "value": threads.to_string()}));
     }
-    match &topology.redis {
-        Redis::Sentinel { server, replicas } => env.extend(sentinels(topology, server, *replicas)),
-        Redis::Standalone(_) => {
-            env.push(json!({"name": "REDIS_HOST", "value": topology.host(Role::Redis)}));
-            env.push(json!({"name": "REDIS_PORT", "value": names::REDIS_PORT.to_string()}));
-            env.push(json!({"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": {
-                "name": topology.object(Role::Redis), "key": "password",
-            }}}));
-        }
-        Redis::External(external) => env.extend(external_redis(external)),
-    }
-    let mut mounts = vec![json!({"name": "config", "mountPath": "/etc/hebb", "readOnly": true})];
-    if let Redis::External(ExternalRedis { tls: Some(_), .. }) = &topology.redis {
-        mounts.push(json!({"name": "redis-tls", "mountPath": REDIS_TLS_PATH, "readOnly": true}));
-    }
+    env.extend(redis_env(topology));
     let mut body = json!({
         "args": [role.as_str(), "--file", names::CONFIG_PATH],
         "env": env,
         "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
-        "volumeMounts": mounts,
+        "volumeMounts": redis_mounts(topology),
     });
     if let (Some(body), Value::Object(probes)) = (body.as_object_mut(), http_probes(port)) {
         body.extend(probes);
@@ -133,12 +119,37 @@ fn threads(resources: Option<&ResourceRequirements>) -> Option<u16> {
     (processors > 1.0).then(|| processors.ceil().min(f64::from(THREADS_MAX)) as u16)
 }
 
-fn volumes(topology: &Topology) -> Value {
+/// What tells a process where Redis is.
+pub fn redis_env(topology: &Topology) -> Vec<Value> {
+    match &topology.redis {
+        Redis::Sentinel { server, replicas } => sentinels(topology, server, *replicas),
+        Redis::Standalone(_) => vec![
+            json!({"name": "REDIS_HOST", "value": topology.host(Role::Redis)}),
+            json!({"name": "REDIS_PORT", "value": names::REDIS_PORT.to_string()}),
+            json!({"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": {
+                "name": topology.object(Role::Redis), "key": "password",
+            }}}),
+        ],
+        Redis::External(external) => external_redis(external),
+    }
+}
+
+/// Where a process finds its configuration and the certificates of Redis.
+pub fn redis_mounts(topology: &Topology) -> Vec<Value> {
+    let mut mounts = vec![json!({"name": "config", "mountPath": "/etc/hebb", "readOnly": true})];
+    if let Redis::External(ExternalRedis { tls: Some(_), .. }) = &topology.redis {
+        mounts.push(json!({"name": "redis-tls", "mountPath": REDIS_TLS_PATH, "readOnly": true}));
+    }
+    mounts
+}
+
+/// The volumes of [`redis_mounts`].
+pub fn redis_volumes(topology: &Topology) -> Vec<Value> {
     let mut volumes = vec![json!({"name": "config", "configMap": {"name": names::config_name(&topology.name)}})];
     if let Redis::External(ExternalRedis { tls: Some(tls), .. }) = &topology.redis {
         volumes.push(json!({"name": "redis-tls", "secret": {"secretName": tls.secret_name}}));
     }
-    Value::Array(volumes)
+    volumes
 }
 
 /// What tells a node where the Sentinels are.
