@@ -101,10 +101,17 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
         ("{redis: {mode: External, external: {host: x}, storage: {size: 1Gi}}}", "spec.redis.storage"),
         ("{redis: {storage: {size: much}}}", "spec.redis.storage.size"),
         ("{redis: {maxMemoryPercentOfLimit: 100}}", "spec.redis.maxMemoryPercentOfLimit"),
-        ("{redis: {replicas: 3}}", "spec.redis.replicas: is for mode Sentinel only"),
+        ("{redis: {replicas: 3}}", "spec.redis.replicas: is for the modes Sentinel and Cluster only"),
         ("{redis: {mode: Sentinel, replicas: 4}}", "spec.redis.replicas: must be odd"),
         ("{redis: {mode: Sentinel, replicas: 1}}", "spec.redis.replicas"),
-        ("{redis: {durability: Replicated}}", "spec.redis.durability: Replicated is for mode Sentinel"),
+        ("{redis: {mode: Sentinel, replicas: 11}}", "spec.redis.replicas: must be odd"),
+        ("{redis: {mode: Cluster, replicas: 4}}", "spec.redis.replicas: must be even"),
+        ("{redis: {mode: Cluster, replicas: 7}}", "spec.redis.replicas: must be even"),
+        ("{redis: {mode: Cluster, replicas: 20}}", "spec.redis.replicas"),
+        (
+            "{redis: {durability: Replicated}}",
+            "spec.redis.durability: Replicated is for the modes Sentinel and Cluster",
+        ),
         ("{gateway: {service: {type: Magic}}}", "spec.gateway.service.type"),
         ("{workerz: {}}", "workerz"),
     ] {
@@ -127,6 +134,12 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
     api.create(&cluster("group", "{redis: {mode: Sentinel, durability: Replicated}}")).unwrap();
     api.create(&cluster("group", "{redis: {mode: Sentinel, durability: Replicated, replicas: 3}}")).unwrap();
     let refused = api.create(&cluster("group", "{redis: {mode: Sentinel, durability: Replicated, replicas: 5}}"));
+    assert!(refused.unwrap_err().contains("spec.redis.replicas: can't change"));
+
+    // Of a Redis Cluster it is six.
+    api.create(&cluster("shards", "{redis: {mode: Cluster, durability: Replicated}}")).unwrap();
+    api.create(&cluster("shards", "{redis: {mode: Cluster, durability: Replicated, replicas: 6}}")).unwrap();
+    let refused = api.create(&cluster("shards", "{redis: {mode: Cluster, durability: Replicated, replicas: 8}}"));
     assert!(refused.unwrap_err().contains("spec.redis.replicas: can't change"));
 
     let rule = "rules: [{name: r, expr: {indicator: queue_size, operator: GreaterThan, threshold: 1}}]";

@@ -2,12 +2,14 @@
 //!
 //! An object names only the fields that Hebb owns; what the API server adds stays its own.
 
+mod member;
 mod network;
 mod pods;
 mod policy;
 mod redis;
 mod roles;
 mod sentinel;
+mod sharded;
 
 use std::collections::BTreeMap;
 
@@ -88,12 +90,13 @@ pub fn render(topology: &Topology) -> Desired {
     let redis = match &topology.redis {
         Redis::Standalone(server) => redis::render(topology, server),
         Redis::Sentinel { server, replicas } => sentinel::render(topology, server, *replicas),
+        Redis::Cluster { server, replicas } => sharded::render(topology, server, *replicas),
         Redis::External(_) => Vec::new(),
     };
     for (kind, body) in redis {
         add(&mut desired, kind, topology.object(Role::Redis), Some(Role::Redis), body);
     }
-    if let Redis::Sentinel { .. } = &topology.redis {
+    if topology.redis.members().is_some() {
         let name = topology.object(Role::Redis);
         match policy::disruption_budget(topology, Role::Redis) {
             Some(body) => add(&mut desired, Kind::PodDisruptionBudget, name, Some(Role::Redis), body),
@@ -196,7 +199,7 @@ mod tests {
     use super::*;
     use crate::learning_cluster::topology::{Defaults, Secrets};
 
-    /// What is made of three clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
+    /// What is made of four clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
     /// every pod out there would become.
     #[test]
     fn the_objects_are_those_in_the_golden_files() {
@@ -210,7 +213,11 @@ mod tests {
         let sentinel = json!({
             "redis": {"mode": "Sentinel", "durability": "Replicated", "storage": {"size": "1Gi", "deletionPolicy": "Delete"}},
         });
-        for (name, spec) in [("default", json!({})), ("everything", everything), ("sentinel", sentinel)] {
+        let cluster = json!({
+            "redis": {"mode": "Cluster", "replicas": 8, "durability": "Replicated", "storage": {"size": "1Gi"}},
+        });
+        let specs = [("default", json!({})), ("everything", everything), ("sentinel", sentinel), ("cluster", cluster)];
+        for (name, spec) in specs {
             let cluster: LearningCluster = serde_json::from_value(json!({
                 "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
                 "metadata": {"name": "demo", "namespace": "ns", "uid": "u1"}, "spec": spec,

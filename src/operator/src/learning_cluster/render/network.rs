@@ -18,11 +18,9 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
     }
     let pods = |role| json!({"podSelector": {"matchLabels": names::role_selector(&topology.name, role)}});
     let tcp = |port: i32| json!([{"protocol": "TCP", "port": port}]);
-    let with_sentinels = matches!(topology.redis, Redis::Sentinel { .. });
-    let group = || {
-        let ports = [names::REDIS_PORT, names::SENTINEL_PORT].map(|port| json!({"protocol": "TCP", "port": port}));
-        json!(ports)
-    };
+    let both = |ports: [i32; 2]| json!(ports.map(|port| json!({"protocol": "TCP", "port": port})));
+    let group = || both([names::REDIS_PORT, names::SENTINEL_PORT]);
+    let bus = || both([names::REDIS_PORT, names::REDIS_BUS_PORT]);
     let operator = || {
         json!({
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": topology.operator_namespace}},
@@ -46,30 +44,39 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
             "ports": tcp(port),
         })],
         Role::Worker => vec![],
-        Role::Redis if with_sentinels => vec![
-            json!({
-                "from": [pods(Role::Gateway), pods(Role::Coordinator), pods(Role::Worker), pods(Role::Redis)],
-                "ports": group(),
-            }),
-            json!({"from": [operator()], "ports": tcp(names::SENTINEL_PORT)}),
-        ],
-        Role::Redis => vec![json!({
-            "from": [pods(Role::Gateway), pods(Role::Coordinator), pods(Role::Worker)],
-            "ports": tcp(port),
-        })],
+        Role::Redis => {
+            let nodes_and = |others: &[Value]| -> Vec<Value> {
+                [Role::Gateway, Role::Coordinator, Role::Worker].map(pods).iter().chain(others).cloned().collect()
+            };
+            match &topology.redis {
+                Redis::Sentinel { .. } => vec![
+                    json!({"from": nodes_and(&[pods(Role::Redis)]), "ports": group()}),
+                    json!({"from": [operator()], "ports": tcp(names::SENTINEL_PORT)}),
+                ],
+                // What comes in on the bus is believed without a password.
+                Redis::Cluster { .. } => vec![
+                    json!({"from": nodes_and(&[operator()]), "ports": tcp(port)}),
+                    json!({"from": [pods(Role::Redis)], "ports": bus()}),
+                ],
+                Redis::Standalone(_) | Redis::External(_) => vec![json!({"from": nodes_and(&[]), "ports": tcp(port)})],
+            }
+        }
     };
     if !metrics_from.is_empty() && matches!(role, Role::Coordinator | Role::Worker) {
         ingress.push(json!({"from": [{"namespaceSelector": {"matchLabels": metrics_from}}], "ports": tcp(port)}));
     }
     let mut egress = Vec::new();
-    if role != Role::Redis || with_sentinels {
+    if role != Role::Redis || topology.redis.members().is_some() {
         egress.push(json!({
             "to": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}],
             "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
         }));
         egress.push(match &topology.redis {
             Redis::Sentinel { .. } => json!({"to": [pods(Role::Redis)], "ports": group()}),
-            Redis::Standalone(_) => json!({"to": [pods(Role::Redis)], "ports": tcp(names::REDIS_PORT)}),
+            Redis::Cluster { .. } if role == Role::Redis => json!({"to": [pods(Role::Redis)], "ports": bus()}),
+            Redis::Standalone(_) | Redis::Cluster { .. } => {
+                json!({"to": [pods(Role::Redis)], "ports": tcp(names::REDIS_PORT)})
+            }
             // Where it is, only DNS, its Sentinels and its Cluster know.
             Redis::External(external) if external.cluster || !external.sentinels.is_empty() => json!({}),
             Redis::External(external) => json!({"ports": tcp(external.port)}),

@@ -5,7 +5,7 @@ use hebb_api::{Durability, ExternalRedis, SecretKeyRef};
 use serde_json::{Value, json};
 
 use super::pods::{Container, http_probes, template};
-use super::{Kind, Redis, Server, Topology, sentinel};
+use super::{Kind, Redis, Server, Topology, sentinel, sharded};
 
 /// The time that a pod without state needs to finish its requests.
 const GRACE_SECONDS: i64 = 15;
@@ -93,6 +93,7 @@ fn body(topology: &Topology, role: Role, port: i32) -> Value {
     }
     match &topology.redis {
         Redis::Sentinel { server, replicas } => env.extend(sentinels(topology, server, *replicas)),
+        Redis::Cluster { server, .. } => env.extend(nodes(topology, server)),
         Redis::Standalone(_) => {
             env.push(json!({"name": "REDIS_HOST", "value": topology.host(Role::Redis)}));
             env.push(json!({"name": "REDIS_PORT", "value": names::REDIS_PORT.to_string()}));
@@ -140,6 +141,23 @@ fn sentinels(topology: &Topology, server: &Server, replicas: i32) -> Vec<Value> 
     ];
     if server.durability == Durability::Replicated {
         env.push(plain("REDIS_DURABILITY", format!("Replicated:{}", sentinel::quorum(replicas))));
+    }
+    env
+}
+
+/// What tells a node where the servers of a Redis Cluster are.
+fn nodes(topology: &Topology, server: &Server) -> Vec<Value> {
+    let plain = |name: &str, value: String| json!({"name": name, "value": value});
+    let addresses: Vec<String> =
+        topology.redis_hosts().iter().map(|host| format!("{host}:{}", names::REDIS_PORT)).collect();
+    let mut env = vec![
+        plain("REDIS_CLUSTER", addresses.join(",")),
+        json!({"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": {
+            "name": topology.object(Role::Redis), "key": "password",
+        }}}),
+    ];
+    if server.durability == Durability::Replicated {
+        env.push(plain("REDIS_DURABILITY", format!("Replicated:{}", sharded::QUORUM)));
     }
     env
 }
