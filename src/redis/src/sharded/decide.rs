@@ -55,7 +55,7 @@ pub fn tend(view: &View) -> Vec<Step> {
     steps.extend(ghosts(view, said).map(Step::Forget));
     if let Some((first, last)) = first_slots(view, said, own) {
         steps.push(Step::Found(first, last));
-    } else if let Some(primary) = vacancy(view, said, own) {
+    } else if let Some(primary) = astray(view, said, own).or_else(|| vacancy(view, said, own)) {
         steps.push(Step::Follow(primary));
     } else if stands(view, said, own) {
         steps.push(Step::Stand);
@@ -119,6 +119,15 @@ fn first_slots(view: &View, said: &Said, own: &Node) -> Option<(u16, u16)> {
         knows_all && nobody_else && (is_new(other, line) || first)
     });
     founding.then(|| slots_of(view.me, shards))
+}
+
+/// The primary, where the server looks for it at a former address: Redis doesn't look elsewhere when it has heard of the new
+/// one from a third.
+fn astray(view: &View, said: &Said, own: &Node) -> Option<String> {
+    let primary = own.replica_of.as_ref()?;
+    let known = said.node(primary)?.ip?;
+    let is_there = answering(view).any(|(_, other, line)| line.id == *primary && other.ip == Some(known));
+    (is_there && said.link != Link::Up && said.looks_at != Some(known)).then(|| primary.clone())
 }
 
 /// Whose replica the server becomes: those without a place take the shards with the fewest replicas, in their order, and then
@@ -276,7 +285,7 @@ mod tests {
                 });
                 let link = if own.replica_of.is_some() { Link::Up } else { Link::Never };
                 let nodes = nodes.chain(self.lost.iter().cloned()).collect();
-                answers.then_some(Said { ip: ip(number), working: true, nodes, keys: *keys, link })
+                answers.then_some(Said { ip: ip(number), working: true, nodes, keys: *keys, link, looks_at: None })
             };
             View {
                 me,
@@ -360,6 +369,20 @@ mod tests {
         let line = &mut view.members[0].as_mut().unwrap().nodes;
         line.iter_mut().find(|node| node.id == "n4").unwrap().ip = None;
         assert_eq!(tend(&view), [Step::Meet(moved)]);
+    }
+
+    #[test]
+    fn a_replica_that_looks_for_its_primary_where_it_was_is_told_anew() {
+        let mut view = World::founded().view(4);
+        let own = view.members[4].as_mut().unwrap();
+        own.link = Link::Never;
+        own.looks_at = "10.0.0.77".parse().ok();
+        assert_eq!(tend(&view), [Step::Follow("n1".to_owned())]);
+        view.members[4].as_mut().unwrap().looks_at = ip(1);
+        assert_eq!(tend(&view), [], "it is on its way");
+        view.members[4].as_mut().unwrap().looks_at = None;
+        view.members[1] = None;
+        assert_eq!(tend(&view), [], "it isn't there");
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Said {
     pub keys: u64,
     /// How it stands to its primary, as a replica.
     pub link: Link,
+    /// Where it looks for its primary, as a replica.
+    pub looks_at: Option<IpAddr>,
 }
 
 impl Said {
@@ -60,6 +62,7 @@ impl Said {
             working: Info::parse(cluster).field("cluster_state") == "ok",
             nodes: parse(table),
             keys: info.server().keys,
+            looks_at: info.field("master_host").parse().ok(),
             link: match info.field("master_link_status") {
                 "up" => Link::Up,
                 "down" if !info.field("master_link_down_since_seconds").starts_with('-') => Link::Lost,
