@@ -83,16 +83,19 @@ fn strangers<'a>(view: &'a View, said: &'a Said) -> impl Iterator<Item = IpAddr>
     })
 }
 
-/// Dead nodes without slots or replicas in whose place another one is.
+/// Dead nodes without slots or replicas in whose place another one is, or that are none of the members.
 fn ghosts<'a>(view: &'a View, said: &'a Said) -> impl Iterator<Item = String> + 'a {
     said.nodes.iter().filter_map(|node| {
         let replaced = answering(view).any(|(number, _, line)| {
             view.hosts.get(number).is_some_and(|host| *host == node.host) && line.id != node.id
         });
+        // One that was heard of from a third has no name.
+        let surplus =
+            view.members.iter().all(Option::is_some) && answering(view).all(|(_, _, line)| line.id != node.id);
         let followed =
             said.nodes.iter().any(|other| !other.failed && other.replica_of.as_deref() == Some(node.id.as_str()));
         let dead = node.failed || node.ip.is_none();
-        (dead && !node.is_self && node.slots.is_empty() && replaced && !followed).then(|| node.id.clone())
+        (dead && !node.is_self && node.slots.is_empty() && (replaced || surplus) && !followed).then(|| node.id.clone())
     })
 }
 
@@ -399,6 +402,10 @@ mod tests {
         assert!(tend(&world.view(1)).contains(&Step::Follow("n4".to_owned())));
         world.settle(&[0, 1, 2, 3, 4, 5]);
         assert_eq!((world.replicas_of("n4"), world.lost.len()), (1, 0), "and the one that it was is forgotten");
+        world.lost.push(Node { id: "n1".to_owned(), failed: true, ..Node::default() });
+        assert_eq!(tend(&world.view(0)), [Step::Forget("n1".to_owned())], "heard of again, without its name");
+        world.members[5].2 = false;
+        assert_eq!(tend(&world.view(0)), [], "it may be the one that doesn't answer");
     }
 
     #[test]
