@@ -101,15 +101,22 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
         ("{redis: {mode: External, external: {host: x}, storage: {size: 1Gi}}}", "spec.redis.storage"),
         ("{redis: {storage: {size: much}}}", "spec.redis.storage.size"),
         ("{redis: {maxMemoryPercentOfLimit: 100}}", "spec.redis.maxMemoryPercentOfLimit"),
-        ("{redis: {replicas: 3}}", "spec.redis.replicas: is for mode Sentinel only"),
+        ("{redis: {replicas: 3}}", "spec.redis.replicas: is for the modes Sentinel and Cluster only"),
         ("{redis: {mode: Sentinel, replicas: 4}}", "spec.redis.replicas: must be odd"),
         ("{redis: {mode: Sentinel, replicas: 1}}", "spec.redis.replicas"),
-        ("{redis: {durability: Replicated}}", "spec.redis.durability: Replicated is for mode Sentinel"),
         ("{backup: {destination: {persistentVolumeClaim: {}}}}", "persistentVolumeClaim: needs claimName, or size"),
         ("{backup: {destination: {persistentVolumeClaim: {size: 1Gi, claimName: a}}}}", "needs claimName, or size"),
         ("{backup: {schedule: '@hourly', destination: {persistentVolumeClaim: {size: 1Gi}}}}", "spec.backup.schedule"),
         ("{backup: {retention: 0, destination: {persistentVolumeClaim: {size: 1Gi}}}}", "spec.backup.retention"),
         ("{restore: {backup: ../a.hebb, from: {persistentVolumeClaim: {claimName: a}}}}", "spec.restore.backup"),
+        ("{redis: {mode: Sentinel, replicas: 11}}", "spec.redis.replicas: must be odd"),
+        ("{redis: {mode: Cluster, replicas: 4}}", "spec.redis.replicas: must be even"),
+        ("{redis: {mode: Cluster, replicas: 7}}", "spec.redis.replicas: must be even"),
+        ("{redis: {mode: Cluster, replicas: 20}}", "spec.redis.replicas"),
+        (
+            "{redis: {durability: Replicated}}",
+            "spec.redis.durability: Replicated is for the modes Sentinel and Cluster",
+        ),
         ("{gateway: {service: {type: Magic}}}", "spec.gateway.service.type"),
         ("{workerz: {}}", "workerz"),
     ] {
@@ -140,6 +147,12 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
     let refused = api.create(&cluster("again", "{restore: {from: {persistentVolumeClaim: {claimName: b}}}}"));
     assert!(refused.unwrap_err().contains("it can be removed, not added or changed"));
     api.create(&cluster("again", "{}")).unwrap();
+
+    // Of a Redis Cluster it is six.
+    api.create(&cluster("shards", "{redis: {mode: Cluster, durability: Replicated}}")).unwrap();
+    api.create(&cluster("shards", "{redis: {mode: Cluster, durability: Replicated, replicas: 6}}")).unwrap();
+    let refused = api.create(&cluster("shards", "{redis: {mode: Cluster, durability: Replicated, replicas: 8}}"));
+    assert!(refused.unwrap_err().contains("spec.redis.replicas: can't change"));
 
     let rule = "rules: [{name: r, expr: {indicator: queue_size, operator: GreaterThan, threshold: 1}}]";
     api.create(&policy(&format!("{{targetRef: {{name: good}}, {rule}}}"))).unwrap();

@@ -1,5 +1,6 @@
-//! A Redis with Sentinels on a real cluster, under load and with the same ledger: its primary is killed, is deleted, is
-//! renewed and comes back empty; then all its pods are deleted at once. Nothing that was acknowledged is lost, or applied twice.
+//! A Redis with Sentinels, and a Redis Cluster, on a real cluster, under load and with the same ledger: a primary is killed,
+//! is deleted, is renewed and comes back empty; then all pods are deleted at once. Nothing that was acknowledged is lost, or
+//! applied twice.
 //! `make test-e2e` runs these after it has installed the operator.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
@@ -24,10 +25,10 @@ apiVersion: hebb.dev/v1alpha1
 kind: LearningCluster
 metadata: {name: group}
 spec:
-  domains: [{name: shuttle, task: Classification}]
+  domains: [{name: shuttle, task: Classification, partitions: PARTITIONS}]
   gateway: {replicas: 1}
   coordinator: {replicas: 2}
-  redis: {mode: Sentinel, durability: Replicated, storage: STORAGE}
+  redis: {mode: MODE, durability: Replicated, storage: STORAGE}
 ";
 
 struct Group {
@@ -37,10 +38,11 @@ struct Group {
 }
 
 impl Group {
-    fn make(space: &'static str, storage: &str) -> Self {
+    fn make(space: &'static str, mode: &str, partitions: u32, storage: &str) -> Self {
         fresh_namespace(space).unwrap();
         let began = Instant::now();
-        apply(space, &CLUSTER.replace("STORAGE", storage)).unwrap();
+        let text = CLUSTER.replace("MODE", mode).replace("PARTITIONS", &partitions.to_string());
+        apply(space, &text.replace("STORAGE", storage)).unwrap();
         wait_ready(space, "group", READY).unwrap();
         println!("ready after {:.0} s", began.elapsed().as_secs_f64());
         Self { space, url: gateway(space, "group").unwrap(), total: Ledger::default() }
@@ -52,6 +54,34 @@ impl Group {
 
     fn primary(&self) -> String {
         self.status()["primary"].as_str().unwrap().to_owned()
+    }
+
+    /// The pods that take writes, of a Redis Cluster that is whole.
+    fn primaries(&self) -> Vec<String> {
+        let status = self.status();
+        assert_eq!(status["primary"], "3 shards", "{status}");
+        let names = status["primaries"].as_array().unwrap().iter();
+        names.map(|name| name.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Waits until this pod is no primary any more, and the shards are whole.
+    fn gave_way(&self, before: &str) {
+        wait_for("the status names another primary", Duration::from_secs(30), || {
+            let status = self.status();
+            let primaries = status["primaries"].as_array()?;
+            let moved = status["primary"] == "3 shards" && primaries.iter().all(|name| name != before);
+            (moved && status["lastFailoverTime"].is_string()).then_some(())
+        })
+        .unwrap();
+    }
+
+    /// What a server says of its keys, asked in its pod.
+    fn keys(&self, pod: &str) -> u64 {
+        let template = "go-template={{index .data \"password\" | base64decode}}";
+        let password = kubectl(&["-n", self.space, "get", "secret", "group-redis", "-o", template]);
+        let asking = ["redis-cli", "--no-auth-warning", "-a", &password.unwrap(), "dbsize"];
+        let answer = kubectl(&[&["-n", self.space, "exec", pod, "-c", "redis", "--"], &asking[..]].concat()).unwrap();
+        answer.trim().parse().unwrap()
     }
 
     fn ready(&self) {
@@ -121,7 +151,7 @@ fn kill_server(space: &str, pod: &str) {
 #[ignore = "needs the cluster of `make cluster-install`"]
 async fn a_redis_with_sentinels_loses_no_acknowledged_event() {
     const SPACE: &str = "hebb-e2e-redis";
-    let mut group = Group::make(SPACE, "{size: 1Gi, deletionPolicy: Delete}");
+    let mut group = Group::make(SPACE, "Sentinel", 1, "{size: 1Gi, deletionPolicy: Delete}");
     let status = group.status();
     assert_eq!((&status["mode"], &status["readyReplicas"]), (&"Sentinel".into(), &3.into()), "{status}");
     assert!(status["lastFailoverTime"].is_null(), "{status}");
@@ -171,7 +201,7 @@ async fn a_redis_with_sentinels_loses_no_acknowledged_event() {
 #[ignore = "needs the cluster of `make cluster-install`"]
 async fn a_primary_that_comes_back_empty_takes_nothing_from_the_others() {
     const SPACE: &str = "hebb-e2e-redis-empty";
-    let mut group = Group::make(SPACE, "{}");
+    let mut group = Group::make(SPACE, "Sentinel", 1, "{}");
     for what in ["first", "second"] {
         let before = group.primary();
         let victim = before.clone();
@@ -183,5 +213,53 @@ async fn a_primary_that_comes_back_empty_takes_nothing_from_the_others() {
         group.moved_from(&before);
         group.ready();
     }
+    kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
+async fn a_redis_cluster_loses_no_acknowledged_event() {
+    const SPACE: &str = "hebb-e2e-redis-cluster";
+    let mut group = Group::make(SPACE, "Cluster", 8, "{size: 1Gi, deletionPolicy: Delete}");
+    let status = group.status();
+    assert_eq!((&status["mode"], &status["readyReplicas"]), (&"Cluster".into(), &6.into()), "{status}");
+    group.under_load("before", 500, || ()).await;
+    let primaries = group.primaries();
+    for pod in &primaries {
+        assert!(group.keys(pod) > 0, "{pod} holds no partition: the names of the test don't reach every shard");
+    }
+
+    let victim = primaries[0].clone();
+    let killed = victim.clone();
+    let resumed = group.under_load("killed", 4_000, move || kill_server(SPACE, &killed)).await;
+    assert!(resumed < RESUME, "{resumed:?}");
+    group.gave_way(&victim);
+    group.ready();
+
+    // Until the pod is back, its shard has one copy, and nothing is acknowledged there.
+    let victim = primaries[1].clone();
+    let deleted = victim.clone();
+    let deleting = move || drop(kubectl(&["-n", SPACE, "delete", "pod", &deleted, "--wait=false"]).unwrap());
+    let resumed = group.under_load("deleted", 4_000, deleting).await;
+    assert!(resumed < 2 * RESUME, "{resumed:?}");
+    group.gave_way(&victim);
+    group.ready();
+
+    kubectl(&["-n", SPACE, "delete", "pods", "-l", PODS, "--wait=false"]).unwrap();
+    wait_for("a pod is away", Duration::from_secs(30), || (group.status()["readyReplicas"] != 6).then_some(()))
+        .unwrap();
+    let began = Instant::now();
+    group.ready();
+    println!("ready {:.0} s after all pods of Redis were deleted", began.elapsed().as_secs_f64());
+    group.under_load("after", 1_000, || ()).await;
+
+    let change = "{\"spec\":{\"redis\":{\"maxMemoryPercentOfLimit\":60}}}";
+    let renewing = move || {
+        kubectl(&["-n", SPACE, "patch", "lc", "group", "--type=merge", "-p", change]).unwrap();
+        wait_ready(SPACE, "group", READY).unwrap();
+    };
+    let began = Instant::now();
+    group.under_load("renewed", 4_000, renewing).await;
+    println!("every pod renewed, {:.0} s in all", began.elapsed().as_secs_f64());
     kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
 }

@@ -605,22 +605,26 @@ fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 #[x_kube(validation = ("self.mode == 'External' || !has(self.external)", "spec.redis.external: is for mode External only"))]
 #[x_kube(validation = ("self.mode != 'External' || !has(self.storage.size)", "spec.redis.storage: an External Redis has its own storage"))]
 #[x_kube(validation = ("self.mode == oldSelf.mode", "spec.redis.mode: can't change; make a new LearningCluster"))]
-#[x_kube(validation = ("self.mode == 'Sentinel' || !has(self.replicas)", "spec.redis.replicas: is for mode Sentinel only"))]
-#[x_kube(validation = ("!has(self.replicas) || self.replicas % 2 == 1", "spec.redis.replicas: must be odd, so that a majority can elect the primary"))]
-#[x_kube(validation = ("(has(self.replicas) ? self.replicas : 3) == (has(oldSelf.replicas) ? oldSelf.replicas : 3)", "spec.redis.replicas: can't change; make a new LearningCluster"))]
-#[x_kube(validation = ("self.mode == 'Sentinel' || self.durability != 'Replicated'", "spec.redis.durability: Replicated is for mode Sentinel; an External Redis has external.waitForReplicas"))]
+#[x_kube(validation = ("self.mode in ['Sentinel', 'Cluster'] || !has(self.replicas)", "spec.redis.replicas: is for the modes Sentinel and Cluster only"))]
+#[x_kube(validation = ("self.mode != 'Sentinel' || !has(self.replicas) || (self.replicas % 2 == 1 && self.replicas <= 9)", "spec.redis.replicas: must be odd with mode Sentinel, so that a majority can elect the primary, and at most 9"))]
+#[x_kube(validation = ("self.mode != 'Cluster' || !has(self.replicas) || (self.replicas % 2 == 0 && self.replicas >= 6)", "spec.redis.replicas: must be even with mode Cluster, two servers a shard, and at least 6, so that a majority of the shards is left when one loses its primary"))]
+#[x_kube(validation = ("(has(self.replicas) ? self.replicas : self.mode == 'Cluster' ? 6 : 3) == (has(oldSelf.replicas) ? oldSelf.replicas : oldSelf.mode == 'Cluster' ? 6 : 3)", "spec.redis.replicas: can't change; make a new LearningCluster"))]
+#[x_kube(validation = ("self.mode in ['Sentinel', 'Cluster'] || self.durability != 'Replicated'", "spec.redis.durability: Replicated is for the modes Sentinel and Cluster; an External Redis has external.waitForReplicas"))]
 pub struct RedisSpec {
     /// `Standalone`: one server that Hebb runs. `Sentinel`: a primary with replicas that Hebb runs, of which Sentinels elect
-    /// another primary when it is lost. `External`: a server that somebody else runs. Can't change. Default: Standalone.
+    /// another primary when it is lost. `Cluster`: a Redis Cluster that Hebb runs, whose shards of a primary and a replica
+    /// share the partitions. `External`: a server that somebody else runs. Can't change. Default: Standalone.
     #[serde(default)]
     pub mode: RedisMode,
-    /// Pods with mode Sentinel, each with a server and a Sentinel; odd. Can't change. Default: 3.
+    /// Pods with mode Sentinel, each with a server and a Sentinel: 3, 5, 7 or 9, by default 3. With mode Cluster servers, two
+    /// a shard: an even number from 6 to 18, by default 6. Can't change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 3, max = 9))]
+    #[schemars(range(min = 3, max = 18))]
     pub replicas: Option<i32>,
     /// When an event counts as durable. `Async`: in the server's memory. `EverySecond`: written at once, on disk within a
     /// second. `Always`: on disk before the answer. `Replicated`, with mode Sentinel: as `EverySecond`, and more than half of
-    /// the servers have it, so that a failover loses nothing. An External server keeps its own setting. Default: EverySecond.
+    /// the servers have it, so that a failover loses nothing; with mode Cluster: the shard's replica has it too. An External
+    /// server keeps its own setting. Default: EverySecond.
     #[serde(default)]
     pub durability: Durability,
     /// Image of the Redis server, 7.0 or newer. Default: the operator's `--redis-image`.
@@ -669,6 +673,8 @@ pub enum RedisMode {
     Standalone,
     /// A primary with replicas, and Sentinels, that Hebb runs.
     Sentinel,
+    /// Shards of a primary and a replica each, that Hebb runs.
+    Cluster,
     /// A server that somebody else runs.
     External,
 }
@@ -683,7 +689,7 @@ pub enum Durability {
     EverySecond,
     /// On disk before the answer.
     Always,
-    /// In the memory of more than half of the servers.
+    /// In the memory of more than half of the servers, with mode Cluster of those of the shard.
     Replicated,
 }
 
@@ -1021,11 +1027,16 @@ pub struct WorkersStatus {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RedisStatus {
-    /// Standalone, Sentinel or External.
+    /// Standalone, Sentinel, Cluster or External.
     pub mode: String,
-    /// The pod, or the host, that takes writes; with mode Sentinel the one that was elected last.
+    /// The pod, or the host, that takes writes; with mode Sentinel the one that was elected last, with mode Cluster how many
+    /// shards have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub primary: Option<String>,
+    /// With mode Cluster, the pods that take writes, one a shard.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9))]
+    pub primaries: Vec<String>,
     /// Servers of the cluster's own that are ready.
     pub ready_replicas: i32,
     /// When another primary than before was seen.

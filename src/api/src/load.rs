@@ -181,14 +181,16 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
     }
     let redis = &spec.redis;
     check(
-        redis.replicas.is_none_or(|replicas| {
-            redis.mode == RedisMode::Sentinel && (3..=9).contains(&replicas) && replicas % 2 == 1
+        redis.replicas.is_none_or(|replicas| match redis.mode {
+            RedisMode::Sentinel => (3..=9).contains(&replicas) && replicas % 2 == 1,
+            RedisMode::Cluster => (6..=18).contains(&replicas) && replicas % 2 == 0,
+            RedisMode::Standalone | RedisMode::External => false,
         }),
-        "spec.redis.replicas: an odd number from 3 to 9, with mode Sentinel only",
+        "spec.redis.replicas: an odd number from 3 to 9 with mode Sentinel, an even one from 6 to 18 with mode Cluster",
     );
     check(
-        redis.mode == RedisMode::Sentinel || redis.durability != Durability::Replicated,
-        "spec.redis.durability: Replicated is for mode Sentinel",
+        matches!(redis.mode, RedisMode::Sentinel | RedisMode::Cluster) || redis.durability != Durability::Replicated,
+        "spec.redis.durability: Replicated is for the modes Sentinel and Cluster",
     );
     if let Some(backup) = &spec.backup {
         if let Some(problem) = backup.schedule.as_deref().and_then(cron::problem) {

@@ -30,6 +30,8 @@ pub const COORDINATOR_PORT: i32 = 8000;
 pub const WORKER_PORT: i32 = 8081;
 /// Port of Redis.
 pub const REDIS_PORT: i32 = 6379;
+/// Port on which the members of a Redis Cluster talk to each other.
+pub const REDIS_BUS_PORT: i32 = REDIS_PORT + 10_000;
 /// Port of a Sentinel.
 pub const SENTINEL_PORT: i32 = 26379;
 /// What the Sentinels call the primary.

@@ -1,16 +1,19 @@
-//! `hebb redis-member`: what runs in the pods of a Redis with Sentinels that the operator makes. Not for users.
+//! `hebb redis-member`: what runs in the pods of a Redis with Sentinels, or of a Redis Cluster, that the operator makes. Not
+//! for users.
 
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use hebb_redis::{Member, answers};
+use hebb_redis::sharded::Keeper;
+use hebb_redis::{Member, MemberError, answers};
 
 use crate::cli::Outcome;
 use crate::node::wait_for_signal;
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Put this program and the Sentinel's file in place
+    /// Put this program in place, and the Sentinel's file
     Prepare {
         #[command(flatten)]
         options: Options,
@@ -20,6 +23,8 @@ pub enum Command {
     },
     /// Find out what the server begins as, and begin it
     Serve(Options),
+    /// Keep the server a member of its Redis Cluster
+    Tend(Options),
     /// Succeed when the server is of use
     Ready(Options),
     /// Hand over the role of a primary
@@ -48,11 +53,69 @@ pub struct Options {
     /// Password of servers and Sentinels
     #[arg(long, env = "REDIS_PASSWORD", hide_env_values = true)]
     password: String,
+    /// Address of the pod; given, the servers are a Redis Cluster
+    #[arg(long, env = "REDIS_CLUSTER_IP")]
+    cluster_ip: Option<IpAddr>,
+}
+
+/// What the pod is a member of.
+enum Kind {
+    Sentinel(Member),
+    Cluster(Keeper),
 }
 
 impl Options {
-    fn member(self) -> Result<Member, hebb_redis::MemberError> {
-        Member::new(&self.pod, &self.service, self.members, self.password)
+    fn member(self) -> Result<Kind, MemberError> {
+        let member = Member::new(&self.pod, &self.service, self.members, self.password)?;
+        Ok(match self.cluster_ip {
+            Some(ip) => Kind::Cluster(Keeper::new(member, ip)),
+            None => Kind::Sentinel(member),
+        })
+    }
+}
+
+impl Kind {
+    fn prepare(&self, programs: &Path) -> Result<(), MemberError> {
+        match self {
+            Kind::Sentinel(member) => member.prepare(programs),
+            Kind::Cluster(keeper) => keeper.prepare(programs),
+        }
+    }
+
+    async fn settle(&self) -> Result<PathBuf, MemberError> {
+        match self {
+            Kind::Sentinel(member) => member.settle().await,
+            Kind::Cluster(keeper) => keeper.settle().await,
+        }
+    }
+
+    fn begin(&self, file: &Path) -> MemberError {
+        match self {
+            Kind::Sentinel(member) => member.begin(file),
+            Kind::Cluster(keeper) => keeper.begin(file),
+        }
+    }
+
+    /// The Sentinels tend theirs by themselves.
+    async fn tend(&self) -> Result<(), MemberError> {
+        match self {
+            Kind::Sentinel(_) => Ok(()),
+            Kind::Cluster(keeper) => keeper.tend().await,
+        }
+    }
+
+    async fn ready(&self) -> Result<(), MemberError> {
+        match self {
+            Kind::Sentinel(member) => member.ready().await,
+            Kind::Cluster(keeper) => keeper.ready().await,
+        }
+    }
+
+    async fn leave(&self) -> Result<(), MemberError> {
+        match self {
+            Kind::Sentinel(member) => member.leave().await,
+            Kind::Cluster(keeper) => keeper.leave().await,
+        }
     }
 }
 
@@ -71,6 +134,15 @@ pub fn run(command: Command) -> Outcome {
             if let Some(file) = file {
                 return Err(member.begin(&file).into());
             }
+        }
+        Command::Tend(options) => {
+            let member = options.member()?;
+            runtime()?.block_on(async {
+                tokio::select! {
+                    ended = member.tend() => ended,
+                    _ = wait_for_signal() => Ok(()),
+                }
+            })?;
         }
         Command::Ready(options) => runtime()?.block_on(options.member()?.ready())?,
         Command::Leave(options) => runtime()?.block_on(options.member()?.leave())?,

@@ -2,6 +2,7 @@
 //! Both programs write to their file: the server's is made anew at each start, and the Sentinel's keeps what it learned.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use hebb_api::names::{SENTINEL_MASTER, SENTINEL_PORT};
 
@@ -77,6 +78,11 @@ pub fn redis_conf(template: &str, hosts: &[String], me: usize, start: Start) -> 
         }
     }
     Some(text)
+}
+
+/// The file of a server of a Redis Cluster: the operator's settings, and the name and address under which it is known.
+pub fn cluster_conf(template: &str, host: &str, ip: IpAddr) -> String {
+    format!("{}\ncluster-announce-hostname {host}\ncluster-announce-ip {ip}\n", template.trim_end())
 }
 
 #[cfg(test)]

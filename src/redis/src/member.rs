@@ -17,7 +17,7 @@ use crate::decide::{Opinion, Start, View, decide};
 use crate::files;
 
 /// How often the others are asked while the server waits.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long the clients of a primary that leaves are held back at most.
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long replicas may take to have everything before another one is made primary.
@@ -27,7 +27,7 @@ const HAND_OVER: Duration = Duration::from_secs(8);
 /// How long a probe waits for an answer.
 const ANSWER: Duration = Duration::from_secs(2);
 /// The address of the own server and Sentinel.
-const LOCAL: &str = "127.0.0.1";
+pub(crate) const LOCAL: &str = "127.0.0.1";
 /// What a replica that has been in step may be elected with; the default of Redis.
 const PRIORITY: &str = "100";
 
@@ -104,9 +104,7 @@ impl Member {
     /// # Errors
     /// [`MemberError::File`].
     pub fn prepare(&self, programs: &Path) -> Result<(), MemberError> {
-        let program = std::env::current_exe().map_err(|source| file_error(Path::new("/proc/self/exe"), source))?;
-        let target = programs.join("hebb");
-        std::fs::copy(&program, &target).map_err(|source| file_error(&target, source))?;
+        self.place_program(programs)?;
         let path = self.data.join("sentinel.conf");
         let former = match std::fs::read_to_string(&path) {
             Ok(former) => former,
@@ -117,7 +115,14 @@ impl Member {
         write(&path, &files::sentinel_conf(&template, &self.group.hosts, self.me, &former, self.holds_data()))
     }
 
-    fn read_config(&self, name: &str) -> Result<String, MemberError> {
+    /// Copies this program to where the pod's other containers find it.
+    pub(crate) fn place_program(&self, programs: &Path) -> Result<(), MemberError> {
+        let program = std::env::current_exe().map_err(|source| file_error(Path::new("/proc/self/exe"), source))?;
+        let target = programs.join("hebb");
+        std::fs::copy(&program, &target).map(drop).map_err(|source| file_error(&target, source))
+    }
+
+    pub(crate) fn read_config(&self, name: &str) -> Result<String, MemberError> {
         let path = self.config.join(name);
         std::fs::read_to_string(&path).map_err(|source| file_error(&path, source))
     }
@@ -257,14 +262,20 @@ impl Member {
     }
 
     async fn info(&self) -> Result<Info, MemberError> {
-        let answer = self.send(REDIS_PORT, &redis::cmd("INFO"), "ask the server").await?;
-        let odd = |_| MemberError::NotReady("an answer that makes no sense");
-        redis::from_redis_value::<String>(answer).map(|text| Info::parse(&text)).map_err(odd)
+        info_of(&self.group).await
     }
 
     async fn send(&self, port: i32, command: &redis::Cmd, what: &'static str) -> Result<redis::Value, MemberError> {
         self.group.send(LOCAL, port, command).await.map_err(|source| MemberError::Redis { what, source })
     }
+}
+
+/// What the own server says of itself.
+pub(crate) async fn info_of(group: &Group) -> Result<Info, MemberError> {
+    let asked = group.send(LOCAL, REDIS_PORT, &redis::cmd("INFO")).await;
+    let answer = asked.map_err(|source| MemberError::Redis { what: "ask the server", source })?;
+    let odd = |_| MemberError::NotReady("an answer that makes no sense");
+    redis::from_redis_value::<String>(answer).map(|text| Info::parse(&text)).map_err(odd)
 }
 
 /// Whether every replica has what the primary has written.
@@ -293,12 +304,12 @@ pub fn answers(port: u16, or_closed: bool) -> Result<(), MemberError> {
     answered.map_err(|_| hung())
 }
 
-fn file_error(path: &Path, source: std::io::Error) -> MemberError {
+pub(crate) fn file_error(path: &Path, source: std::io::Error) -> MemberError {
     MemberError::File { path: path.display().to_string(), source }
 }
 
 /// Writes a file that only this user may read, whole or not at all.
-fn write(path: &Path, text: &str) -> Result<(), MemberError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), MemberError> {
     let draft = path.with_extension("new");
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);

@@ -1,13 +1,14 @@
-//! Asks the Sentinels of the Redis that Hebb runs who is primary, away from the reconciler. The Sentinels decide; what they
-//! say is only shown, and says which pod is renewed last.
+//! Asks the Sentinels of the Redis that Hebb runs, or the servers of its Redis Cluster, who is primary, away from the
+//! reconciler. They decide; what they say is only shown, and says which pods are renewed last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use hebb_api::LearningCluster;
-use hebb_redis::{Group, Newest};
+use hebb_redis::Group;
+use hebb_redis::sharded::primaries;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 
@@ -21,9 +22,43 @@ const FORGET_AFTER: Duration = Duration::from_secs(900);
 
 type Key = ObjectRef<LearningCluster>;
 
+/// The members of a Redis that Hebb runs.
+#[derive(Clone)]
+pub enum Members {
+    /// Each has a Sentinel.
+    Sentinels(Group),
+    /// They are a Redis Cluster.
+    Cluster(Group),
+}
+
+/// Who takes writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Primaries {
+    /// By their numbers: with Sentinels the one that was elected last.
+    pub members: BTreeSet<usize>,
+    /// Slots of a Redis Cluster that nobody holds.
+    pub uncovered: u32,
+}
+
+impl Members {
+    /// Who takes writes; nothing while nobody answers.
+    async fn primaries(&self) -> Option<Primaries> {
+        match self {
+            Members::Sentinels(group) => {
+                let newest = group.newest().await?;
+                Some(Primaries { members: BTreeSet::from([newest.member]), uncovered: 0 })
+            }
+            Members::Cluster(group) => {
+                let (members, uncovered) = primaries(&group.hosts, &group.hear().await)?;
+                Some(Primaries { members, uncovered })
+            }
+        }
+    }
+}
+
 struct Known {
-    group: Group,
-    newest: Option<Newest>,
+    members: Members,
+    primaries: Option<Primaries>,
     followed_at: Instant,
 }
 
@@ -36,16 +71,16 @@ fn id(key: &Key) -> String {
 }
 
 impl Elections {
-    /// Asks this group from now on.
-    pub fn follow(&self, key: Key, group: Group) {
+    /// Asks these from now on.
+    pub fn follow(&self, key: Key, members: Members) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get_mut(&id(&key)) {
             Some((_, known)) => {
-                known.group = group;
+                known.members = members;
                 known.followed_at = Instant::now();
             }
             None => {
-                known.insert(id(&key), (key, Known { group, newest: None, followed_at: Instant::now() }));
+                known.insert(id(&key), (key, Known { members, primaries: None, followed_at: Instant::now() }));
             }
         }
     }
@@ -55,24 +90,25 @@ impl Elections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id(key));
     }
 
-    /// The number of the member that is primary by the newest election; nothing while no Sentinel answers.
-    pub fn primary(&self, key: &Key) -> Option<usize> {
+    /// Who takes writes by the newest elections; nothing while nobody answers.
+    pub fn primaries(&self, key: &Key) -> Option<Primaries> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&id(key)).and_then(|(_, known)| known.newest).map(|newest| newest.member)
+        known.get(&id(key)).and_then(|(_, known)| known.primaries.clone())
     }
 
-    /// Asks all of them again and again; sends the clusters whose primary is another one.
+    /// Asks all of them again and again; sends the clusters of which something has changed.
     pub async fn ask(&self, changed: mpsc::Sender<Key>) {
         loop {
-            let groups: Vec<(Key, Group)> = {
+            let all: Vec<(Key, Members)> = {
                 let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
                 known.retain(|_, (_, known)| known.followed_at.elapsed() < FORGET_AFTER);
-                known.values().map(|(key, known)| (key.clone(), known.group.clone())).collect()
+                known.values().map(|(key, known)| (key.clone(), known.members.clone())).collect()
             };
-            let asked = futures::stream::iter(groups).map(|(key, group)| async move { (key, group.newest().await) });
+            let asked =
+                futures::stream::iter(all).map(|(key, members)| async move { (key, members.primaries().await) });
             let answers: Vec<_> = asked.buffer_unordered(CONCURRENCY).collect().await;
-            for (key, newest) in answers {
-                if self.record(&key, newest) && changed.send(key).await.is_err() {
+            for (key, primaries) in answers {
+                if self.record(&key, primaries) && changed.send(key).await.is_err() {
                     return;
                 }
             }
@@ -81,12 +117,11 @@ impl Elections {
     }
 
     /// Whether the cluster should be looked at again.
-    fn record(&self, key: &Key, newest: Option<Newest>) -> bool {
+    fn record(&self, key: &Key, primaries: Option<Primaries>) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((_, known)) = known.get_mut(&id(key)) else { return false };
-        let member = |newest: Option<Newest>| newest.map(|newest| newest.member);
-        let changed = member(known.newest) != member(newest);
-        known.newest = newest;
+        let changed = known.primaries != primaries;
+        known.primaries = primaries;
         changed
     }
 }
@@ -96,17 +131,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_another_primary_calls_for_a_pass() {
+    fn only_another_primary_or_a_lost_slot_calls_for_a_pass() {
         let elections = Elections::default();
         let key = Key::new("demo").within("ns");
-        let newest = |epoch, member| Some(Newest { epoch, member });
-        assert!(!elections.record(&key, newest(0, 0)), "nobody follows it");
-        elections.follow(key.clone(), Group { hosts: Vec::new(), password: String::new() });
-        assert!(elections.record(&key, newest(0, 0)));
-        assert!(!elections.record(&key, newest(2, 0)), "the same one was elected again");
-        assert!(elections.record(&key, newest(3, 1)));
-        assert_eq!(elections.primary(&key), Some(1));
+        let of =
+            |members: &[usize], uncovered| Some(Primaries { members: members.iter().copied().collect(), uncovered });
+        assert!(!elections.record(&key, of(&[0], 0)), "nobody follows it");
+        elections.follow(key.clone(), Members::Cluster(Group { hosts: Vec::new(), password: String::new() }));
+        assert!(elections.record(&key, of(&[0, 1], 0)));
+        assert!(!elections.record(&key, of(&[1, 0], 0)), "the same ones were elected again");
+        assert!(elections.record(&key, of(&[0], 5_461)));
+        assert!(elections.record(&key, of(&[0, 3], 0)));
+        assert_eq!(elections.primaries(&key), of(&[0, 3], 0));
         assert!(elections.record(&key, None));
-        assert_eq!(elections.primary(&key), None);
+        assert_eq!(elections.primaries(&key), None);
     }
 }

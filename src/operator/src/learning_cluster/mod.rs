@@ -37,6 +37,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::apply::{ApplyError, Done, apply};
+use self::elections::{Members, Primaries};
 use self::plan::{Because, Live, Step, plan};
 use self::pods::PodView;
 use self::render::{Kind, render};
@@ -236,10 +237,11 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     }
     let mut live = observe::live(client, &namespace, &desired).await.map_err(observing("children"))?;
 
-    let primary = primary(&topology, context.elections.primary(&key), cluster);
-    let redis_up = pods.iter().any(|pod| {
-        pod.role == Some(Role::Redis) && pod.ready && primary.as_ref().is_none_or(|primary| *primary == pod.name)
-    });
+    let writers = writers(&topology, context.elections.primaries(&key), cluster);
+    let ready = |name: Option<&String>| {
+        pods.iter().any(|pod| pod.role == Some(Role::Redis) && pod.ready && name.is_none_or(|name| *name == pod.name))
+    };
+    let redis_up = ready(None) && writers.uncovered == 0 && writers.pods.iter().all(|name| ready(Some(name)));
     let heard = context.coordinators.heard(&key);
     let sick = healing::sick(&healing::Patients {
         pods: &pods,
@@ -280,7 +282,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         let note = format!("pod {} didn't recover ({}): it is replaced", sick.pod, sick.reason);
         context.tell(cluster, EventType::Warning, "ReplacedPod", "Heal", note).await;
     }
-    if let Some(sick) = outdated(&topology, &live, &templates, &pods, primary.as_deref()) {
+    if let Some(sick) = outdated(&topology, &live, &templates, &pods, &writers.pods) {
         apply::replace(client, &namespace, &sick, &context.metrics).await?;
         info!(cluster = %key, pod = sick.pod, "renewing a pod of Redis");
     }
@@ -302,7 +304,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         topology: &topology,
         live: &live,
         pods: &found,
-        primary: primary.as_deref(),
+        writers: &writers,
         scraped: scraped.as_ref(),
         early,
         restore_failure: backups::restore_failure(&topology.name, &ended),
@@ -335,30 +337,44 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     Ok(Pass { status, done, recheck })
 }
 
-/// The pod that is primary by the Sentinels' newest election; while none answers, the one that was when they last did.
-fn primary(topology: &Topology, newest: Option<usize>, cluster: &LearningCluster) -> Option<String> {
-    let Redis::Sentinel { .. } = &topology.redis else { return None };
-    let newest = newest.and_then(|member| i32::try_from(member).ok()).map(|member| topology.redis_pod(member));
-    newest.or_else(|| cluster.status.as_ref()?.redis.as_ref()?.primary.clone())
+/// The pods that take writes by the newest elections; while nobody answers, those that did when somebody last answered.
+fn writers(topology: &Topology, newest: Option<Primaries>, cluster: &LearningCluster) -> status::Writers {
+    let former = || cluster.status.as_ref().and_then(|status| status.redis.clone()).unwrap_or_default();
+    match (&topology.redis, newest) {
+        (Redis::Standalone(_) | Redis::External(_), _) => status::Writers::default(),
+        (_, Some(newest)) => {
+            let numbers = newest.members.iter().filter_map(|member| i32::try_from(*member).ok());
+            let pods = numbers.map(|member| topology.redis_pod(member)).collect();
+            status::Writers { pods, uncovered: newest.uncovered }
+        }
+        (Redis::Sentinel { .. }, None) => {
+            status::Writers { pods: former().primary.into_iter().collect(), uncovered: 0 }
+        }
+        (Redis::Cluster { .. }, None) => status::Writers { pods: former().primaries, uncovered: 0 },
+    }
 }
 
-/// The pod of a Redis with Sentinels that is to be renewed, once its StatefulSet has taken up the newest template.
+/// The pod of a Redis whose members find each other that is to be renewed, once its StatefulSet has taken up the newest template.
 fn outdated(
     topology: &Topology,
     live: &Live,
     templates: &BTreeMap<Role, String>,
     pods: &[PodView],
-    primary: Option<&str>,
+    primaries: &[String],
 ) -> Option<healing::Sick> {
-    let Redis::Sentinel { .. } = &topology.redis else { return None };
+    let settle = match &topology.redis {
+        Redis::Sentinel { .. } => renewal::SENTINELS_SETTLE,
+        Redis::Cluster { .. } => renewal::SHARDS_SETTLE,
+        Redis::Standalone(_) | Redis::External(_) => return None,
+    };
     let template = templates.get(&Role::Redis)?;
     let (_, found) = upgrade::workload(live, &topology.object(Role::Redis))?;
     let taken_up = render::template_digest(found) == Some(template.as_str())
         && found["status"]["observedGeneration"].as_i64() >= found["metadata"]["generation"].as_i64();
-    taken_up.then(|| renewal::next(pods, topology.desired(Role::Redis), template, primary)).flatten()
+    taken_up.then(|| renewal::next(pods, topology.desired(Role::Redis), template, primaries, settle)).flatten()
 }
 
-/// Has the Sentinels asked from now on, where there are any.
+/// Has the Sentinels, or the servers of a Redis Cluster, asked from now on, where there are any.
 fn follow_redis(context: &Context, key: &ObjectRef<LearningCluster>, topology: &Topology) {
     let hosts = topology.redis_hosts();
     if hosts.is_empty() || topology.suspended {
@@ -366,7 +382,12 @@ fn follow_redis(context: &Context, key: &ObjectRef<LearningCluster>, topology: &
         return;
     }
     let password = topology.secrets.redis_password.clone().unwrap_or_default();
-    context.elections.follow(key.clone(), Group { hosts, password });
+    let group = Group { hosts, password };
+    let members = match &topology.redis {
+        Redis::Cluster { .. } => Members::Cluster(group),
+        Redis::Standalone(_) | Redis::Sentinel { .. } | Redis::External(_) => Members::Sentinels(group),
+    };
+    context.elections.follow(key.clone(), members);
 }
 
 /// The number of workers, where the operator decides it or an autoscaler has.
@@ -590,8 +611,15 @@ async fn tell_of_transitions(
     }
     let redis = |status: &LearningClusterStatus| status.redis.clone().unwrap_or_default();
     if redis(status).last_failover_time != redis(former).last_failover_time {
-        let name = |status| redis(status).primary.unwrap_or_default();
-        let note = format!("the Sentinels made {} the primary of Redis, which was {}", name(status), name(former));
+        let now = redis(status);
+        let name = |redis: hebb_api::RedisStatus| match redis.primaries.as_slice() {
+            [] => redis.primary.unwrap_or_default(),
+            pods => pods.join(", "),
+        };
+        let note = match now.primaries.as_slice() {
+            [] => format!("the Sentinels made {} the primary of Redis, which was {}", name(now), name(redis(former))),
+            _ => format!("the primaries of the shards of Redis are {}; they were {}", name(now), name(redis(former))),
+        };
         context.tell(cluster, EventType::Warning, "RedisFailover", "Observe", note).await;
     }
     tell_of_backups(cluster, context, former, status).await;

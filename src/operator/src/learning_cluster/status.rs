@@ -27,13 +27,22 @@ const LAG_WINDOW: Duration = Duration::from_secs(30);
 pub const REASONS: [&str; 8] =
     ["Alert", "OutOfBounds", "Fallback", "NoMetric", "QueueGrew", "QueueShrank", "Steady", "Hpa"];
 
+/// Who takes writes in a Redis whose members elect them.
+#[derive(Clone, Debug, Default)]
+pub struct Writers {
+    /// Their pods.
+    pub pods: Vec<String>,
+    /// Slots of a Redis Cluster that nobody holds.
+    pub uncovered: u32,
+}
+
 /// What the status is made from.
 pub struct Seen<'a> {
     pub topology: &'a Topology,
     pub live: &'a Live,
     pub pods: &'a [Pod],
-    /// The pod that the Sentinels made primary; nothing where there are none.
-    pub primary: Option<&'a str>,
+    /// The pods that take writes.
+    pub writers: &'a Writers,
     /// What the coordinator said last; nothing while it can't be asked.
     pub scraped: Option<&'a Scraped>,
     /// The operator has only just begun to ask: until somebody could have answered, what stood before stands.
@@ -123,7 +132,12 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
         Redis::External(_) => leader.is_some(),
         Redis::Standalone(_) => redis.complete(),
         // It works without some of its replicas.
-        Redis::Sentinel { .. } => seen.primary.is_some_and(|primary| is_pod_ready(seen.pods, primary)),
+        Redis::Sentinel { .. } | Redis::Cluster { .. } => {
+            let writers = seen.writers;
+            writers.uncovered == 0
+                && !writers.pods.is_empty()
+                && writers.pods.iter().all(|pod| is_pod_ready(seen.pods, pod))
+        }
     };
     let redis_complete = external || redis.complete();
     let gateway_up = gateway.ready > 0 && gateway.desired > 0;
@@ -137,6 +151,9 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
                 "External",
                 because("no coordinator has reported that the External server works".to_owned()),
             ),
+            (false, _) if seen.writers.uncovered > 0 => {
+                Desired::new("RedisAvailable", false, "SlotsUncovered", because(uncovered(seen.writers)))
+            }
             (false, up) => Desired::new(
                 "RedisAvailable",
                 up,
@@ -185,6 +202,8 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
     } else if topology.awaits_restore {
         let message = format!("Job {} restores a backup first", names::restore_name(&topology.name));
         (false, "Restoring", because(message))
+    } else if seen.writers.uncovered > 0 {
+        (false, "RedisNotReady", because(uncovered(seen.writers)))
     } else if !redis_up {
         (false, "RedisNotReady", because("Redis is not ready".to_owned()))
     } else if !redis_complete {
@@ -280,16 +299,28 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
 fn redis_status(cluster: &LearningCluster, seen: &Seen<'_>, count: Count, now: Timestamp) -> RedisStatus {
     let topology = seen.topology;
     let former = cluster.status.as_ref().and_then(|status| status.redis.clone()).unwrap_or_default();
+    let shards = usize::try_from(topology.redis.shards()).unwrap_or_default();
+    let pods = &seen.writers.pods;
     let (mode, primary) = match &topology.redis {
         Redis::Standalone(_) => ("Standalone", (count.ready > 0).then(|| topology.redis_pod(0))),
-        Redis::Sentinel { .. } => ("Sentinel", seen.primary.map(str::to_owned)),
+        Redis::Sentinel { .. } => ("Sentinel", pods.first().cloned()),
+        Redis::Cluster { .. } if pods.len() == shards => ("Cluster", Some(format!("{shards} shards"))),
+        Redis::Cluster { .. } => ("Cluster", Some(format!("{} of {shards} shards", pods.len()))),
         Redis::External(external) => ("External", Some(external.host.clone())),
     };
     let sentinel = matches!(topology.redis, Redis::Sentinel { .. });
-    let moved = sentinel && former.primary.is_some() && primary.is_some() && former.primary != primary;
+    let primaries = if sentinel { Vec::new() } else { pods.clone() };
+    let moved = match sentinel {
+        true => former.primary.is_some() && primary.is_some() && former.primary != primary,
+        // While a shard is without, nothing has moved yet.
+        false => former.primaries.len() == shards && primaries.len() == shards && former.primaries != primaries,
+    };
+    // A shard that is without a primary for a moment has moved by the time that it has one.
+    let primaries = if !former.primaries.is_empty() && primaries.len() < shards { former.primaries } else { primaries };
     RedisStatus {
         mode: mode.to_owned(),
         primary,
+        primaries,
         ready_replicas: if topology.redis.own().is_some() { count.ready } else { 0 },
         last_failover_time: if moved { Some(whole_second(now)) } else { former.last_failover_time },
         sizing: sizing(&cluster.spec),
@@ -310,9 +341,13 @@ fn sizing(spec: &LearningClusterSpec) -> Option<String> {
         0 => return None,
         1..1_000_000 => "one server holds that",
         1_000_000..10_000_000 => "three servers (mode Sentinel) are advised",
-        _ => "a Redis Cluster of six servers or more (mode External) is advised",
+        _ => "six servers or more (mode Cluster) are advised",
     };
     Some(format!("at most {most} patterns: {advice}"))
+}
+
+fn uncovered(writers: &Writers) -> String {
+    format!("{} of {} slots of Redis have no primary", writers.uncovered, hebb_redis::sharded::SLOTS)
 }
 
 fn is_pod_ready(pods: &[Pod], name: &str) -> bool {

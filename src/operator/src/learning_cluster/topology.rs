@@ -15,6 +15,8 @@ use super::upgrade::Revision;
 
 /// Pods of a Redis with Sentinels: one may be lost.
 const SENTINEL_REPLICAS: i32 = 3;
+/// Servers of a Redis Cluster: the fewest with a majority of shards left when one loses its primary, and a replica each.
+const CLUSTER_REPLICAS: i32 = 6;
 
 /// Where the defaults of the operator come in.
 #[derive(Clone, Debug)]
@@ -50,6 +52,7 @@ pub struct Pods {
 pub enum Redis {
     Standalone(Server),
     Sentinel { server: Server, replicas: i32 },
+    Cluster { server: Server, replicas: i32 },
     External(ExternalRedis),
 }
 
@@ -69,8 +72,24 @@ impl Redis {
     /// The servers, where Hebb runs them.
     pub fn own(&self) -> Option<&Server> {
         match self {
-            Redis::Standalone(server) | Redis::Sentinel { server, .. } => Some(server),
+            Redis::Standalone(server) | Redis::Sentinel { server, .. } | Redis::Cluster { server, .. } => Some(server),
             Redis::External(_) => None,
+        }
+    }
+
+    /// How many servers there are that find each other.
+    pub fn members(&self) -> Option<i32> {
+        match self {
+            Redis::Sentinel { replicas, .. } | Redis::Cluster { replicas, .. } => Some(*replicas),
+            Redis::Standalone(_) | Redis::External(_) => None,
+        }
+    }
+
+    /// How many of them take writes when all is well.
+    pub fn shards(&self) -> i32 {
+        match self {
+            Redis::Cluster { replicas, .. } => replicas / 2,
+            Redis::Standalone(_) | Redis::Sentinel { .. } | Redis::External(_) => 1,
         }
     }
 }
@@ -183,6 +202,9 @@ impl Topology {
             (RedisMode::Sentinel, _) => {
                 Redis::Sentinel { server: server(), replicas: spec.redis.replicas.unwrap_or(SENTINEL_REPLICAS) }
             }
+            (RedisMode::Cluster, _) => {
+                Redis::Cluster { server: server(), replicas: spec.redis.replicas.unwrap_or(CLUSTER_REPLICAS) }
+            }
         };
         let pods = |replicas, template: &PodTemplate| Pods { replicas, template: template.clone() };
         Ok(Self {
@@ -235,7 +257,7 @@ impl Topology {
             Role::Worker => self.worker.replicas,
             Role::Redis => match &self.redis {
                 Redis::Standalone(_) => 1,
-                Redis::Sentinel { replicas, .. } => *replicas,
+                Redis::Sentinel { replicas, .. } | Redis::Cluster { replicas, .. } => *replicas,
                 Redis::External(_) => 0,
             },
         }
@@ -246,10 +268,10 @@ impl Topology {
         role.object_name(&self.name)
     }
 
-    /// The pods of a Redis with Sentinels, by their numbers, with the full names of their hosts.
+    /// The pods of a Redis whose members find each other, by their numbers, with the full names of their hosts.
     pub fn redis_hosts(&self) -> Vec<String> {
-        let Redis::Sentinel { replicas, .. } = &self.redis else { return Vec::new() };
-        (0..*replicas).map(|member| format!("{}.{}", self.redis_pod(member), self.host(Role::Redis))).collect()
+        let members = self.redis.members().unwrap_or(0);
+        (0..members).map(|member| format!("{}.{}", self.redis_pod(member), self.host(Role::Redis))).collect()
     }
 
     /// The name of a pod of Redis.

@@ -3,12 +3,14 @@
 //! An object names only the fields that Hebb owns; what the API server adds stays its own.
 
 mod backup;
+mod member;
 mod network;
 mod pods;
 mod policy;
 mod redis;
 mod roles;
 mod sentinel;
+mod sharded;
 
 use std::collections::BTreeMap;
 
@@ -96,12 +98,13 @@ pub fn render(topology: &Topology) -> Desired {
     let redis = match &topology.redis {
         Redis::Standalone(server) => redis::render(topology, server),
         Redis::Sentinel { server, replicas } => sentinel::render(topology, server, *replicas),
+        Redis::Cluster { server, replicas } => sharded::render(topology, server, *replicas),
         Redis::External(_) => Vec::new(),
     };
     for (kind, body) in redis {
         add(&mut desired, kind, topology.object(Role::Redis), Some(Role::Redis), body);
     }
-    if let Redis::Sentinel { .. } = &topology.redis {
+    if topology.redis.members().is_some() {
         let name = topology.object(Role::Redis);
         match policy::disruption_budget(topology, Role::Redis) {
             Some(body) => add(&mut desired, Kind::PodDisruptionBudget, name, Some(Role::Redis), body),
@@ -252,6 +255,9 @@ mod tests {
         let sentinel = json!({
             "redis": {"mode": "Sentinel", "durability": "Replicated", "storage": {"size": "1Gi", "deletionPolicy": "Delete"}},
         });
+        let cluster = json!({
+            "redis": {"mode": "Cluster", "replicas": 8, "durability": "Replicated", "storage": {"size": "1Gi"}},
+        });
         let backup = json!({
             "backup": {
                 "schedule": "0 */6 * * *",
@@ -259,7 +265,13 @@ mod tests {
             },
             "restore": {"from": {"persistentVolumeClaim": {"claimName": "old"}}, "backup": "ns.old-1.hebb"},
         });
-        let all = [("default", json!({})), ("everything", everything), ("sentinel", sentinel), ("backup", backup)];
+        let all = [
+            ("default", json!({})),
+            ("everything", everything),
+            ("sentinel", sentinel),
+            ("cluster", cluster),
+            ("backup", backup),
+        ];
         for (name, spec) in all {
             let cluster: LearningCluster = serde_json::from_value(json!({
                 "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",

@@ -19,7 +19,6 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
         return None;
     }
     let pods = |role| pods(topology, role);
-    let with_sentinels = matches!(topology.redis, Redis::Sentinel { .. });
     let operator = || {
         json!({
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": topology.operator_namespace}},
@@ -47,25 +46,32 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
             "ports": tcp(port),
         })],
         Role::Worker => vec![],
-        Role::Redis if with_sentinels => {
-            let mut from = vec![pods(Role::Gateway), pods(Role::Coordinator), pods(Role::Worker), pods(Role::Redis)];
-            from.extend(backups());
-            vec![
-                json!({"from": from, "ports": group()}),
-                json!({"from": [operator()], "ports": tcp(names::SENTINEL_PORT)}),
-            ]
-        }
         Role::Redis => {
-            let mut from = vec![pods(Role::Gateway), pods(Role::Coordinator), pods(Role::Worker)];
-            from.extend(backups());
-            vec![json!({"from": from, "ports": tcp(port)})]
+            let nodes_and = |others: &[Value]| -> Vec<Value> {
+                let nodes = [Role::Gateway, Role::Coordinator, Role::Worker].map(pods);
+                nodes.into_iter().chain(backups()).chain(others.iter().cloned()).collect()
+            };
+            match &topology.redis {
+                Redis::Sentinel { .. } => vec![
+                    json!({"from": nodes_and(&[pods(Role::Redis)]), "ports": group()}),
+                    json!({"from": [operator()], "ports": tcp(names::SENTINEL_PORT)}),
+                ],
+                // What comes in on the bus is believed without a password.
+                Redis::Cluster { .. } => vec![
+                    json!({"from": nodes_and(&[operator()]), "ports": tcp(port)}),
+                    json!({"from": [pods(Role::Redis)], "ports": bus()}),
+                ],
+                Redis::Standalone(_) | Redis::External(_) => vec![json!({"from": nodes_and(&[]), "ports": tcp(port)})],
+            }
         }
     };
     if !metrics_from.is_empty() && matches!(role, Role::Coordinator | Role::Worker) {
         ingress.push(json!({"from": [{"namespaceSelector": {"matchLabels": metrics_from}}], "ports": tcp(port)}));
     }
     let mut egress = Vec::new();
-    if role != Role::Redis || with_sentinels {
+    if role == Role::Redis && matches!(topology.redis, Redis::Cluster { .. }) {
+        egress.extend([to_names(), json!({"to": [pods(Role::Redis)], "ports": bus()})]);
+    } else if role != Role::Redis || topology.redis.members().is_some() {
         egress.extend(to_redis(topology));
     }
     if role == Role::Coordinator {
@@ -92,19 +98,23 @@ pub fn backup_policy(topology: &Topology) -> Option<Value> {
 
 /// What lets a pod find Redis and reach it.
 fn to_redis(topology: &Topology) -> [Value; 2] {
-    let ports = DNS_PORTS.map(|port| ["UDP", "TCP"].map(|protocol| json!({"protocol": protocol, "port": port}))).concat();
-    let dns = json!({
-        "to": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}],
-        "ports": ports,
-    });
     let redis = match &topology.redis {
         Redis::Sentinel { .. } => json!({"to": [pods(topology, Role::Redis)], "ports": group()}),
-        Redis::Standalone(_) => json!({"to": [pods(topology, Role::Redis)], "ports": tcp(names::REDIS_PORT)}),
+        Redis::Standalone(_) | Redis::Cluster { .. } => {
+            json!({"to": [pods(topology, Role::Redis)], "ports": tcp(names::REDIS_PORT)})
+        }
         // Where it is, only DNS, its Sentinels and its Cluster know.
         Redis::External(external) if external.cluster || !external.sentinels.is_empty() => json!({}),
         Redis::External(external) => json!({"ports": tcp(external.port)}),
     };
-    [dns, redis]
+    [to_names(), redis]
+}
+
+/// What lets a pod ask for names.
+fn to_names() -> Value {
+    let ports =
+        DNS_PORTS.map(|port| ["UDP", "TCP"].map(|protocol| json!({"protocol": protocol, "port": port}))).concat();
+    json!({"to": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}], "ports": ports})
 }
 
 fn pods(topology: &Topology, role: Role) -> Value {
@@ -117,5 +127,14 @@ fn tcp(port: i32) -> Value {
 
 /// The ports of a pod of Redis with a Sentinel.
 fn group() -> Value {
-    json!([names::REDIS_PORT, names::SENTINEL_PORT].map(|port| json!({"protocol": "TCP", "port": port})))
+    both([names::REDIS_PORT, names::SENTINEL_PORT])
+}
+
+/// The ports of a pod of a Redis Cluster.
+fn bus() -> Value {
+    both([names::REDIS_PORT, names::REDIS_BUS_PORT])
+}
+
+fn both(ports: [i32; 2]) -> Value {
+    json!(ports.map(|port| json!({"protocol": "TCP", "port": port})))
 }

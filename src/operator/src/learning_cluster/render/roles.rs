@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
 
 use super::pods::{Container, http_probes, template};
-use super::{Kind, Redis, Server, Topology, sentinel};
+use super::{Kind, Redis, Server, Topology, sentinel, sharded};
 use crate::learning_cluster::quantity;
 
 /// The time that a pod without state needs to finish its requests.
@@ -123,6 +123,7 @@ fn threads(resources: Option<&ResourceRequirements>) -> Option<u16> {
 pub fn redis_env(topology: &Topology) -> Vec<Value> {
     match &topology.redis {
         Redis::Sentinel { server, replicas } => sentinels(topology, server, *replicas),
+        Redis::Cluster { server, .. } => nodes(topology, server),
         Redis::Standalone(_) => vec![
             json!({"name": "REDIS_HOST", "value": topology.host(Role::Redis)}),
             json!({"name": "REDIS_PORT", "value": names::REDIS_PORT.to_string()}),
@@ -166,6 +167,23 @@ fn sentinels(topology: &Topology, server: &Server, replicas: i32) -> Vec<Value> 
     ];
     if server.durability == Durability::Replicated {
         env.push(plain("REDIS_DURABILITY", format!("Replicated:{}", sentinel::quorum(replicas))));
+    }
+    env
+}
+
+/// What tells a node where the servers of a Redis Cluster are.
+fn nodes(topology: &Topology, server: &Server) -> Vec<Value> {
+    let plain = |name: &str, value: String| json!({"name": name, "value": value});
+    let addresses: Vec<String> =
+        topology.redis_hosts().iter().map(|host| format!("{host}:{}", names::REDIS_PORT)).collect();
+    let mut env = vec![
+        plain("REDIS_CLUSTER", addresses.join(",")),
+        json!({"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": {
+            "name": topology.object(Role::Redis), "key": "password",
+        }}}),
+    ];
+    if server.durability == Durability::Replicated {
+        env.push(plain("REDIS_DURABILITY", format!("Replicated:{}", sharded::QUORUM)));
     }
     env
 }

@@ -6,12 +6,11 @@ use hebb_api::names::{self, Role, SENTINEL_MASTER};
 use hebb_api::{Durability, PodTemplate};
 use serde_json::{Value, json};
 
+use super::member::{PROGRAMS, environment, member, mounts, prepare, probe, small};
 use super::pods::{Container, restricted, template};
 use super::redis::{default_resources, keep_data, max_memory, sync};
 use super::{Kind, Server, Topology, base64, digest};
 
-/// Where the program lies in the containers of the Redis image.
-const PROGRAMS: &str = "/programs";
 /// How long a primary may be silent before its Sentinels ask each other, in milliseconds. Less would take a busy machine for a
 /// dead one.
 const DOWN_AFTER: u32 = 3_000;
@@ -65,7 +64,7 @@ pub fn render(topology: &Topology, server: &Server, replicas: i32) -> Vec<(Kind,
         grace_seconds: GRACE_SECONDS,
         default_resources: default_resources(),
         resources: server.resources.as_ref(),
-        init: vec![prepare(topology, replicas)],
+        init: vec![prepare(topology, environment(topology, replicas))],
         sidecars: vec![sentinel(server)],
     };
     spec["template"] = template(topology, &PodTemplate::default(), container);
@@ -112,56 +111,6 @@ fn sentinel_conf(password: &str) -> String {
         setting("parallel-syncs", "1"),
     ];
     lines.join("\n") + "\n"
-}
-
-/// What tells `redis-member` where it is.
-fn environment(topology: &Topology, replicas: i32) -> Value {
-    json!([
-        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
-        {"name": "REDIS_SERVICE", "value": topology.host(Role::Redis)},
-        {"name": "REDIS_MEMBERS", "value": replicas.to_string()},
-        {"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": {"name": topology.object(Role::Redis), "key": "password"}}},
-    ])
-}
-
-fn mounts(config: bool, data: bool) -> Value {
-    let mut mounts = vec![json!({"name": "programs", "mountPath": PROGRAMS})];
-    if data {
-        mounts.push(json!({"name": "data", "mountPath": "/data"}));
-    }
-    if config {
-        mounts.push(json!({"name": "config", "mountPath": "/etc/redis", "readOnly": true}));
-    }
-    Value::Array(mounts)
-}
-
-fn prepare(topology: &Topology, replicas: i32) -> Value {
-    let body = json!({
-        "args": ["redis-member", "prepare", "--programs", PROGRAMS],
-        "env": environment(topology, replicas),
-        "volumeMounts": mounts(true, true),
-    });
-    restricted("prepare", &topology.image, small(), body)
-}
-
-fn small() -> Value {
-    json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "128Mi"}})
-}
-
-fn member(arguments: &[&str]) -> Value {
-    let program = format!("{PROGRAMS}/hebb");
-    let words: Vec<&str> = [program.as_str(), "--log-level", "warn", "redis-member"]
-        .into_iter()
-        .chain(arguments.iter().copied())
-        .collect();
-    json!({"exec": {"command": words}})
-}
-
-fn probe(mut handler: Value, period: i32, failures: i32) -> Value {
-    handler["periodSeconds"] = json!(period);
-    handler["failureThreshold"] = json!(failures);
-    handler["timeoutSeconds"] = json!(5);
-    handler
 }
 
 fn server_body(topology: &Topology, replicas: i32) -> Value {
