@@ -40,12 +40,13 @@ pub fn run(options: Options) -> Outcome {
         return Ok(());
     }
     println!(
-        "leader {} (term {}), {} worker(s), lag {}, {} partition(s) without an owner\n",
+        "leader {} (term {}), {} worker(s), lag {}, {} partition(s) without an owner, p99 of the answers {}\n",
         status.leader,
         status.term,
         status.workers.len(),
         status.lag,
-        status.unowned
+        status.unowned,
+        status.answer_p99_seconds.map_or_else(|| "unknown".to_owned(), |seconds| format!("{:.1} ms", seconds * 1e3))
     );
     let mut rows = vec![
         ["DOMAIN", "TASK", "PARTITIONS", "EVENTS", "LABELS", "ACCURACY", "DRIFTS", "LAG"].map(str::to_owned).to_vec(),

@@ -161,6 +161,10 @@ impl Looks {
         add("queue_size", partitions.map(|partition| partition.lag).max().map(|lag| lag as f64));
         let accuracies = status.domains.iter().filter_map(|domain| domain.recent_accuracy);
         add("accuracy", accuracies.min_by(f64::total_cmp));
+        add("inference_latency_p99", status.answer_p99_seconds);
+        add("latency_p95", status.apply_p95_seconds);
+        add("memory_bytes", Some(status.memory_bytes as f64));
+        add("memory_usage_ratio", status.memory_ratio);
         add("update_rate", self.update_rate(status.domains.iter().map(|domain| domain.labels).sum()));
     }
 

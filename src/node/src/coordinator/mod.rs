@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use axum::Router;
 use futures::TryFutureExt;
-use hebb_log::{Assignment, Domain, Leadership, LogError, PartitionKey};
-use tracing::{info, warn};
+use hebb_log::{Assignment, Domain, Leadership, LogError, Member, PartitionKey};
+use tracing::{debug, info, warn};
 
 pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus};
 use crate::health::Health;
+use crate::memory::Memory;
+use crate::report::{GatewayReport, Report, WorkerReport};
 use crate::stop::Stop;
 use crate::store::Store;
-use crate::worker::WorkerReport;
 
 /// How long a leadership lasts unless it is prolonged.
 const LEASE: Duration = Duration::from_secs(3);
@@ -146,15 +147,9 @@ async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus,
     let directory = &shared.store.directory;
     let (members, domains, known) =
         futures::try_join!(directory.members(), directory.domains(), directory.assignment())?;
-    let reports: Vec<(String, WorkerReport)> = members
-        .into_iter()
-        .map(|member| {
-            let report = serde_json::from_str(&member.report).unwrap_or_default();
-            (member.id, report)
-        })
-        .collect();
+    let (workers, gateways) = sort(members);
     let staying: Vec<String> =
-        reports.iter().filter(|(_, report)| !report.draining).map(|(id, _)| id.clone()).collect();
+        workers.iter().filter(|(_, report)| !report.draining).map(|(id, _)| id.clone()).collect();
     let partitions: Vec<PartitionKey> = domains
         .iter()
         .flat_map(|domain| (0..domain.partitions).map(|index| PartitionKey { domain: domain.name.clone(), index }))
@@ -167,5 +162,21 @@ async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus,
         info!(version = assignment.version, workers = staying.len(), partitions = partitions.len(), "new assignment");
     }
     let views = futures::future::try_join_all(partitions.iter().map(|key| shared.store.log.status(key))).await?;
-    Ok(status::summarise(leadership, &domains, &partitions, &views, &reports))
+    let own = Memory::now();
+    let said = status::Said { workers: &workers, gateways: &gateways, own };
+    Ok(status::summarise(leadership, &domains, &partitions, &views, &said))
+}
+
+/// Who beats, by what they are.
+fn sort(members: Vec<Member>) -> (Vec<(String, WorkerReport)>, Vec<GatewayReport>) {
+    let (mut workers, mut gateways) = (Vec::new(), Vec::new());
+    for member in members {
+        match serde_json::from_str(&member.report) {
+            Ok(Report::Worker(report)) => workers.push((member.id, report)),
+            Ok(Report::Gateway(report)) => gateways.push(report),
+            // It may be a newer kind of node; whoever can't be understood is given nothing to do.
+            Err(error) => debug!(member = member.id, %error, "a report that can't be read"),
+        }
+    }
+    (workers, gateways)
 }

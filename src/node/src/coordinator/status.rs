@@ -6,7 +6,8 @@ use hebb_engine::{Statistics, Task};
 use hebb_log::{Domain, Leadership, PartitionKey, PartitionStatus};
 use serde::{Deserialize, Serialize};
 
-use crate::worker::WorkerReport;
+use crate::memory::Memory;
+use crate::report::{GatewayReport, WorkerReport};
 
 /// The whole cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,18 @@ pub struct ClusterStatus {
     pub lag: u64,
     /// Partitions that nobody owns.
     pub unowned: u64,
+    /// 99th percentile of the time to an answer over the last minute, in seconds, of the slowest gateway.
+    #[serde(default)]
+    pub answer_p99_seconds: Option<f64>,
+    /// 95th percentile of the time to apply an entry over the last minute, in seconds, of the slowest worker.
+    #[serde(default)]
+    pub apply_p95_seconds: Option<f64>,
+    /// Memory of the largest process in bytes: gateways, workers and the coordinator that leads.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Memory of the fullest process, as a share of its limit; nothing where none has a limit.
+    #[serde(default)]
+    pub memory_ratio: Option<f64>,
 }
 
 /// One worker.
@@ -78,14 +91,30 @@ pub struct PartitionView {
     pub state_bytes: u64,
 }
 
-/// Puts together what the store and the workers say.
+/// What the nodes say of themselves.
+pub struct Said<'a> {
+    /// The workers, with their ids.
+    pub workers: &'a [(String, WorkerReport)],
+    /// The gateways.
+    pub gateways: &'a [GatewayReport],
+    /// The memory of this coordinator.
+    pub own: Memory,
+}
+
+/// Puts together what the store and the nodes say.
 pub fn summarise(
     leadership: &Leadership,
     domains: &[Domain],
     partitions: &[PartitionKey],
     views: &[PartitionStatus],
-    reports: &[(String, WorkerReport)],
+    said: &Said<'_>,
 ) -> ClusterStatus {
+    let reports = said.workers;
+    let memories = || {
+        let others = said.workers.iter().map(|(_, worker)| worker.memory);
+        others.chain(said.gateways.iter().map(|gateway| gateway.memory)).chain([said.own])
+    };
+    let greatest = |numbers: &mut dyn Iterator<Item = f64>| numbers.max_by(f64::total_cmp);
     let by_key: BTreeMap<&PartitionKey, &PartitionStatus> = partitions.iter().zip(views).collect();
     let workers = reports
         .iter()
@@ -107,6 +136,10 @@ pub fn summarise(
         domains,
         lag: views.iter().map(|view| view.waiting).sum(),
         unowned: views.iter().filter(|view| view.owner.is_none()).count() as u64,
+        answer_p99_seconds: greatest(&mut said.gateways.iter().filter_map(|gateway| gateway.answer_p99_seconds)),
+        apply_p95_seconds: greatest(&mut reports.iter().filter_map(|(_, worker)| worker.apply_p95_seconds)),
+        memory_bytes: memories().map(|memory| memory.bytes).max().unwrap_or(0),
+        memory_ratio: greatest(&mut memories().filter_map(|memory| memory.ratio())),
     }
 }
 
@@ -165,7 +198,7 @@ mod tests {
     use hebb_engine::PartitionConfig;
 
     use super::*;
-    use crate::worker::PartitionReport;
+    use crate::report::PartitionReport;
 
     #[test]
     fn recent_accuracy_is_weighted_by_labels_and_there_is_none_of_numbers() {
@@ -191,10 +224,30 @@ mod tests {
             .collect();
         let view = PartitionStatus { waiting: 0, length: 0, owner: None, epoch: 1, checkpointed: None };
         let views = vec![view; keys.len()];
-        let reports = [("worker-0".to_owned(), WorkerReport { draining: false, partitions })];
+        let workers = [("worker-0".to_owned(), WorkerReport { partitions, ..WorkerReport::default() })];
         let leader = Leadership { leader: String::new(), address: String::new(), term: 1 };
-        let status = summarise(&leader, &domains, &keys, &views, &reports);
+        let said = Said { workers: &workers, gateways: &[], own: Memory::default() };
+        let status = summarise(&leader, &domains, &keys, &views, &said);
         assert!(status.domains[0].recent_accuracy.is_some_and(|accuracy| (accuracy - 0.8).abs() < 1e-9));
         assert_eq!(status.domains[1].recent_accuracy, None);
+    }
+
+    #[test]
+    fn the_slowest_and_the_fullest_speak_for_the_cluster() {
+        let memory = |bytes, limit| Memory { bytes, limit };
+        let gateway = |memory, answer_p99_seconds| GatewayReport { memory, answer_p99_seconds };
+        let gateways = [gateway(memory(10, Some(100)), Some(0.2)), gateway(memory(20, None), None)];
+        let worker =
+            WorkerReport { memory: memory(90, Some(300)), apply_p95_seconds: Some(0.01), ..WorkerReport::default() };
+        let workers = [("worker-0".to_owned(), worker)];
+        let leader = Leadership { leader: String::new(), address: String::new(), term: 1 };
+        let said = Said { workers: &workers, gateways: &gateways, own: memory(40, Some(50)) };
+        let status = summarise(&leader, &[], &[], &[], &said);
+        assert_eq!((status.answer_p99_seconds, status.apply_p95_seconds), (Some(0.2), Some(0.01)));
+        assert_eq!((status.memory_bytes, status.memory_ratio), (90, Some(0.8)));
+        assert_eq!(status.workers.len(), 1, "a gateway is no worker");
+        let nobody = Said { workers: &[], gateways: &[], own: memory(40, None) };
+        let status = summarise(&leader, &[], &[], &[], &nobody);
+        assert_eq!((status.answer_p99_seconds, status.memory_ratio), (None, None), "what can't be told is missing");
     }
 }

@@ -12,18 +12,25 @@ use std::time::Duration;
 
 use axum::Router;
 use hebb_engine::Hyperparameters;
+use hebb_log::{LogError, Member};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+use tracing::debug;
 
 use self::dispatch::Dispatcher;
 use self::domains::Domains;
 pub use self::domains::is_domain_name;
 pub use self::reply::{ErrorBody, bearer_matches, expose};
 use crate::health::Health;
+use crate::memory::Memory;
+use crate::report::{GatewayReport, Report};
 use crate::stop::Stop;
 use crate::store::Store;
+use crate::window::Window;
 
 /// How often the directory is read anew: a new domain is found at once all the same, on its first event.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// What a gateway said of itself last is forgotten after five beats.
+const BEAT_TTL: Duration = Duration::from_secs(5);
 
 /// What a gateway is told.
 pub struct GatewayOptions {
@@ -42,6 +49,8 @@ pub struct GatewayOptions {
 pub struct Gateway(Arc<Shared>);
 
 struct Shared {
+    id: String,
+    store: Store,
     dispatcher: Dispatcher,
     domains: Domains,
     health: Health,
@@ -52,6 +61,8 @@ struct GatewayMetrics {
     registry: Registry,
     requests: IntCounterVec,
     latency: Histogram,
+    /// The same of the last minute.
+    recent: Window,
 }
 
 impl GatewayMetrics {
@@ -67,12 +78,13 @@ impl GatewayMetrics {
         )?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(latency.clone()))?;
-        Ok(Self { registry, requests, latency })
+        Ok(Self { registry, requests, latency, recent: Window::default() })
     }
 
     fn answered(&self, operation: &str, ok: bool, seconds: f64) {
         self.requests.with_label_values(&[operation, if ok { "ok" } else { "error" }]).inc();
         self.latency.observe(seconds);
+        self.recent.observe(seconds, 1);
     }
 }
 
@@ -86,8 +98,9 @@ impl Gateway {
         health.expect("directory");
         health.expect("replies");
         let domains = Domains::new(store.clone(), options.allow_undeclared_domains, options.hyperparameters);
-        let dispatcher = Dispatcher::new(store, options.id, options.max_queue_size);
-        Ok(Self(Arc::new(Shared { dispatcher, domains, health, metrics: GatewayMetrics::new()? })))
+        let dispatcher = Dispatcher::new(store.clone(), options.id.clone(), options.max_queue_size);
+        let metrics = GatewayMetrics::new()?;
+        Ok(Self(Arc::new(Shared { id: options.id, store, dispatcher, domains, health, metrics })))
     }
 
     /// The API, health and metrics.
@@ -103,8 +116,8 @@ impl Gateway {
 
     async fn follow(&self, mut stop: Stop) {
         while !stop.is_asked() {
-            match self.0.domains.refresh().await {
-                Ok(()) => self.0.health.works("directory"),
+            match futures::try_join!(self.0.domains.refresh(), self.beat()) {
+                Ok(((), ())) => self.0.health.works("directory"),
                 Err(error) => self.0.health.fails("directory", error.to_string()),
             }
             tokio::select! {
@@ -112,5 +125,16 @@ impl Gateway {
                 () = tokio::time::sleep(REFRESH_EVERY) => {}
             }
         }
+        if let Err(error) = self.0.store.directory.leave(&self.0.id).await {
+            debug!(%error, "could not sign off; the heartbeat expires by itself");
+        }
+    }
+
+    /// Tells the coordinators how this gateway is. They give it nothing to do.
+    async fn beat(&self) -> Result<(), LogError> {
+        let answer_p99_seconds = self.0.metrics.recent.quantile(0.99);
+        let report = Report::Gateway(GatewayReport { memory: Memory::now(), answer_p99_seconds });
+        let report = serde_json::to_string(&report).unwrap_or_default();
+        self.0.store.directory.beat(&Member { id: self.0.id.clone(), report }, BEAT_TTL).await
     }
 }

@@ -5,7 +5,6 @@
 
 mod owner;
 mod pace;
-mod report;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +19,12 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 pub use self::owner::LEASE;
-pub use self::report::{PartitionReport, WorkerReport};
 use crate::health::Health;
+use crate::memory::Memory;
+use crate::report::{PartitionReport, Report, WorkerReport};
 use crate::stop::{Stop, Stopper, stop_channel};
 use crate::store::Store;
+use crate::window::Window;
 
 /// How often a worker beats.
 const BEAT_EVERY: Duration = Duration::from_millis(700);
@@ -76,9 +77,9 @@ impl Board {
         broken.iter().next().map(|(key, why)| format!("the state of {key} can't be read: {why}"))
     }
 
-    fn report(&self, draining: bool) -> WorkerReport {
+    fn partitions(&self) -> Vec<PartitionReport> {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        WorkerReport { draining, partitions: reports.values().map(|(_, report)| report.clone()).collect() }
+        reports.values().map(|(_, report)| report.clone()).collect()
     }
 }
 
@@ -89,6 +90,7 @@ pub struct WorkerMetrics {
     tasks_processed: IntCounter,
     checkpoint_seconds: Histogram,
     partitions: IntGauge,
+    apply_seconds: Arc<Window>,
 }
 
 impl WorkerMetrics {
@@ -103,11 +105,12 @@ impl WorkerMetrics {
         registry.register(Box::new(tasks_processed.clone()))?;
         registry.register(Box::new(checkpoint_seconds.clone()))?;
         registry.register(Box::new(partitions.clone()))?;
-        Ok(Self { registry, tasks_processed, checkpoint_seconds, partitions })
+        Ok(Self { registry, tasks_processed, checkpoint_seconds, partitions, apply_seconds: Arc::default() })
     }
 
-    fn applied(&self, entries: u64) {
-        self.tasks_processed.inc_by(entries);
+    fn applied(&self, entries: u32, took: Duration) {
+        self.tasks_processed.inc_by(u64::from(entries));
+        self.apply_seconds.observe(took.as_secs_f64() / f64::from(entries.max(1)), entries);
     }
 
     fn checkpointed(&self, cost: Duration) {
@@ -181,8 +184,10 @@ impl Worker {
     }
 
     async fn beat(&self, draining: bool) {
-        let report = self.context.board.report(draining);
-        self.context.metrics.partitions.set(report.partitions.len() as i64);
+        let partitions = self.context.board.partitions();
+        self.context.metrics.partitions.set(partitions.len() as i64);
+        let apply_p95_seconds = self.context.metrics.apply_seconds.quantile(0.95);
+        let report = Report::Worker(WorkerReport { draining, partitions, memory: Memory::now(), apply_p95_seconds });
         let report = serde_json::to_string(&report).unwrap_or_default();
         let member = Member { id: self.context.worker.clone(), report };
         match (self.context.store.directory.beat(&member, BEAT_TTL).await, self.context.board.trouble()) {

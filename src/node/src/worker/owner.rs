@@ -16,9 +16,9 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::pace::{SinceCheckpoint, is_due};
-use super::report::PartitionReport;
 use super::{Board, WorkerMetrics};
 use crate::replay;
+use crate::report::PartitionReport;
 use crate::stop::Stop;
 use crate::store::Store;
 
@@ -233,6 +233,7 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
         snapshot(context, owned);
     }
     if !entries.is_empty() {
+        let begun_at = Instant::now();
         owned.outcomes = if entries.len() <= SMALL_BATCH {
             apply(&mut owned.partition, &entries)
         } else {
@@ -240,7 +241,7 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
         };
         owned.since.entries += entries.len() as u64;
         owned.since.bytes += entries.iter().map(|(_, record)| record.entry.len() as u64).sum::<u64>();
-        context.metrics.applied(entries.len() as u64);
+        context.metrics.applied(entries.len() as u32, begun_at.elapsed());
     }
     context.board.put(&owned.claim.partition, || report(owned));
     Ok(())

@@ -317,6 +317,13 @@ async fn the_status_names_leader_worker_and_domain_and_every_role_is_healthy() {
     let workers = status["workers"].as_array().unwrap();
     assert_eq!(workers.len(), 1, "{status}");
     assert_eq!((&workers[0]["id"], &workers[0]["partitions"]), (&json!("local"), &json!(2)), "{status}");
+
+    // What was asked above took some time to answer, and the process needs memory.
+    let timed =
+        |status: &Value| status["answer_p99_seconds"].as_f64().is_some_and(|seconds| 0.0 < seconds && seconds < 40.0);
+    let status = server.status.until("/api/v1/status", |answer| timed(&answer.body)).await.body;
+    assert!(status["apply_p95_seconds"].as_f64().is_some_and(|seconds| seconds < 10.0), "{status}");
+    assert!(status["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20), "{status}");
     let domain = &status["domains"][0];
     assert_eq!((&domain["name"], &domain["labels"], &domain["lag"]), (&json!("d"), &json!(20), &json!(0)), "{status}");
     assert_eq!(domain["partitions"].as_array().unwrap().len(), 2);

@@ -116,6 +116,10 @@ fn samples(watched: &Watched) -> BTreeMap<String, f64> {
     add("queue_size", scraped.and_then(Scraped::longest_queue).map(|lag| lag as f64));
     add("accuracy", scraped.and_then(Scraped::accuracy));
     add("update_rate", watched.update_rate);
+    add("inference_latency_p99", scraped.and_then(|said| said.answer_p99_seconds));
+    add("latency_p95", scraped.and_then(|said| said.apply_p95_seconds));
+    add("memory_bytes", scraped.and_then(|said| said.memory_bytes).map(|bytes| bytes as f64));
+    add("memory_usage_ratio", scraped.and_then(|said| said.memory_ratio));
     if !watched.pods.is_empty() {
         add("restarts", Some(f64::from(watched.pods.iter().map(|pod| pod.restarts).sum::<i32>())));
         let looping = watched.pods.iter().filter(|pod| pod.waiting.as_deref() == Some("CrashLoopBackOff"));

@@ -44,6 +44,12 @@ pub struct Scraped {
     workers: Vec<Worker>,
     #[serde(default)]
     domains: Vec<Domain>,
+    /// In seconds, of the slowest gateway and of the slowest worker.
+    pub answer_p99_seconds: Option<f64>,
+    pub apply_p95_seconds: Option<f64>,
+    /// Of the largest process, and of the fullest as a share of its limit.
+    pub memory_bytes: Option<u64>,
+    pub memory_ratio: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
