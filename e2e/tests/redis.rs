@@ -31,6 +31,21 @@ spec:
   redis: {mode: MODE, durability: Replicated, storage: STORAGE}
 ";
 
+/// Fires while all is well, so that what it does is all that is done.
+const POLICY: &str = "
+apiVersion: hebb.dev/v1alpha1
+kind: AlertPolicy
+metadata: {name: move}
+spec:
+  targetRef: {name: group}
+  interval: 5s
+  rules:
+    - name: wanted
+      expr: {indicator: redis_up, aggregation: Max, window: 10s, operator: GreaterThan, threshold: 0}
+      actions: [fail-over]
+  actions: [{name: fail-over, type: FailoverRedis, maxAffected: '1', cooldown: 1h}]
+";
+
 struct Group {
     space: &'static str,
     url: String,
@@ -172,6 +187,16 @@ async fn a_redis_with_sentinels_loses_no_acknowledged_event() {
     assert!(resumed < RESUME, "{resumed:?}");
     group.moved_from(&before);
     group.ready();
+
+    // By an alert's action, which a person has written.
+    let before = group.primary();
+    let asked = group.under_load("failed over", 6_000, || drop(apply(SPACE, POLICY).unwrap())).await;
+    assert!(asked < RESUME, "{asked:?}");
+    group.moved_from(&before);
+    group.ready();
+    let events = kubectl(&["-n", SPACE, "get", "events", "-o", "jsonpath={.items[*].message}"]).unwrap();
+    assert!(events.contains(&format!("{before} gives the primary's role up")), "{events}");
+    kubectl(&["-n", SPACE, "delete", "alertpolicy", "move"]).unwrap();
 
     let before = group.primary();
     let change = "{\"spec\":{\"redis\":{\"maxMemoryPercentOfLimit\":60}}}";

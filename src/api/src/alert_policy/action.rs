@@ -117,6 +117,8 @@ pub enum ActionType {
     RestartComponent,
     /// Runs more pods of a component.
     Scale,
+    /// Has the Sentinels of `redis.mode: Sentinel` elect another primary.
+    FailoverRedis,
     /// Suspends the LearningCluster.
     Suspend,
     /// Calls an HTTP endpoint.
@@ -129,6 +131,7 @@ impl ActionType {
         match self {
             ActionType::RestartComponent => "RestartComponent",
             ActionType::Scale => "Scale",
+            ActionType::FailoverRedis => "FailoverRedis",
             ActionType::Suspend => "Suspend",
             ActionType::Webhook => "Webhook",
         }

@@ -23,8 +23,16 @@ pub const INDICATORS: [Indicator; 23] = [
     indicator("queue_size", "entries", "entries that wait in the longest queue of a partition"),
     indicator("memory_usage_ratio", "0 to 1", "memory of the fullest gateway, coordinator or worker, of its limit"),
     indicator("memory_bytes", "bytes", "memory of the largest gateway, coordinator or worker"),
-    indicator("inference_latency_p99", "seconds", "99th percentile of the time to an answer, in the last minute, of the slowest gateway"),
-    indicator("latency_p95", "seconds", "95th percentile of the time to apply an event, in the last minute, of the slowest worker"),
+    indicator(
+        "inference_latency_p99",
+        "seconds",
+        "99th percentile of the time to an answer, in the last minute, of the slowest gateway",
+    ),
+    indicator(
+        "latency_p95",
+        "seconds",
+        "95th percentile of the time to apply an event, in the last minute, of the slowest worker",
+    ),
     indicator("accuracy", "0 to 1", "share of right answers among the recent ones"),
     indicator("rejection_rate", "0 to 1", "share of the events that the admission filter rejected"),
     indicator("up", "0 or 1", "whether the gateway answers"),

@@ -58,6 +58,8 @@ const RECHECK_AFTER: Duration = Duration::from_secs(3);
 const SHRINK_AFTER: Duration = Duration::from_secs(10);
 /// How often a cluster at rest is looked at again, should a watch have missed something.
 const RESYNC_AFTER: Duration = Duration::from_secs(300);
+/// What an action is told that would exceed the budget.
+const NO_ROOM: &str = "the budget of spec.healing doesn't allow it";
 
 /// Why a pass failed.
 #[derive(Debug, thiserror::Error)]
@@ -252,6 +254,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let former = cluster.status.clone().unwrap_or_default();
     let mut replacements = status::counting_replacements(cluster, &sick, now);
     let healing = healing::decide(&cluster.spec.healing, &sick, &replacements, now);
+    let requests = grant_failovers(requests, &topology, &pods, &writers, &cluster.spec.healing, &mut replacements, now);
     let mut patients = admit(requests, &pods, &cluster.spec.healing, &mut replacements, now);
     if let healing::Verdict::Replace(sick) = &healing
         && healing::room(&cluster.spec.healing, &replacements) > 0
@@ -447,6 +450,35 @@ fn grant_workers(mut decision: Decision, current: i32, max: i32, requests: &mut 
     decision
 }
 
+/// Lets the asked failovers spend the budget; the requests that are left.
+fn grant_failovers(
+    mut requests: Vec<Request>,
+    topology: &Topology,
+    pods: &[PodView],
+    writers: &status::Writers,
+    spec: &HealingSpec,
+    replacements: &mut Vec<Replacement>,
+    now: Timestamp,
+) -> Vec<Request> {
+    for request in requests.extract_if(.., |request| request.what == Ask::Failover) {
+        let primary = pods.iter().find(|pod| writers.pods.contains(&pod.name));
+        let answer = match primary {
+            _ if !matches!(topology.redis, Redis::Sentinel { .. }) => Err(elections::NO_SENTINELS.to_owned()),
+            None => Err("nobody knows the primary".to_owned()),
+            Some(primary) => match healing::failover(spec, primary, replacements, now) {
+                Some(spent) => {
+                    replacements.push(spent);
+                    Ok(format!("{} gives the primary's role up", primary.name))
+                }
+                None => Err(NO_ROOM.to_owned()),
+            },
+        };
+        // An error says that nobody waits any more.
+        let _ = request.answer.send(answer);
+    }
+    requests
+}
+
 /// Makes patients of the pods that alerts want replaced, as far as the budget goes.
 fn admit(
     requests: Vec<Request>,
@@ -463,7 +495,7 @@ fn admit(
         let room = healing::room(spec, replacements);
         let answer = match (chosen.is_empty(), room >= chosen.len()) {
             (true, _) => Err(format!("there is no pod of the {} to restart", role.as_str())),
-            (_, false) => Err("the budget of spec.healing doesn't allow it".to_owned()),
+            (_, false) => Err(NO_ROOM.to_owned()),
             (false, true) => {
                 let names: Vec<String> = chosen.iter().map(|sick| sick.pod.clone()).collect();
                 replacements.extend(chosen.iter().map(|sick| sick.replacement(now)));
