@@ -2,6 +2,7 @@
 //!
 //! The oracle of exactly-once: the cluster's count and digest of applied events must equal those of the acknowledged ids.
 
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -137,6 +138,20 @@ impl Client {
         }
         ledger.seconds = started.elapsed().as_secs_f64();
         Ok(ledger)
+    }
+
+    /// The same on a thread of its own, while the caller does something else.
+    pub fn replay_beside(
+        &self,
+        records: Vec<Record>,
+        in_flight: usize,
+        rate: Option<f64>,
+    ) -> JoinHandle<Result<Ledger, Error>> {
+        let client = self.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(client.replay(&records, in_flight, rate, |_| {}))
+        })
     }
 
     /// Compares the ledger with what the cluster has applied.

@@ -1,5 +1,6 @@
 //! Alerts on a real cluster, from the fault to a real HTTP server that listens: told once, repaired, and told that it is over;
-//! also when the operator is killed after it sent and before it knew. `make test-e2e` runs these.
+//! also when the operator is killed after it sent and before it knew. `make test-e2e` runs these and leaves
+//! `target/alerts/report.json`.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
 
@@ -7,11 +8,15 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hebb_e2e::kubectl::{apply, fresh_namespace, get, kill_pod, kubectl, processes_of, signal, wait_for, wait_ready};
-use serde_json::Value;
+use hebb_e2e::data::first_records;
+use hebb_e2e::kubectl::{
+    apply, fresh_namespace, gateway, get, kill_pod, kubectl, processes_of, signal, wait_for, wait_ready,
+};
+use hebb_e2e::ledger::Client;
+use serde_json::{Value, json};
 
 const READY: Duration = Duration::from_secs(120);
 const SPACE: &str = "hebb-e2e-alerts";
@@ -60,6 +65,75 @@ spec:
     - name: nonsense
       expr: {indicator: no_such_indicator, operator: LessThan, threshold: 1}
 ";
+
+const TROUBLE: &str = "hebb-e2e-trouble";
+
+/// Two clusters' worth of trouble in one: its queues are short, and it has a gateway to spare.
+const BUSY: &str = "
+apiVersion: hebb.dev/v1alpha1
+kind: LearningCluster
+metadata: {name: busy}
+spec:
+  domains: [{name: shuttle, task: Classification, partitions: 2}]
+  engine: {maxQueueSize: 100}
+  gateway: {replicas: 2}
+  coordinator: {replicas: 1}
+  workers: {replicas: 1}
+  redis: {storage: {size: 1Gi, deletionPolicy: Delete}}
+---
+apiVersion: hebb.dev/v1alpha1
+kind: AlertPolicy
+metadata: {name: trouble}
+spec:
+  targetRef: {name: busy}
+  interval: 5s
+  dedupInterval: 0s
+  rules:
+    - name: queue-is-full
+      expr: {indicator: queue_size, aggregation: Max, window: 10s, operator: GreaterThan, threshold: 50}
+      severity: Critical
+      actions: [more-workers]
+    - name: crash-loop
+      expr: {indicator: crash_loops, aggregation: Max, window: 10s, operator: GreaterThan, threshold: 0}
+      severity: Warning
+      actions: [restart-gateway]
+  routes: [{receiver: sink, groupBy: [alertname], groupWait: 0s, groupInterval: 5s}]
+  receivers: [{name: sink, timeout: 5s, webhook: {url: 'http://SINK/'}}]
+  actions:
+    - {name: more-workers, type: Scale, component: Worker, replicas: 2, maxAffected: '1', cooldown: 1m}
+    - {name: restart-gateway, type: RestartComponent, component: Gateway, maxAffected: '1', cooldown: 1m}
+";
+
+/// What became of one trouble: told once, and once told to be over.
+struct Plan {
+    lost: usize,
+    duplicates: usize,
+    told_after: Duration,
+}
+
+static PLANS: Mutex<Vec<Plan>> = Mutex::new(Vec::new());
+
+/// Adds a trouble to the report, by the messages about it. More than one of a kind, or the same key twice, is a duplicate.
+fn report(got: &[Got], told_after: Duration) {
+    let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+    let kinds = ["firing", "resolved"].map(|status| with_status(got, status).len());
+    plans.push(Plan {
+        lost: kinds.iter().filter(|count| **count == 0).count(),
+        duplicates: kinds.iter().map(|count| count.saturating_sub(1)).sum(),
+        told_after,
+    });
+    let slowest = plans.iter().map(|plan| plan.told_after.as_secs_f64()).fold(0.0, f64::max);
+    let report = json!({
+        "plans": plans.len(),
+        "lost": plans.iter().map(|plan| plan.lost).sum::<usize>(),
+        "duplicates": plans.iter().map(|plan| plan.duplicates).sum::<usize>(),
+        "latency_p99_seconds": slowest,
+    });
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/alerts");
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(format!("{folder}/report.json"), serde_json::to_string_pretty(&report).unwrap()).unwrap();
+    println!("{report}");
+}
 
 /// A message as the server got it.
 #[derive(Clone, Debug)]
@@ -129,8 +203,12 @@ fn receive(stream: TcpStream, got: &Mutex<Vec<Got>>, answers: &AtomicBool) {
     let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
 }
 
+fn uid_of(space: &str, pod: &str) -> String {
+    get(space, &["pod", pod]).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned()
+}
+
 fn stop_redis() -> String {
-    let uid = get(SPACE, &["pod", "watched-redis-0"]).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let uid = uid_of(SPACE, "watched-redis-0");
     signal("STOP", &processes_of(&uid).unwrap()).unwrap();
     uid
 }
@@ -170,7 +248,8 @@ fn a_dead_redis_is_told_repaired_and_told_to_be_well_also_by_an_operator_that_is
     let stopped = stop_redis();
     let at = Instant::now();
     wait_for("the sink is told", Duration::from_secs(60), || (!sink.got().is_empty()).then_some(())).unwrap();
-    println!("told after {:.1} s", at.elapsed().as_secs_f64());
+    let told_after = at.elapsed();
+    println!("told after {:.1} s", told_after.as_secs_f64());
     wait_for("Redis is another pod", Duration::from_secs(120), || {
         let pod = get(SPACE, &["pod", "watched-redis-0"]).ok()?;
         (pod["metadata"]["uid"] != stopped.as_str()).then_some(())
@@ -185,6 +264,7 @@ fn a_dead_redis_is_told_repaired_and_told_to_be_well_also_by_an_operator_that_is
     wait_ready(SPACE, "watched", READY).unwrap();
     std::thread::sleep(Duration::from_secs(8));
     let got = sink.got();
+    report(&got, told_after);
     let keys: BTreeSet<String> = got.iter().map(|got| got.key.clone()).collect();
     assert_eq!((got.len(), keys.len()), (2, 2), "{got:#?}");
     assert!(got.iter().all(|got| got.signature.starts_with("sha256=")), "{got:#?}");
@@ -196,13 +276,16 @@ fn a_dead_redis_is_told_repaired_and_told_to_be_well_also_by_an_operator_that_is
     sink.answers.store(false, Ordering::Relaxed);
     sink.got.lock().unwrap().clear();
     stop_redis();
+    let at = Instant::now();
     wait_for("the sink is told again", Duration::from_secs(60), || (!sink.got().is_empty()).then_some(())).unwrap();
+    let told_after = at.elapsed();
     println!("the operator: {}", kill_pod("hebb-system", &operator()).unwrap());
     sink.answers.store(true, Ordering::Relaxed);
     wait_for("all is over", Duration::from_secs(180), || {
         (!with_status(&sink.got(), "resolved").is_empty()).then_some(())
     })
     .unwrap();
+    report(&sink.got(), told_after);
     let firing = with_status(&sink.got(), "firing");
     let keys: BTreeSet<String> = firing.iter().map(|got| got.key.clone()).collect();
     assert!(firing.len() <= 2 && keys.len() == 1, "{firing:#?}");
@@ -215,4 +298,97 @@ fn a_dead_redis_is_told_repaired_and_told_to_be_well_also_by_an_operator_that_is
     // A namespace ends with its pods first: the policies would go on, and say that everything is down.
     kubectl(&["-n", SPACE, "delete", "alertpolicies,learningclusters", "--all"]).unwrap();
     kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
+}
+
+/// The only pod of a role with the fewest letters behind it, so that the same is meant each time.
+fn first_pod(role: &str) -> String {
+    let selector = format!("hebb.dev/cluster=busy,app.kubernetes.io/component={role}");
+    let pods = get(TROUBLE, &["pods", "-l", &selector]).unwrap();
+    let names = pods["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["name"].as_str().unwrap());
+    names.min().unwrap().to_owned()
+}
+
+fn about(sink: &Sink, rule: &str) -> Vec<Got> {
+    sink.got().into_iter().filter(|got| got.body.to_string().contains(rule)).collect()
+}
+
+/// Waits until a rule's alert was told and then told to be over, and adds it to the report.
+fn told_once(sink: &Sink, rule: &str, told_after: Duration) {
+    wait_for("the sink is told that it is over", Duration::from_secs(120), || {
+        (!with_status(&about(sink, rule), "resolved").is_empty()).then_some(())
+    })
+    .unwrap();
+    // Whatever would be told twice would come by now.
+    std::thread::sleep(Duration::from_secs(8));
+    let got = about(sink, rule);
+    report(&got, told_after);
+    assert_eq!((with_status(&got, "firing").len(), with_status(&got, "resolved").len()), (1, 1), "{got:#?}");
+}
+
+fn wait_told(sink: &Sink, rule: &str, since: Instant) -> Duration {
+    wait_for("the sink is told", Duration::from_secs(60), || (!about(sink, rule).is_empty()).then_some(())).unwrap();
+    println!("{rule}: told after {:.1} s", since.elapsed().as_secs_f64());
+    since.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
+async fn a_full_queue_and_a_crash_loop_are_told_repaired_and_told_to_be_over() {
+    if std::env::var("HEBB_CLUSTER").as_deref() != Ok("local") {
+        println!("skipped: the processes of this cluster's pods can't be stopped from here");
+        return;
+    }
+    fresh_namespace(TROUBLE).unwrap();
+    let sink = Sink::start();
+    apply(TROUBLE, &BUSY.replace("SINK", &sink.address)).unwrap();
+    wait_ready(TROUBLE, "busy", READY).unwrap();
+
+    // The only worker stands still, for less time than would make it a patient; the clients go on.
+    let client = Client::new(&gateway(TROUBLE, "busy").unwrap(), "shuttle", "q-").unwrap();
+    let load = client.replay_beside(first_records(3_000).unwrap(), 256, Some(400.0));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let processes = processes_of(&uid_of(TROUBLE, &first_pod("worker"))).unwrap();
+    signal("STOP", &processes).unwrap();
+    let at = Instant::now();
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    signal("CONT", &processes).unwrap();
+    let told_after = wait_told(&sink, "queue-is-full", at);
+    wait_for("there are more workers", Duration::from_secs(60), || {
+        let cluster = get(TROUBLE, &["learningcluster", "busy"]).ok()?;
+        (cluster["spec"]["workers"]["replicas"] == 2 && cluster["status"]["workers"]["ready"] == 2).then_some(())
+    })
+    .unwrap();
+    let ledger = load.join().unwrap().unwrap();
+    client.settle(&ledger).await.unwrap();
+    told_once(&sink, "queue-is-full", told_after);
+
+    // A gateway that dies again and again, though not often enough for the operator to replace it by itself.
+    let victim = first_pod("gateway");
+    let uid = uid_of(TROUBLE, &victim);
+    let at = Instant::now();
+    wait_for("Kubernetes waits with the next start", Duration::from_secs(60), || {
+        let pod = get(TROUBLE, &["pod", &victim]).ok()?;
+        let container = &pod["status"]["containerStatuses"][0];
+        if container["state"]["waiting"]["reason"] == "CrashLoopBackOff" {
+            return Some(());
+        }
+        if container["state"]["running"].is_object() && container["restartCount"].as_i64()? < 3 {
+            // Between two looks it may have ended by itself.
+            kill_pod(TROUBLE, &victim).ok();
+        }
+        None
+    })
+    .unwrap();
+    let told_after = wait_told(&sink, "crash-loop", at);
+    wait_for("the gateway is another pod", Duration::from_secs(60), || {
+        get(TROUBLE, &["pods", "-l", "hebb.dev/cluster=busy"]).ok().filter(|pods| !pods.to_string().contains(&uid))
+    })
+    .unwrap();
+    let status = get(TROUBLE, &["learningcluster", "busy"]).unwrap()["status"].clone();
+    assert!(status["replacements"].to_string().contains("Requested"), "{status}");
+    told_once(&sink, "crash-loop", told_after);
+    wait_ready(TROUBLE, "busy", READY).unwrap();
+
+    kubectl(&["-n", TROUBLE, "delete", "alertpolicies,learningclusters", "--all"]).unwrap();
+    kubectl(&["delete", "namespace", TROUBLE, "--wait=false"]).unwrap();
 }

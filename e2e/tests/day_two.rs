@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use hebb_e2e::Error;
 use hebb_e2e::data::first_records;
 use hebb_e2e::kubectl::{
     apply, condition, fresh_namespace, gateway, get, kubectl, owner, processes_of, signal, wait_for, wait_ready,
@@ -37,12 +38,15 @@ spec:
 ";
 
 /// Sends events in the background.
-fn load(url: &str, prefix: &str, count: usize, in_flight: usize, rate: Option<f64>) -> JoinHandle<Ledger> {
+fn load(
+    url: &str,
+    prefix: &str,
+    count: usize,
+    in_flight: usize,
+    rate: Option<f64>,
+) -> JoinHandle<Result<Ledger, Error>> {
     let client = Client::new(url, "shuttle", prefix).unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(client.replay(&first_records(count).unwrap(), in_flight, rate, |_| {})).unwrap()
-    })
+    client.replay_beside(first_records(count).unwrap(), in_flight, rate)
 }
 
 fn status() -> Value {
@@ -117,12 +121,12 @@ async fn workers_follow_the_queue(day: &mut Day) {
     });
     let story = events();
     assert!(grown.is_ok() && story.contains("QueueGrew"), "{story}");
-    let ledger = storm.join().unwrap();
+    let ledger = storm.join().unwrap().unwrap();
     day.settle("growing to six workers", ledger).await;
     let drizzle = load(&day.url, "drizzle-", 4_000, 4, Some(60.0));
     two_workers_again();
     assert!(events().contains("QueueShrank"), "{}", events());
-    let ledger = drizzle.join().unwrap();
+    let ledger = drizzle.join().unwrap().unwrap();
     day.settle("shrinking to two workers", ledger).await;
 }
 
@@ -141,7 +145,7 @@ async fn a_process_that_hangs_is_replaced(day: &mut Day) {
     })
     .unwrap();
     println!("a worker that hangs: replaced after {:.1} s", at.elapsed().as_secs_f64());
-    let ledger = steady.join().unwrap();
+    let ledger = steady.join().unwrap().unwrap();
     let resumed = ledger.recovery(at);
     println!("a worker that hangs: answers resumed after {:.1} s", resumed.as_secs_f64());
     assert!(resumed < Duration::from_secs(10), "{resumed:?}");
@@ -165,7 +169,7 @@ async fn pods_are_rolled_one_role_after_the_other(day: &mut Day) {
     wait_ready(SPACE, "two", READY).unwrap();
     let kept: BTreeSet<String> = pods(None).intersection(&before).cloned().collect();
     assert_eq!(kept, redis, "every node is rolled, and Redis, which the change is nothing to, is not");
-    let ledger = steady.join().unwrap();
+    let ledger = steady.join().unwrap().unwrap();
     day.settle("a rolling upgrade", ledger).await;
 }
 
@@ -185,7 +189,7 @@ async fn a_bad_revision_is_taken_back(day: &mut Day) {
     let status = status();
     assert_eq!(status["currentRevision"], good);
     assert!(events().contains("RolledBack"), "{}", events());
-    let ledger = steady.join().unwrap();
+    let ledger = steady.join().unwrap().unwrap();
     day.settle("a bad revision", ledger).await;
     kubectl(&[
         "-n",
@@ -213,6 +217,6 @@ async fn an_upgrade_of_the_operator_restarts_nothing(day: &mut Day) {
     // The new one has to get the lease, and to have looked at everything.
     std::thread::sleep(Duration::from_secs(20));
     assert_eq!(pods(None), before);
-    let ledger = load(&day.url, "after-", 500, 16, None).join().unwrap();
+    let ledger = load(&day.url, "after-", 500, 16, None).join().unwrap().unwrap();
     day.settle("after a restart of the operator", ledger).await;
 }
