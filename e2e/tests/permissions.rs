@@ -19,7 +19,10 @@ metadata: {name: rights}
 spec:
   workers: {autoscaling: {strategy: Hpa, minReplicas: 1, maxReplicas: 2}}
   redis: {storage: {size: 1Gi, deletionPolicy: Delete}}
----
+";
+
+/// Its alert fires at once, and its action takes every pod away.
+const POLICY: &str = "
 apiVersion: hebb.dev/v1alpha1
 kind: AlertPolicy
 metadata:
@@ -121,6 +124,7 @@ fn every_right_of_the_operator_is_used_and_none_is_missing() {
         (left["items"].as_array()?.is_empty() && budget.is_err()).then_some(())
     })
     .unwrap();
+    apply(SPACE, POLICY).unwrap();
     wait_for("the test message is sent", LIMIT, || {
         let policy = get(SPACE, &["alertpolicy", "rights"]).ok()?;
         policy["metadata"]["annotations"]["hebb.dev/test-receiver"].is_null().then_some(())
