@@ -190,12 +190,12 @@ async fn a_redis_with_sentinels_loses_no_acknowledged_event() {
 
     // By an alert's action, which a person has written.
     let before = group.primary();
-    let asked = group.under_load("failed over", 6_000, || drop(apply(SPACE, POLICY).unwrap())).await;
-    assert!(asked < RESUME, "{asked:?}");
+    let resumed = group.under_load("failed over", 6_000, || drop(apply(SPACE, POLICY).unwrap())).await;
+    assert!(resumed < RESUME, "{resumed:?}");
     group.moved_from(&before);
     group.ready();
     let events = kubectl(&["-n", SPACE, "get", "events", "-o", "jsonpath={.items[*].message}"]).unwrap();
-    assert!(events.contains(&format!("{before} gives the primary's role up")), "{events}");
+    assert!(events.contains(&format!("restarts {before}")), "{events}");
     kubectl(&["-n", SPACE, "delete", "alertpolicy", "move"]).unwrap();
 
     let before = group.primary();

@@ -6,16 +6,12 @@ use std::time::Duration;
 use futures::future::join_all;
 use hebb_api::names::{REDIS_PORT, SENTINEL_MASTER, SENTINEL_PORT};
 use redis::{Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError, Value};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::decide::{Opinion, Server};
 
 /// How long a member may take to be connected to and to answer.
 const DEADLINE: Duration = Duration::from_millis(1_000);
-/// A failover on request takes a second or two; the Sentinels' own deadline for one is longer.
-const FAILOVER_WITHIN: Duration = Duration::from_secs(20);
-/// How often the Sentinels are asked whether it is done.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The members of one group, and the password of their servers and Sentinels.
 #[derive(Clone)]
@@ -35,52 +31,7 @@ pub struct Newest {
     pub member: usize,
 }
 
-/// Why no failover came about.
-#[derive(Debug, thiserror::Error)]
-pub enum FailoverError {
-    /// Without them nobody can be elected.
-    #[error("no Sentinel answers")]
-    Silent,
-    /// What the Sentinel said.
-    #[error("the Sentinels refuse: {0}")]
-    Refused(RedisError),
-    /// It was begun, and nobody else is primary.
-    #[error("no other server became primary within {} s", FAILOVER_WITHIN.as_secs())]
-    Late,
-}
-
 impl Group {
-    /// Asks the Sentinels to elect another primary, and waits until they have: its number.
-    ///
-    /// # Errors
-    /// [`FailoverError`]; after [`FailoverError::Late`] it may still come about.
-    pub async fn fail_over(&self) -> Result<usize, FailoverError> {
-        let before = self.newest().await.ok_or(FailoverError::Silent)?;
-        let mut command = redis::cmd("SENTINEL");
-        command.arg("FAILOVER").arg(SENTINEL_MASTER);
-        for host in &self.hosts {
-            match self.send(host, SENTINEL_PORT, &command).await {
-                Ok(_) => return self.elected_after(before).await,
-                Err(error) if error.is_io_error() => {}
-                // The others would say the same: no replica is fit, or a failover is under way.
-                Err(error) => return Err(FailoverError::Refused(error)),
-            }
-        }
-        Err(FailoverError::Silent)
-    }
-
-    async fn elected_after(&self, before: Newest) -> Result<usize, FailoverError> {
-        let waited = timeout(FAILOVER_WITHIN, async {
-            loop {
-                match self.newest().await {
-                    Some(newest) if newest > before && newest.member != before.member => return newest.member,
-                    _ => sleep(LOOK_EVERY).await,
-                }
-            }
-        });
-        waited.await.map_err(|_| FailoverError::Late)
-    }
-
     /// Sends a command to a host.
     pub(crate) async fn send(&self, host: &str, port: i32, command: &Cmd) -> Result<Value, RedisError> {
         let port = u16::try_from(port).unwrap_or_default();

@@ -117,7 +117,7 @@ pub enum ActionType {
     RestartComponent,
     /// Runs more pods of a component.
     Scale,
-    /// Has the Sentinels of `redis.mode: Sentinel` elect another primary.
+    /// Has another server of `redis.mode: Sentinel` become primary: the primary's pod hands its role over and is restarted.
     FailoverRedis,
     /// Suspends the LearningCluster.
     Suspend,

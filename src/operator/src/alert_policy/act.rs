@@ -62,12 +62,7 @@ async fn carry_out(
             ask(context, cluster, Ask::Restart { role, pods: run.pods.unwrap_or(1) }).await
         }
         (ActionType::Scale, Some(role)) => scale(context, cluster, role, run.spec.replicas.unwrap_or(1)).await,
-        (ActionType::FailoverRedis, _) => {
-            let allowed = ask(context, cluster, Ask::Failover).await?;
-            let elected = context.elections.fail_over(&ObjectRef::from_obj(cluster)).await?;
-            let pod = format!("{}-{elected}", Role::Redis.object_name(&cluster.name_any()));
-            Ok(format!("{allowed}; {pod} was elected"))
-        }
+        (ActionType::FailoverRedis, _) => ask(context, cluster, Ask::Failover).await,
         (ActionType::Suspend, _) => {
             change(context, cluster, json!({"spec": {"suspend": true}})).await?;
             Ok("spec.suspend is true".to_owned())

@@ -14,8 +14,6 @@ use tokio::sync::mpsc;
 
 /// How often every group is asked.
 const EVERY: Duration = Duration::from_secs(2);
-/// Why there is nobody to ask for a failover.
-pub const NO_SENTINELS: &str = "FailoverRedis is for redis.mode Sentinel";
 /// Groups that are asked at once.
 const CONCURRENCY: usize = 16;
 
@@ -96,18 +94,6 @@ impl Elections {
     pub fn primaries(&self, key: &Key) -> Option<Primaries> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&id(key)).and_then(|(_, known)| known.primaries.clone())
-    }
-
-    /// Has the Sentinels elect another primary; its number.
-    pub async fn fail_over(&self, key: &Key) -> Result<usize, String> {
-        let members = {
-            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            known.get(&id(key)).map(|(_, known)| known.members.clone())
-        };
-        match members {
-            Some(Members::Sentinels(group)) => group.fail_over().await.map_err(|error| error.to_string()),
-            Some(Members::Cluster(_)) | None => Err(NO_SENTINELS.to_owned()),
-        }
     }
 
     /// Asks all of them again and again; sends the clusters of which something has changed.

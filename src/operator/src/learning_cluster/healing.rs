@@ -148,14 +148,12 @@ pub fn room(spec: &HealingSpec, former: &[Replacement]) -> usize {
 pub fn worst(pods: &[PodView], role: Role, count: usize) -> Vec<Sick> {
     let mut pods: Vec<&PodView> = pods.iter().filter(|pod| pod.role == Some(role) && !pod.leaving).collect();
     pods.sort_by_key(|pod| (pod.ready, std::cmp::Reverse(pod.restarts), pod.name.clone()));
-    let asked = |pod: &PodView| Sick { pod: pod.name.clone(), uid: pod.uid.clone(), reason: "Requested", force: false };
-    pods.into_iter().take(count).map(asked).collect()
+    pods.into_iter().take(count).map(|pod| asked(pod, "Requested")).collect()
 }
 
-/// What a failover that somebody wants spends of the budget; nothing where that is spent.
-pub fn failover(spec: &HealingSpec, primary: &PodView, former: &[Replacement], now: Timestamp) -> Option<Replacement> {
-    let spent = Sick { pod: primary.name.clone(), uid: primary.uid.clone(), reason: "Failover", force: false };
-    (room(spec, former) > 0).then(|| spent.replacement(now))
+/// A pod that somebody wants replaced, and the word for why.
+pub fn asked(pod: &PodView, reason: &'static str) -> Sick {
+    Sick { pod: pod.name.clone(), uid: pod.uid.clone(), reason, force: false }
 }
 
 fn since(then: Timestamp, now: Timestamp) -> Duration {
@@ -232,19 +230,6 @@ mod tests {
         assert_eq!(examine(&old, None, false), Some("BrokenOldRevision"));
         let new = PodView { template: Some("t".to_owned()), ..old };
         assert_eq!(examine(&new, None, false), None, "the same image fails on every node");
-    }
-
-    #[test]
-    fn a_failover_costs_as_much_as_a_replaced_pod() {
-        let spec = HealingSpec::default();
-        let mut spent = Vec::new();
-        for _ in 0..3 {
-            spent.extend(failover(&spec, &pod(Role::Redis), &spent, Timestamp::UNIX_EPOCH));
-        }
-        assert_eq!(spent.iter().map(|spent| spent.reason.as_str()).collect::<Vec<_>>(), ["Failover"; 3]);
-        assert_eq!(failover(&spec, &pod(Role::Redis), &spent, Timestamp::UNIX_EPOCH), None);
-        let off = HealingSpec { enabled: false, ..spec };
-        assert_eq!(failover(&off, &pod(Role::Redis), &[], Timestamp::UNIX_EPOCH), None, "nothing is to be touched");
     }
 
     proptest! {

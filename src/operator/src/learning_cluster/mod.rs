@@ -58,8 +58,6 @@ const RECHECK_AFTER: Duration = Duration::from_secs(3);
 const SHRINK_AFTER: Duration = Duration::from_secs(10);
 /// How often a cluster at rest is looked at again, should a watch have missed something.
 const RESYNC_AFTER: Duration = Duration::from_secs(300);
-/// What an action is told that would exceed the budget.
-const NO_ROOM: &str = "the budget of spec.healing doesn't allow it";
 
 /// Why a pass failed.
 #[derive(Debug, thiserror::Error)]
@@ -254,8 +252,9 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let former = cluster.status.clone().unwrap_or_default();
     let mut replacements = status::counting_replacements(cluster, &sick, now);
     let healing = healing::decide(&cluster.spec.healing, &sick, &replacements, now);
-    let requests = grant_failovers(requests, &topology, &pods, &writers, &cluster.spec.healing, &mut replacements, now);
-    let mut patients = admit(requests, &pods, &cluster.spec.healing, &mut replacements, now);
+    // Of a Redis Cluster an action doesn't say which shard is meant.
+    let primary = writers.pods.first().filter(|_| matches!(topology.redis, Redis::Sentinel { .. }));
+    let mut patients = admit(requests, &pods, primary, &cluster.spec.healing, &mut replacements, now);
     if let healing::Verdict::Replace(sick) = &healing
         && healing::room(&cluster.spec.healing, &replacements) > 0
     {
@@ -450,52 +449,35 @@ fn grant_workers(mut decision: Decision, current: i32, max: i32, requests: &mut 
     decision
 }
 
-/// Lets the asked failovers spend the budget; the requests that are left.
-fn grant_failovers(
-    mut requests: Vec<Request>,
-    topology: &Topology,
-    pods: &[PodView],
-    writers: &status::Writers,
-    spec: &HealingSpec,
-    replacements: &mut Vec<Replacement>,
-    now: Timestamp,
-) -> Vec<Request> {
-    for request in requests.extract_if(.., |request| request.what == Ask::Failover) {
-        let primary = pods.iter().find(|pod| writers.pods.contains(&pod.name));
-        let answer = match primary {
-            _ if !matches!(topology.redis, Redis::Sentinel { .. }) => Err(elections::NO_SENTINELS.to_owned()),
-            None => Err("nobody knows the primary".to_owned()),
-            Some(primary) => match healing::failover(spec, primary, replacements, now) {
-                Some(spent) => {
-                    replacements.push(spent);
-                    Ok(format!("{} gives the primary's role up", primary.name))
-                }
-                None => Err(NO_ROOM.to_owned()),
-            },
-        };
-        // An error says that nobody waits any more.
-        let _ = request.answer.send(answer);
-    }
-    requests
-}
-
-/// Makes patients of the pods that alerts want replaced, as far as the budget goes.
+/// Makes patients of the pods that alerts want replaced, as far as the budget goes. A primary that is to give its role up is
+/// one of them: its pod hands the role over before it ends. To ask the Sentinels for a failover would lose what is written
+/// until the former primary hears of it.
 fn admit(
     requests: Vec<Request>,
     pods: &[PodView],
+    primary: Option<&String>,
     spec: &HealingSpec,
     replacements: &mut Vec<Replacement>,
     now: Timestamp,
 ) -> Vec<healing::Sick> {
     let mut admitted = Vec::new();
     for request in requests {
-        let Ask::Restart { role, pods: count } = request.what else { continue };
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let chosen = healing::worst(pods, role, count);
+        let (chosen, nobody) = match request.what {
+            Ask::Restart { role, pods: count } => {
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                (healing::worst(pods, role, count), format!("there is no pod of the {} to restart", role.as_str()))
+            }
+            Ask::Failover => {
+                let named = pods.iter().find(|pod| primary == Some(&pod.name) && !pod.leaving);
+                let chosen = named.map(|pod| healing::asked(pod, "Failover")).into_iter().collect();
+                (chosen, "no primary is known that the Sentinels of redis.mode Sentinel could replace".to_owned())
+            }
+            Ask::Workers { .. } => continue,
+        };
         let room = healing::room(spec, replacements);
         let answer = match (chosen.is_empty(), room >= chosen.len()) {
-            (true, _) => Err(format!("there is no pod of the {} to restart", role.as_str())),
-            (_, false) => Err(NO_ROOM.to_owned()),
+            (true, _) => Err(nobody),
+            (_, false) => Err("the budget of spec.healing doesn't allow it".to_owned()),
             (false, true) => {
                 let names: Vec<String> = chosen.iter().map(|sick| sick.pod.clone()).collect();
                 replacements.extend(chosen.iter().map(|sick| sick.replacement(now)));
@@ -710,4 +692,40 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
         cause = next.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn redis(number: i32) -> PodView {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {
+            "name": format!("demo-redis-{number}"), "uid": format!("u{number}"),
+            "labels": {"app.kubernetes.io/component": "redis"},
+        }}))
+        .unwrap();
+        PodView::new(&pod, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_failover_restarts_the_primary_as_long_as_the_budget_lasts() {
+        let pods = [redis(0), redis(1), redis(2)];
+        let primary = "demo-redis-1".to_owned();
+        let spec = HealingSpec { max_replacements: 1, ..HealingSpec::default() };
+        let mut replacements = Vec::new();
+        let mut ask = |primary| {
+            let (answer, mut answered) = oneshot::channel();
+            let request = Request { what: Ask::Failover, answer };
+            let admitted = admit(vec![request], &pods, primary, &spec, &mut replacements, Timestamp::UNIX_EPOCH);
+            (admitted, answered.try_recv().unwrap())
+        };
+        let (admitted, answer) = ask(None);
+        assert!(admitted.is_empty() && answer.unwrap_err().contains("no primary is known"));
+        let (admitted, answer) = ask(Some(&primary));
+        assert_eq!((admitted[0].uid.as_str(), answer.as_deref()), ("u1", Ok("restarts demo-redis-1")));
+        let (admitted, answer) = ask(Some(&primary));
+        assert!(admitted.is_empty() && answer.unwrap_err().contains("budget"));
+    }
 }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 pub enum Ask {
     /// Replace so many pods of a role, the worst first.
     Restart { role: Role, pods: u32 },
-    /// Allow a failover of Redis, which costs as much as a replaced pod.
+    /// Replace the primary's pod of a Redis with Sentinels, which hands its role over.
     Failover,
     /// So many workers at least, as far as the autoscaler may go.
     Workers { at_least: i32 },
