@@ -43,6 +43,11 @@ test-e2e: cluster-install ## Tests on the real cluster: kills, drift, silence, d
 	    $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) $$tests -- --ignored --nocapture --test-threads=1; \
 	  done
 
+.PHONY: scale
+scale: build ## The operator with 1,000 LearningClusters: target/scale/report.json (ARGS='--clusters 100')
+	@e2e/cluster/packages.sh control-plane
+	$(BIN)/scale --hebb $(BIN)/hebb $(ARGS)
+
 FAULTS := $(BIN)/faults --hebb $(BIN)/hebb
 .PHONY: faults
 faults: build ## Harm at every write of the operator, and planted bugs: target/faults/report.json (ARGS=--help for parts of it)

@@ -197,7 +197,9 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
         let refused = api.create(&policy(&spec)).expect_err(&spec);
         assert!(refused.contains(named), "{spec}: {refused}");
     }
-    for file in ["alertpolicy.yaml", "alertpolicy-defaults.yaml"] {
+    let policies = ["alertpolicy.yaml", "alertpolicy-defaults.yaml"];
+    let clusters = ["learningcluster.yaml", "backup/back-up.yaml", "backup/restore.yaml"];
+    for file in policies.into_iter().chain(clusters) {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(file);
         api.kubectl(&["apply", "-n", "default", "-f", &file.to_string_lossy()]).unwrap();
     }

@@ -7,10 +7,13 @@
 //!                                      workload stand-in ────────────────┘ pods, statuses, garbage collection
 //! ```
 //!
+//! [`fleet`] is for many clusters at once: real workload controllers, a stand-in for the kubelets, no faults.
+//!
 //! No kubelet runs: [`stand_in`] plays it, the workload controllers and the garbage collector. Everything is on loopback,
 //! with ports and folders of its own, and a namespace, a proxy and an operator for each plan, so that plans run side by side.
 
 pub mod fault;
+pub mod fleet;
 pub mod journal;
 pub mod operator;
 pub mod oracle;

@@ -25,8 +25,30 @@ fn script() -> PathBuf {
 impl Plane {
     /// Starts both and installs the definitions.
     pub async fn start() -> Result<Self, Error> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with kube-controller-manager.
+    pub async fn start_with_controllers() -> Result<Self, Error> {
+        Self::start_with(&["controllers"]).await
+    }
+
+    /// What a client reads to get there.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The lines that the API server has written about writes.
+    ///
+    /// # Errors
+    /// A log that can't be read.
+    pub fn audit(&self) -> Result<String, Error> {
+        Ok(std::fs::read_to_string(self.folder.path().join("audit/audit.log"))?)
+    }
+
+    async fn start_with(more: &[&str]) -> Result<Self, Error> {
         let folder = tempfile::tempdir()?;
-        let output = Command::new(script()).arg("up").arg(folder.path()).output()?;
+        let output = Command::new(script()).arg("up").arg(folder.path()).args(more).output()?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into());
         }
