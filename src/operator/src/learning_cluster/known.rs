@@ -80,13 +80,15 @@ impl Known {
             Some(versions.get(&(namespace.to_owned(), name.to_owned())).cloned())
         };
         let mut is_settled = |child: &Child| {
-            let Some((judged, wanted)) = settled.and_then(|settled| settled.get(&(child.kind, child.name.clone()))) else {
+            let Some((judged, wanted)) = settled.and_then(|settled| settled.get(&(child.kind, child.name.clone())))
+            else {
                 return false;
             };
-            applied(&child.object) == wanted.as_str() && version(child.kind, &child.name).flatten().as_ref() == Some(judged)
+            applied(&child.object) == wanted.as_str()
+                && version(child.kind, &child.name).flatten().as_ref() == Some(judged)
         };
         let present = desired.present.iter().filter(|child| !is_settled(child)).cloned().collect();
-        let is_gone = |(kind, name): &&(Kind, String)| settled.is_some() && version(*kind, name) == Some(None);
+        let mut is_gone = |(kind, name): &&(Kind, String)| settled.is_some() && version(*kind, name) == Some(None);
         let absent = desired.absent.iter().filter(|key| !is_gone(key)).cloned().collect();
         Desired { present, absent }
     }
@@ -94,7 +96,8 @@ impl Known {
     /// Notes about which children of those that were looked at nothing is to be done, as they stand now.
     pub fn judge(&self, uid: &str, all: &Desired, looked_at: &Desired, live: &Live, undone: &[(Kind, String)]) {
         let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = judged.entry(uid.to_owned()).or_insert_with(|| Judged { at: Instant::now(), settled: HashMap::new() });
+        let entry =
+            judged.entry(uid.to_owned()).or_insert_with(|| Judged { at: Instant::now(), settled: HashMap::new() });
         if looked_at.present.len() == all.present.len() {
             entry.at = Instant::now();
         }
@@ -192,7 +195,8 @@ mod tests {
     #[test]
     fn a_list_that_is_being_read_counts_when_it_is_complete() {
         let known = Known::default();
-        let all = Desired { present: vec![child(Kind::Service, "a", "d1")], absent: vec![(Kind::CronJob, "a".to_owned())] };
+        let all =
+            Desired { present: vec![child(Kind::Service, "a", "d1")], absent: vec![(Kind::CronJob, "a".to_owned())] };
         known.judge("u", &all, &all, &live(&all.present, "7"), &[]);
         let looked_at = || known.leave_out("u", "ns", &all);
         assert_eq!(looked_at(), all, "no watch has told anything");

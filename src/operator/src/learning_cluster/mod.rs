@@ -41,7 +41,7 @@ use self::apply::{ApplyError, Done, apply};
 use self::elections::{Members, Primaries};
 use self::plan::{Because, Live, Step, plan};
 use self::pods::PodView;
-use self::render::{Kind, render};
+use self::render::render;
 use self::requests::{Ask, Request};
 use self::scaling::{Decision, Load};
 use self::scrape::{Scraped, Target};
@@ -276,8 +276,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let scraped = context.coordinators.answer(&key);
     let early = context.coordinators.is_early(&key);
     let workers_live = upgrade::workload(&live, &topology.object(Role::Worker)).map(|(_, found)| found);
-    let fewer = observe::number(workers_live, "/spec/replicas")
-        - topology.desired(Role::Worker);
+    let fewer = observe::number(workers_live, "/spec/replicas") - topology.desired(Role::Worker);
     if fewer > 0 && topology.runs() && topology.hpa.is_none() {
         let states = scraped.as_ref().map(Scraped::state_bytes).unwrap_or_default();
         let victims = scaling::victims(&states, usize::try_from(fewer).unwrap_or(0));

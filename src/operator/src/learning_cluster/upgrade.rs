@@ -205,9 +205,7 @@ pub fn hold_back(
 
 /// The workload of this name.
 pub fn workload<'a>(live: &'a Live, name: &str) -> Option<(Kind, &'a Value)> {
-    WORKLOADS
-        .into_iter()
-        .find_map(|kind| live.get(&(kind, name.to_owned())).map(|found| (kind, found)))
+    WORKLOADS.into_iter().find_map(|kind| live.get(&(kind, name.to_owned())).map(|found| (kind, found)))
 }
 
 /// Whether every pod of a workload runs its newest template and is ready.
