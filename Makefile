@@ -43,6 +43,13 @@ test-e2e: cluster-install ## Tests on the real cluster: kills, drift, silence, d
 	    $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) $$tests -- --ignored --nocapture --test-threads=1; \
 	  done
 
+.PHONY: test-hpa
+test-hpa: cluster-install ## Workers scaled by a HorizontalPodAutoscaler with a real metrics-server
+	e2e/cluster/metrics.sh
+	cargo test $(CARGO_FLAGS) --test hpa --no-run --quiet
+	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; export HEBB_E2E_DATA=$$data; \
+	  $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) --test hpa -- --ignored --nocapture
+
 .PHONY: scale
 scale: build ## The operator with 1,000 LearningClusters: target/scale/report.json (ARGS='--clusters 100')
 	@e2e/cluster/packages.sh control-plane

@@ -3,6 +3,7 @@
 #   images.sh hebb BINARY [TAG]     localhost/hebb/hebb:TAG (dev) from a static binary
 #   images.sh redis | tools         localhost/hebb/redis:7.0, localhost/hebb/tools:1 (busybox)
 #   images.sh pause | coredns | local-path-provisioner      what the single node itself needs
+#   images.sh metrics-server        localhost/hebb/metrics-server:1, built from its module (some minutes the first time)
 # With --no-load first it only writes the archive. Prints the image's name.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -97,6 +98,20 @@ pause_image() {
   static_image "$NAME" "$program"
 }
 
+metrics_server_image() {
+  NAME=$REGISTRY/metrics-server:1
+  local program module=$CLUSTER_DIR/optional/metrics-server
+  program=$(bin_dir)/metrics-server
+  if [[ ! -x $program || $module/go.mod -nt $program ]]; then
+    step "building metrics-server (some minutes on two cores the first time, then cached)"
+    (cd "$module" &&
+      CGO_ENABLED=0 GOWORK=off GOFLAGS='-mod=readonly -buildvcs=false' nice go build -trimpath -ldflags '-s -w' \
+        -o "$program.$$" sigs.k8s.io/metrics-server/cmd/metrics-server)
+    mv "$program.$$" "$program"
+  fi
+  static_image "$NAME" "$program"
+}
+
 built_image() {
   NAME=$REGISTRY/$1:1
   static_image "$NAME" "$(bin_dir)/$1"
@@ -117,7 +132,8 @@ main() {
   hebb) hebb_image "${2:-}" "${3:-}" ;;
   redis | tools | pause) "$1_image" ;;
   coredns | local-path-provisioner) built_image "$1" ;;
-  *) die "usage: images.sh [--no-load] hebb BINARY [TAG] | redis | tools | pause | coredns | local-path-provisioner" ;;
+  metrics-server) metrics_server_image ;;
+  *) die "usage: images.sh [--no-load] hebb BINARY [TAG] | redis | tools | pause | coredns | local-path-provisioner | metrics-server" ;;
   esac
   [[ $load == no ]] || load_image "$NAME"
   printf '%s\n' "$NAME"

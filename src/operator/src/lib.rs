@@ -280,7 +280,6 @@ async fn run_clusters(
     stop: watch::Receiver<bool>,
 ) -> Result<(), OperatorError> {
     let client = context.client.clone();
-    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={}", names::MANAGER));
     // One object that can't be read must not end the watch of all.
     let clusters: Api<DeserializeGuard<LearningCluster>> = scoped(&client, &settings);
     // The status that a pass writes must not start the next one.
@@ -293,7 +292,7 @@ async fn run_clusters(
         .reflect(writer)
         .applied_objects()
         .predicate_filter(significant, PredicateConfig::default());
-    Controller::for_stream(stream, store)
+    Controller::for_stream(persistent("learningclusters", stream), store)
         .owns_stream(children::<Deployment>(&settings, &context, Kind::Deployment))
         .owns_stream(children::<ReplicaSet>(&settings, &context, Kind::ReplicaSet))
         .owns_stream(children::<StatefulSet>(&settings, &context, Kind::StatefulSet))
@@ -305,8 +304,8 @@ async fn run_clusters(
         .owns_stream(children::<HorizontalPodAutoscaler>(&settings, &context, Kind::HorizontalPodAutoscaler))
         .owns_stream(children::<NetworkPolicy>(&settings, &context, Kind::NetworkPolicy))
         .owns_stream(children::<CronJob>(&settings, &context, Kind::CronJob))
-        .watches(scoped::<Job>(&client, &settings), ours.clone(), of_label)
-        .watches(scoped::<Pod>(&client, &settings), ours, of_label)
+        .watches_stream(persistent("jobs", ours::<Job>(&settings, &client).touched_objects()), of_label)
+        .watches_stream(persistent("pods", ours::<Pod>(&settings, &client).touched_objects()), of_label)
         .reconcile_on(calls(changes))
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stopped(stop.clone()))
@@ -325,20 +324,46 @@ fn children<K>(
     settings: &Settings,
     context: &Arc<Context>,
     kind: Kind,
-) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
+) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + use<K>
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Send + 'static,
 {
-    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={}", names::MANAGER));
     let context = context.clone();
-    watcher(scoped::<PartialObjectMeta<K>>(&context.client, settings), ours)
-        .default_backoff()
-        .inspect(move |event| {
-            if let Ok(event) = event {
-                context.known.hear(kind, event);
-            }
-        })
-        .touched_objects()
+    let events = ours::<K>(settings, &context.client).inspect(move |event| {
+        if let Ok(event) = event {
+            context.known.hear(kind, event);
+        }
+    });
+    persistent(kind.names().3, events.touched_objects())
+}
+
+/// What happens to the objects of a kind that Hebb makes, by their metadata.
+fn ours<K>(
+    settings: &Settings,
+    client: &Client,
+) -> impl Stream<Item = Result<watcher::Event<PartialObjectMeta<K>>, watcher::Error>> + Send + use<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Send + 'static,
+{
+    let labelled = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={}", names::MANAGER));
+    watcher(scoped::<PartialObjectMeta<K>>(client, settings), labelled).default_backoff()
+}
+
+/// A watch that is taken up again after each failure, and keeps it to itself: a controller that hears of one holds back all
+/// its watches, longer with each, and would be deaf for minutes after an API server has lost them all at once.
+fn persistent<T>(
+    what: &'static str,
+    watch: impl Stream<Item = Result<T, watcher::Error>> + Send + 'static,
+) -> impl Stream<Item = Result<T, watcher::Error>> + Send
+where
+    T: Send + 'static,
+{
+    watch.filter(move |item| {
+        if let Err(error) = item {
+            debug!(what, %error, "a watch broke off; it is taken up again");
+        }
+        std::future::ready(item.is_ok())
+    })
 }
 
 /// The cluster that an object is part of by its label.
@@ -386,7 +411,7 @@ async fn run_policies(
         );
     let known = store.clone();
     // A policy's target may come and go: every policy of the namespace is looked at again.
-    let of_cluster = move |cluster: DeserializeGuard<LearningCluster>| {
+    let of_cluster = move |cluster: PartialObjectMeta<LearningCluster>| {
         let namespace = cluster.namespace();
         known
             .state()
@@ -395,12 +420,9 @@ async fn run_policies(
             .map(|policy| ObjectRef::from_obj(&*policy))
             .collect::<Vec<_>>()
     };
-    Controller::for_stream(stream, store)
-        .watches(
-            scoped::<DeserializeGuard<LearningCluster>>(&client, &settings),
-            watcher::Config::default(),
-            of_cluster,
-        )
+    let targets = watcher(scoped::<PartialObjectMeta<LearningCluster>>(&client, &settings), watcher::Config::default());
+    Controller::for_stream(persistent("alertpolicies", stream), store)
+        .watches_stream(persistent("learningclusters", targets.default_backoff().touched_objects()), of_cluster)
         .reconcile_on(calls(changes))
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stopped(stop.clone()))

@@ -258,11 +258,12 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     // Of a Redis Cluster an action doesn't say which shard is meant.
     let primary = writers.pods.first().filter(|_| matches!(topology.redis, Redis::Sentinel { .. }));
     let mut patients = admit(requests, &pods, primary, &cluster.spec.healing, &mut replacements, now);
-    if let healing::Verdict::Replace(sick) = &healing
-        && healing::room(&cluster.spec.healing, &replacements) > 0
-    {
-        replacements.push(sick.replacement(now));
-        patients.push(sick.clone());
+    if let healing::Verdict::Replace(sick) = &healing {
+        let recorded = healing::is_recorded(sick, &replacements);
+        if recorded || healing::room(&cluster.spec.healing, &replacements) > 0 {
+            replacements.extend((!recorded).then(|| sick.replacement(now)));
+            patients.push(sick.clone());
+        }
     }
     // Written before it is done, so that a crash in between neither repeats a decision nor takes it back.
     let intent = status::intent(&former, decision.as_ref(), &upgrade, &replacements, now);
@@ -326,6 +327,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     };
     let mut status = status::status(cluster, &seen, now);
     if is_true(&status.conditions, "Ready")
+        && status.observed_generation == cluster.metadata.generation
         && upgrade.is_on_wanted()
         && !(topology.on_delete && has_outdated(&pods, &templates))
         && record.as_ref().is_none_or(|(id, _)| *id != wanted)

@@ -234,6 +234,10 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
     } else {
         (true, "Ready", String::new())
     };
+    if reason == "PartitionsUnowned" && unowned.is_none() && seen.early {
+        // A restarted operator says nothing of a changed spec before somebody could have answered it.
+        return former;
+    }
     let was_ready = is_true(&former.conditions, "Initialized");
     let settled = ready
         || (topology.suspended && gateway.existing + worker.existing + coordinator.existing + redis.existing == 0);
