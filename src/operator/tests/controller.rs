@@ -246,11 +246,15 @@ async fn pods_that_wait_to_be_deleted_are_made_by_replica_sets(client: Client) {
         let set = scenario.api::<StatefulSet>().get(name).await.unwrap().spec.unwrap_or_default();
         assert_eq!(set.update_strategy.unwrap_or_default().type_.as_deref(), Some("OnDelete"), "{name}");
     }
-    scenario.change("demo", json!({"spec": {"upgrade": {"strategy": "RollingUpdate"}}})).await;
-    scenario::within("Deployments take the place", PATIENT, async || {
-        ((sets().await, deployments().await) == (0, 2)).then_some(())
-    })
-    .await;
+    for (strategy, wanted) in [("RollingUpdate", (0, 2)), ("OnDelete", (2, 0))] {
+        scenario.change("demo", json!({"spec": {"upgrade": {"strategy": strategy}}})).await;
+        scenario::within(strategy, PATIENT, async || {
+            let coordinators = scenario.api::<StatefulSet>().get("demo-coordinator").await.unwrap().spec;
+            let told = coordinators.unwrap_or_default().update_strategy.unwrap_or_default().type_;
+            ((sets().await, deployments().await) == wanted && told.as_deref() == Some(strategy)).then_some(())
+        })
+        .await;
+    }
     operator.stop().await.unwrap();
 }
 

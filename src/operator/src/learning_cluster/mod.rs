@@ -700,14 +700,13 @@ async fn tell_of_backups(
 }
 
 /// An error with everything that caused it.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    // Of what the API server says, its message is for people.
+    if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+        return status.message.clone();
     }
-    text
+    let causes = error.source().map(|cause| format!(": {}", with_causes(cause)));
+    format!("{error}{}", causes.unwrap_or_default())
 }
 
 #[cfg(test)]

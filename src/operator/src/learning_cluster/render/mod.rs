@@ -88,6 +88,15 @@ pub fn nodes(topology: &Topology) -> Kind {
     if topology.on_delete { Kind::ReplicaSet } else { Kind::Deployment }
 }
 
+/// The strategy of a StatefulSet. The partition is the default, and named all the same: only what Hebb owns goes away when
+/// it is no longer wanted, and beside OnDelete it is refused.
+fn update_strategy(topology: &Topology) -> Value {
+    match topology.on_delete {
+        true => json!({"type": "OnDelete"}),
+        false => json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}),
+    }
+}
+
 /// Renders everything.
 pub fn render(topology: &Topology) -> Desired {
     let mut desired = Desired::default();

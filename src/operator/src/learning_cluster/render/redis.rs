@@ -64,9 +64,7 @@ pub fn render(topology: &Topology, server: &Server) -> Vec<(Kind, Value)> {
         "serviceName": topology.object(Role::Redis),
         "selector": {"matchLabels": selector},
     });
-    if topology.on_delete {
-        spec["updateStrategy"] = json!({"type": "OnDelete"});
-    }
+    spec["updateStrategy"] = super::update_strategy(topology);
     keep_data(topology, server, &mut volumes, &mut spec);
     let container = Container {
         role: Role::Redis,

@@ -75,9 +75,7 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
         }
         return vec![(nodes, json!({"spec": spec}))];
     }
-    if topology.on_delete {
-        spec["updateStrategy"] = json!({"type": "OnDelete"});
-    }
+    spec["updateStrategy"] = super::update_strategy(topology);
     spec["serviceName"] = json!(topology.object(role));
     spec["podManagementPolicy"] = json!("Parallel");
     // Pods find each other before they are ready: readiness may depend on the other one.
