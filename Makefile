@@ -30,6 +30,7 @@ lint: toolchain ## Formatting, lints, documentation
 test-unit: toolchain ## Unit and property tests, the store against a real Redis, definitions and crashes against a real API server
 	e2e/cluster/packages.sh redis-server alert control-plane
 	e2e/cluster/binaries.sh api >/dev/null
+	e2e/chart.sh
 	cargo test $(CARGO_FLAGS)
 
 # They need the cluster, so that a plain `cargo test` passes them over. `permissions` judges what the others have left in

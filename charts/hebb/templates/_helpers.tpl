@@ -2,7 +2,11 @@
 {{- .Release.Name | trunc 40 | trimSuffix "-" }}-operator
 {{- end }}
 {{- define "hebb.image" -}}
+{{- with .Values.image.digest -}}
+{{ $.Values.image.repository }}@{{ . }}
+{{- else -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
 {{- end }}
 {{- define "hebb.selector" -}}
 app.kubernetes.io/name: hebb-operator

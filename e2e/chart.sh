@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# The chart renders with every option, says what it should, and refuses values that it doesn't know.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+helm=$("$root/e2e/cluster/binaries.sh" helm)/helm
+chart=$root/charts/hebb
+render() { "$helm" template hebb "$chart" --namespace hebb-system "$@"; }
+fail() {
+  echo "chart: $*" >&2
+  exit 1
+}
+# expect TEXT VALUES…: what is rendered with the values holds the text.
+expect() {
+  local text=$1 out
+  shift
+  out=$(render "$@")
+  grep -qF -- "$text" <<<"$out" || fail "no '$text' with: $*"
+}
+# refuse VALUES…: they are no valid values.
+refuse() { if render "$@" >/dev/null 2>&1; then fail "taken, but not valid: $*"; fi; }
+
+"$helm" lint --strict --quiet "$chart"
+digest=sha256:$(printf 'a%.0s' {1..64})
+expect "ghcr.io/hebb-dev/hebb@$digest" --set image.digest="$digest"
+expect 'ghcr.io/hebb-dev/hebb:0.1.0'
+expect 'kind: PodDisruptionBudget' --set replicas=2
+expect 'kind: ClusterRoleBinding'
+expect 'kind: RoleBinding' --set watchNamespace=team
+expect 'secret: {secretName: "ca", items: [{key: "ca.crt", path: ca.crt}]}' --set receiverCA.kind=Secret,receiverCA.name=ca
+expect 'configMap: {name: "ca", items: [{key: "ca.pem", path: ca.crt}]}' --set receiverCA.name=ca,receiverCA.key=ca.pem
+expect 'HEBB_RECEIVER_CA' --set receiverCA.name=ca
+expect 'kind: ServiceMonitor' --set serviceMonitor.enabled=true
+expect 'topologySpreadConstraints:' --set 'topologySpreadConstraints[0].maxSkew=1'
+expect 'name: EXTRA' --set 'extraEnv[0].name=EXTRA,extraEnv[0].value=x'
+namespaced=$(render --set watchNamespace=team)
+if grep -q 'kind: ClusterRole' <<<"$namespaced"; then fail "a namespaced operator has cluster-wide rights"; fi
+refuse --set replica=2
+refuse --set image.digest=latest
+refuse --set receiverCA.kind=File
+echo "chart: as it should be"
