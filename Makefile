@@ -43,6 +43,12 @@ test-e2e: cluster-install ## Tests on the real cluster: kills, drift, silence, d
 	    $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) $$tests -- --ignored --nocapture --test-threads=1; \
 	  done
 
+.PHONY: test-web
+test-web: build ## The dashboards: the page in a headless Chromium, `hebb top` in tmux, over a live stream; pictures in target/web
+	@e2e/cluster/packages.sh web
+	node e2e/web/test.mjs $(BIN)/hebb target/web
+	e2e/web/top.sh $(BIN)/hebb
+
 .PHONY: scale
 scale: build ## The operator with 1,000 LearningClusters: target/scale/report.json (ARGS='--clusters 100')
 	@e2e/cluster/packages.sh control-plane

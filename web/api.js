@@ -47,13 +47,27 @@ export async function patterns(domain) {
   return (await ask(`api/v1/patterns?${new URLSearchParams({ domain })}`)).json();
 }
 
-/** Listens for ever: `onOverview` with each overview, `onTrouble` with why there is none. */
+/** Resolves when somebody looks at the page. */
+function seen() {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((resolve) => {
+    document.addEventListener("visibilitychange", function look() {
+      if (document.hidden) return;
+      document.removeEventListener("visibilitychange", look);
+      resolve();
+    });
+  });
+}
+
+/** Listens for ever while somebody looks: `onOverview` with each overview, `onTrouble` with why there is none. */
 export async function listen(onOverview, onTrouble) {
   for (;;) {
+    await seen();
     try {
       await follow(onOverview);
-      onTrouble(new Error("the connection ended"));
+      if (!document.hidden) onTrouble(new Error("the connection ended"));
     } catch (error) {
+      if (document.hidden) continue;
       onTrouble(error);
       // A wrong token stays wrong: whoever enters another one listens anew.
       if (error instanceof Refused) return;
@@ -66,6 +80,11 @@ async function follow(onOverview) {
   // EventSource can't send a token.
   const stop = new AbortController();
   let silence = setTimeout(() => stop.abort(), SILENCE_MAX);
+  // A browser opens six connections to a server: a page that nobody sees gives its own back.
+  const leave = () => document.hidden && stop.abort();
+  const hide = () => stop.abort();
+  document.addEventListener("visibilitychange", leave);
+  addEventListener("pagehide", hide);
   try {
     const response = await ask("api/v1/stream", { signal: stop.signal });
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -83,5 +102,7 @@ async function follow(onOverview) {
     }
   } finally {
     clearTimeout(silence);
+    document.removeEventListener("visibilitychange", leave);
+    removeEventListener("pagehide", hide);
   }
 }

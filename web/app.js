@@ -124,16 +124,16 @@ function spanSelect() {
 
 const CLUSTER_CHARTS = [
   { title: "Events a second", metrics: ["events_per_second"], fromZero: true },
-  { title: "Entries that wait", metrics: ["lag"], fromZero: true },
+  { title: "Entries that wait", metrics: ["lag"], fromZero: true, counts: true },
   { title: "Time to an answer, 99th percentile", metrics: ["latency_seconds"], fromZero: true },
 ];
 const DOMAIN_CHARTS = [
   { title: "Accuracy", metrics: ["recent_accuracy", "accuracy"], names: ["recent", "of all labels"], range: [0, 1], drifts: true },
   { title: "Log-loss, in nats", metrics: ["recent_log_loss", "log_loss"], names: ["recent", "of all labels"], drifts: true },
   { title: "Mean absolute error", metrics: ["mean_absolute_error"], drifts: true },
-  { title: "Patterns in the library", metrics: ["patterns"], fromZero: true },
+  { title: "Patterns in the library", metrics: ["patterns"], fromZero: true, counts: true },
   { title: "Events a second", metrics: ["events_per_second"], fromZero: true },
-  { title: "Entries that wait", metrics: ["lag"], fromZero: true },
+  { title: "Entries that wait", metrics: ["lag"], fromZero: true, counts: true },
 ];
 
 async function figures(scope, wanted) {
@@ -144,13 +144,14 @@ async function figures(scope, wanted) {
     const bodies = await Promise.all(one.metrics.map((metric) => there.has(metric) ? history(scope, metric, state.hours) : null));
     return chart({
       title: one.title,
-      series: bodies.map((body, index) => ({ name: one.names?.[index] ?? "now", body, quiet: index > 0 })),
+      series: bodies.map((body, index) => ({ name: one.names?.[index] ?? "newest", body, quiet: index > 0 })),
       marks: one.drifts ? marks : [],
       markName: "drift",
       format: formatOf(one.metrics[0]),
       hours: Number(state.hours),
       range: one.range,
       fromZero: one.fromZero,
+      counts: one.counts,
     });
   }));
 }
@@ -182,15 +183,14 @@ async function drawCharts() {
     } else if (page.kind === "domain") {
       const domain = state.overview.domains.find((one) => one.name === page.name);
       if (!domain) return;
-      if (domain.task === "Patterns") parts.push(await library(page.name));
       parts.push(await figures({ domain: page.name }, DOMAIN_CHARTS));
+      if (domain.task === "Patterns") parts.push(await library(page.name));
     }
     if (turn !== state.turn || parts.length === 0) return;
-    const drawn = parts.at(-1);
-    const others = parts.slice(0, -1);
+    const [drawn, ...others] = parts;
     const section = el("section", { "aria-label": "History" }, el("h2", {}, "History"), spanSelect(), el("div", { class: "charts" }, drawn));
     const hadFocus = document.activeElement?.id === "hours";
-    place.replaceChildren(...others, section);
+    place.replaceChildren(section, ...others);
     if (hadFocus) document.getElementById("hours").focus();
     place.dataset.turn = turn;
     if (page.kind === "overview") show();

@@ -46,9 +46,9 @@ function bandOf(points, x, y, gap) {
 /**
  * A chart of some series. `series`: [{ name, body, quiet }], `body` as the history API answers; `marks`: seconds since
  * 1970 at which something happened, named by `markName`; `format` writes a value; `hours` is the span shown; `range`
- * bounds the values.
+ * bounds the values, which are whole numbers where they are `counts`.
  */
-export function chart({ title, series, marks = [], markName = "", format, hours, range = [0, Infinity], fromZero = false }) {
+export function chart({ title, series, marks = [], markName = "", format, hours, range = [0, Infinity], fromZero = false, counts = false }) {
   const shown = series.filter(({ body }) => body && body.points.length > 0);
   const figure = el("figure", { class: "chart" }, el("figcaption", {}, title));
   if (shown.length === 0) {
@@ -67,6 +67,7 @@ export function chart({ title, series, marks = [], markName = "", format, hours,
     greatest = Math.max(...inView.flatMap(({ points }) => points.map((point) => point[1])));
   }
   if (fromZero) least = 0;
+  if (counts) greatest = Math.max(greatest, least + 4);
   const pad = (greatest - least || Math.abs(greatest) || 1) * 0.08;
   least = Math.max(range[0], fromZero ? 0 : least - pad);
   greatest = Math.min(range[1], greatest + pad);
@@ -80,7 +81,7 @@ export function chart({ title, series, marks = [], markName = "", format, hours,
   for (const value of ticks(least, greatest, 4)) {
     drawing.append(
       svg("line", { class: "grid", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(value), y2: y(value) }),
-      svg("text", { class: "tick", x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, format(value)));
+      svg("text", { class: "tick", x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, short(format(value))));
   }
   const span = end - begin;
   const step = [60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600].find((size) => span / size <= 6) ?? 43_200;
@@ -111,6 +112,11 @@ export function chart({ title, series, marks = [], markName = "", format, hours,
   figure.append(drawing, legend(inView, drawnMarks, markName, format));
   probe(figure, drawing, inView, { x, y, begin, end, format });
   return figure;
+}
+
+/** A value at an axis: without zeros that say nothing. */
+function short(text) {
+  return text.replace(/(\.\d*?)0+(?=\s|$)/, "$1").replace(/\.(?=\s|$)/, "");
 }
 
 function describe(title, series, marks, markName, format) {

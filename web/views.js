@@ -77,7 +77,7 @@ export function overviewPage(overview, sparks) {
       fact("Answers, p99", seconds(overview.answer_p99_seconds)),
       fact("Workers", number(overview.workers.length)),
       fact("Partitions", `${partitions - overview.unowned}/${partitions}`, "owned"),
-      fact("Leader", overview.leader, `term ${overview.term}`)),
+      fact("Leader", overview.leader)),
     el("section", { "aria-label": "Attention" }, el("h2", {}, "Attention"), attention(overview)),
     el("section", { "aria-label": "Domains" }, el("h2", {}, "Domains"),
       overview.domains.length === 0
@@ -122,9 +122,9 @@ export function domainPage(overview, name) {
         domain.partitions.length > ROWS_MAX && el("p", { class: "quiet" }, `${domain.partitions.length - ROWS_MAX} more are not shown.`)),
       el("section", { "aria-label": "What it has learned" }, el("h2", {}, "What it has learned"),
         facts(
-          fact("Features", number(detail.features)),
-          fact("Updates", number(detail.updates), "of the learner"),
-          fact("Experiences", number(detail.experiences), "in memory"),
+          domain.task !== "Patterns" && fact("Features", number(detail.features)),
+          domain.task !== "Patterns" && fact("Updates", number(detail.updates), "of the learner"),
+          domain.task !== "Patterns" && fact("Experiences", number(detail.experiences), "in memory"),
           fact("Memory", bytes(detail.memory_bytes)),
           fact("Repeated", number(detail.duplicates), "entries, learned once"),
           fact("Did not fit", number(detail.rejected), "entries")),

@@ -6,14 +6,15 @@ import { writeFile } from "node:fs/promises";
 
 /** Starts chromedriver and a browser; `close` ends both. */
 export async function open() {
-  const driver = spawn("chromedriver", ["--port=0"], { stdio: ["ignore", "pipe", "inherit"] });
+  const driver = spawn("chromedriver", ["--port=0"], { stdio: ["ignore", "pipe", "ignore"] });
+  process.once("exit", () => driver.kill());
   const port = await new Promise((resolve, reject) => {
     let said = "";
     driver.on("error", reject);
     driver.on("exit", (code) => reject(new Error(`chromedriver ended with ${code}: ${said}`)));
     driver.stdout.on("data", (chunk) => {
       said += chunk;
-      const found = /on port (\d+)/.exec(said);
+      const found = /successfully on port (\d+)/.exec(said);
       if (found) resolve(found[1]);
     });
   });

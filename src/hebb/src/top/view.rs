@@ -56,7 +56,10 @@ fn header(look: &Snapshot, target: &str, age: Duration) -> Text<'static> {
     let second = vec![
         Span::from(format!("leader {} (term {})", status.leader, status.term)),
         warn(format!("  workers {}", status.workers.len()), status.workers.is_empty()),
-        warn(format!("  partitions {}/{partitions}", partitions as u64 - status.unowned.min(partitions as u64)), status.unowned > 0),
+        warn(
+            format!("  partitions {}/{partitions}", partitions as u64 - status.unowned.min(partitions as u64)),
+            status.unowned > 0,
+        ),
         warn(format!("  lag {}", status.lag), status.lag >= LAG_MUCH),
         Span::from(format!("  events/s {}", rate(overview.events_per_second))),
         Span::from(format!("  p99 {}", seconds(status.answer_p99_seconds))),
@@ -232,7 +235,8 @@ fn nodes(frame: &mut Frame<'_>, area: Rect, overview: &Overview, screen: &Screen
             Role::Worker if worker.is_some_and(|worker| worker.draining) => "leaving",
             Role::Worker => "worker",
         };
-        let up = node.started_at.map_or_else(|| "–".to_owned(), |at| minutes(f64::from(overview.at.saturating_sub(at))));
+        let up =
+            node.started_at.map_or_else(|| "–".to_owned(), |at| minutes(f64::from(overview.at.saturating_sub(at))));
         let restarts = Span::from(node.restarts.to_string());
         Row::new(vec![
             Cell::from(node.id.clone()),

@@ -178,8 +178,11 @@ async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus,
     Ok(status)
 }
 
+/// Reports with the ids of those who said it.
+type Named<R> = Vec<(String, R)>;
+
 /// Who beats, by what they are.
-fn sort(members: Vec<Member>) -> (Vec<(String, WorkerReport)>, Vec<(String, GatewayReport)>) {
+fn sort(members: Vec<Member>) -> (Named<WorkerReport>, Named<GatewayReport>) {
     let (mut workers, mut gateways) = (Vec::new(), Vec::new());
     for member in members {
         match serde_json::from_str(&member.report) {

@@ -133,11 +133,8 @@ impl Gateway {
     /// Tells the coordinators how this gateway is. They give it nothing to do.
     async fn beat(&self) -> Result<(), LogError> {
         let answer_p99_seconds = self.0.metrics.recent.quantile(0.99);
-        let report = Report::Gateway(GatewayReport {
-            memory: Memory::now(),
-            answer_p99_seconds,
-            started_at: started_at(),
-        });
+        let report =
+            Report::Gateway(GatewayReport { memory: Memory::now(), answer_p99_seconds, started_at: started_at() });
         let report = serde_json::to_string(&report).unwrap_or_default();
         self.0.store.directory.beat(&Member { id: self.0.id.clone(), report }, BEAT_TTL).await
     }

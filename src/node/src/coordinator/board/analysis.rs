@@ -137,12 +137,7 @@ pub fn trend(metric: Metric, buckets: &[Bucket]) -> Option<Trend> {
         rise if rise > 0.0 => Direction::Rising,
         _ => Direction::Falling,
     };
-    Some(Trend {
-        per_hour,
-        r2,
-        in_an_hour: (mean + per_hour * (1.0 - mean_hours)).clamp(least, greatest),
-        direction,
-    })
+    Some(Trend { per_hour, r2, in_an_hour: (mean + per_hour * (1.0 - mean_hours)).clamp(least, greatest), direction })
 }
 
 /// Mean and standard deviation.

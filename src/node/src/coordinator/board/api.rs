@@ -79,11 +79,10 @@ async fn leading(
             }
             response
         }
-        Err(error) => ErrorBody::new(
-            "leader_unreachable",
-            format!("the leader {} doesn't answer: {error}", leadership.leader),
-        )
-        .respond(StatusCode::BAD_GATEWAY),
+        Err(error) => {
+            ErrorBody::new("leader_unreachable", format!("the leader {} doesn't answer: {error}", leadership.leader))
+                .respond(StatusCode::BAD_GATEWAY)
+        }
     })
 }
 

@@ -75,7 +75,8 @@ mod tests {
         assert!(weight < 300_000, "{weight} bytes");
         for file in all() {
             for quoted in ["\"./", "\"web/"] {
-                for (_, rest) in file.text.match_indices(quoted).map(|(at, found)| (at, &file.text[at + found.len()..])) {
+                for (_, rest) in file.text.match_indices(quoted).map(|(at, found)| (at, &file.text[at + found.len()..]))
+                {
                     let named = rest.split('"').next().unwrap();
                     assert!(FILES.iter().any(|file| file.name == named), "{} names {named}", file.name);
                 }

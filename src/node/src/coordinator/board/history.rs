@@ -261,7 +261,7 @@ impl History {
             buckets.front().is_some_and(|bucket| bucket.at <= known_since + TIERS[TIERS.len() - 1].0.max(*length))
         };
         let tiers = || TIERS.iter().map(|(length, _)| *length).zip(&series.tiers);
-        let (resolution, buckets) = tiers().find(reaches).or_else(|| tiers().last())?;
+        let (resolution, buckets) = tiers().find(reaches).or_else(|| tiers().next_back())?;
         let buckets = buckets.iter().filter(|bucket| since < bucket.at + resolution).copied().collect();
         Some(Extract { resolution, buckets })
     }

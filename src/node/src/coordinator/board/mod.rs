@@ -1,7 +1,7 @@
 //! What people look at: the overview, its history, and the page that shows both.
 //!
-//! The leader takes stock every two seconds. Without a listener that is all that happens: frames are made when somebody
-//! looks, and nothing is written but the history, once a minute.
+//! The leader takes stock every two seconds. Without a listener that is all that happens: text is made when somebody
+//! looks. Nothing is written: the history is in memory, and a new leader begins its own.
 
 mod analysis;
 mod api;

@@ -173,9 +173,11 @@ impl Observer {
         nodes.extend(said.gateways.iter().map(|(id, report)| {
             node(without_life(id), Role::Gateway, report.memory, report.answer_p99_seconds, report.started_at)
         }));
-        nodes.extend(said.workers.iter().map(|(id, report)| {
-            node(id, Role::Worker, report.memory, report.apply_p95_seconds, report.started_at)
-        }));
+        nodes.extend(
+            said.workers
+                .iter()
+                .map(|(id, report)| node(id, Role::Worker, report.memory, report.apply_p95_seconds, report.started_at)),
+        );
         // A gateway that was started anew beats under both ids for some seconds.
         nodes.sort_by(|a, b| (a.role, &a.id, b.started_at).cmp(&(b.role, &b.id, a.started_at)));
         nodes.dedup_by(|a, b| (a.role, &a.id) == (b.role, &b.id));
@@ -194,7 +196,13 @@ impl Observer {
         }
         // Who is gone for a moment is remembered as long as there aren't too many.
         if self.lives.len() <= 4 * lives.len().max(16) {
-            lives.extend(self.lives.iter().filter(|(key, _)| !lives.contains_key(*key)).map(|(key, life)| (key.clone(), *life)).collect::<Vec<_>>());
+            lives.extend(
+                self.lives
+                    .iter()
+                    .filter(|(key, _)| !lives.contains_key(*key))
+                    .map(|(key, life)| (key.clone(), *life))
+                    .collect::<Vec<_>>(),
+            );
         }
         self.lives = lives;
         nodes
@@ -225,9 +233,8 @@ fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Total
     let sum = |field: fn(&Statistics) -> u64| statistics().map(field).sum::<u64>();
     let labels = sum(|one| one.labels);
     let weighed = |field: fn(&Statistics) -> f64| statistics().map(|one| field(one) * one.labels as f64).sum::<f64>();
-    let mean = |field: fn(&Statistics) -> f64, of: Task| {
-        (task == of && labels > 0).then(|| weighed(field) / labels as f64)
-    };
+    let mean =
+        |field: fn(&Statistics) -> f64, of: Task| (task == of && labels > 0).then(|| weighed(field) / labels as f64);
     let mut classes: Vec<String> = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     for class in statistics().flat_map(|one| &one.classes) {
@@ -300,8 +307,7 @@ mod tests {
 
     #[test]
     fn rates_and_the_recent_loss_are_of_the_time_between_two_looks() {
-        let statistics =
-            |events, labels, log_loss| Statistics { events, labels, log_loss, ..Statistics::default() };
+        let statistics = |events, labels, log_loss| Statistics { events, labels, log_loss, ..Statistics::default() };
         let mut observer = Observer::default();
         let first = worker(vec![partition("a", 0, 1, statistics(100, 100, 0.5))]);
         let looked = observer.observe(10.0, status(&[("a", Task::Classification)]), &said(&first));
@@ -318,8 +324,14 @@ mod tests {
     fn after_a_handover_the_newer_epoch_counts_once() {
         let events = |events| Statistics { events, rejected: 1, ..Statistics::default() };
         let workers = [
-            ("old".to_owned(), WorkerReport { partitions: vec![partition("a", 0, 3, events(7))], ..WorkerReport::default() }),
-            ("new".to_owned(), WorkerReport { partitions: vec![partition("a", 0, 4, events(9))], ..WorkerReport::default() }),
+            (
+                "old".to_owned(),
+                WorkerReport { partitions: vec![partition("a", 0, 3, events(7))], ..WorkerReport::default() },
+            ),
+            (
+                "new".to_owned(),
+                WorkerReport { partitions: vec![partition("a", 0, 4, events(9))], ..WorkerReport::default() },
+            ),
         ];
         let looked = Observer::default().observe(1.0, status(&[("a", Task::Regression)]), &said(&workers));
         assert_eq!(looked.details["a"].rejected, 1);
