@@ -37,10 +37,11 @@ export async function history(scope, metric, hours) {
   return response.json();
 }
 
-/** The metrics that a scope has a history of. */
-export async function metrics(scope) {
-  const body = await (await ask(`api/v1/history?${new URLSearchParams(scope)}`)).json();
-  return body.series.map((series) => series.metric);
+/** The series that there are, as a test of scope and metric. */
+export async function known() {
+  const { series } = await (await ask("api/v1/history")).json();
+  const names = new Set(series.map(({ scope, metric }) => `${scope.domain ?? ""}/${metric}/${scope.node ?? ""}`));
+  return (scope, metric) => names.has(`${scope.domain ?? ""}/${metric}/`);
 }
 
 export async function patterns(domain) {

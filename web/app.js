@@ -1,6 +1,6 @@
 // Ties the pages to the address, the keys and the stream.
 
-import { Refused, history, listen, metrics, patterns, setToken, token } from "./api.js";
+import { Refused, history, known, listen, patterns, setToken, token } from "./api.js";
 import { chart, curve } from "./chart.js";
 import { el } from "./dom.js";
 import { formatOf, number, percent } from "./format.js";
@@ -136,8 +136,8 @@ const DOMAIN_CHARTS = [
   { title: "Entries that wait", metrics: ["lag"], fromZero: true, counts: true },
 ];
 
-async function figures(scope, wanted) {
-  const there = new Set(scope.domain ? await metrics(scope) : wanted.flatMap((one) => one.metrics));
+async function figures(scope, wanted, isKnown) {
+  const there = { has: (metric) => isKnown(scope, metric) };
   const drifts = there.has("drifts") ? await history(scope, "drifts", state.hours) : null;
   const marks = (drifts?.points ?? []).filter((point) => point[1] > 0).map((point) => point[0]);
   return Promise.all(wanted.filter((one) => one.metrics.some((metric) => there.has(metric))).map(async (one) => {
@@ -174,16 +174,17 @@ async function drawCharts() {
   if (!place || !state.overview) return;
   try {
     const parts = [];
+    const isKnown = page.kind === "topology" ? null : await known();
     if (page.kind === "overview") {
       const first = state.overview.domains.slice(0, SPARKS_MAX);
       const metric = { Classification: "recent_accuracy", Regression: "mean_absolute_error", Patterns: "patterns" };
-      const bodies = await Promise.all(first.map((domain) => history({ domain: domain.name }, metric[domain.task], 1)));
+      const bodies = await Promise.all(first.map((domain) => isKnown({ domain: domain.name }, metric[domain.task]) ? history({ domain: domain.name }, metric[domain.task], 1) : null));
       state.sparks = new Map(first.map((domain, index) => [domain.name, bodies[index]]));
-      parts.push(await figures({}, CLUSTER_CHARTS));
+      parts.push(await figures({}, CLUSTER_CHARTS, isKnown));
     } else if (page.kind === "domain") {
       const domain = state.overview.domains.find((one) => one.name === page.name);
       if (!domain) return;
-      parts.push(await figures({ domain: page.name }, DOMAIN_CHARTS));
+      parts.push(await figures({ domain: page.name }, DOMAIN_CHARTS, isKnown));
       if (domain.task === "Patterns") parts.push(await library(page.name));
     }
     if (turn !== state.turn || parts.length === 0) return;

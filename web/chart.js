@@ -5,7 +5,7 @@ import { clock } from "./format.js";
 
 const WIDTH = 640;
 const HEIGHT = 190;
-const MARGIN = { left: 62, right: 10, top: 12, bottom: 24 };
+const MARGIN = { left: 76, right: 10, top: 12, bottom: 24 };
 /** A gap of more buckets than this isn't bridged. */
 const GAP_BUCKETS = 3;
 
@@ -121,7 +121,7 @@ function short(text) {
 
 function describe(title, series, marks, markName, format) {
   const parts = series.map(({ name, body }) => `${name} ${format(body.summary.last)}, between ${format(body.summary.min)} and ${format(body.summary.max)}`);
-  return `${title}: ${parts.join("; ")}${marks.length ? `; ${marks.length} × ${markName}` : ""}`;
+  return `${title}: ${parts.join("; ")}${marks.length ? `; ${marks.length} spans with a ${markName}` : ""}`;
 }
 
 const ARROWS = { rising: "↗", falling: "↘", steady: "→" };
@@ -136,7 +136,7 @@ function legend(series, marks, markName, format) {
   });
   const standing = series.filter(({ quiet }) => !quiet).reduce((sum, { body }) => sum + body.anomalies.length, 0);
   if (standing > 0) items.push(el("li", {}, el("span", { class: "key anomaly", "aria-hidden": "true" }), `${standing} stand out`));
-  if (marks.length > 0) items.push(el("li", {}, el("span", { class: "key mark", "aria-hidden": "true" }), `${marks.length} × ${markName}`));
+  if (marks.length > 0) items.push(el("li", {}, el("span", { class: "key mark", "aria-hidden": "true" }), `${marks.length} spans with a ${markName}`));
   return el("ul", { class: "legend" }, items);
 }
 

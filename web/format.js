@@ -33,6 +33,7 @@ export function bytes(value) {
 /** A duration given in seconds. */
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
+  if (value === 0) return "0 s";
   if (value < 1e-3) return `${Math.round(value * 1e6)} µs`;
   if (value < 1) return `${(value * 1e3).toFixed(value < 0.01 ? 2 : 0)} ms`;
   return `${value.toFixed(2)} s`;
