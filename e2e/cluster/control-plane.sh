@@ -59,7 +59,8 @@ start_controllers() {
   start controller-manager kube-controller-manager --kubeconfig="$D/controller-manager.kubeconfig" --leader-elect=false \
     --service-account-private-key-file="$D/pki/sa.key" --root-ca-file="$D/pki/ca.crt" --use-service-account-credentials \
     --bind-address=127.0.0.1 --secure-port=0 --kube-api-qps=1000 --kube-api-burst=2000 \
-    --concurrent-deployment-syncs=16 --concurrent-replicaset-syncs=16 --concurrent-statefulset-syncs=16
+    --concurrent-deployment-syncs=16 --concurrent-replicaset-syncs=16 --concurrent-statefulset-syncs=16 \
+    --controllers='*,-node-lifecycle-controller' # no kubelet says that a node lives
   until_true 30 "the default ServiceAccount" \
     kubectl --kubeconfig "$D/kubeconfig" -n default get serviceaccount default
 }

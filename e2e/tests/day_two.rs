@@ -99,6 +99,7 @@ async fn a_day_in_the_life_of_a_cluster_loses_nothing() {
     workers_follow_the_queue(&mut day).await;
     a_process_that_hangs_is_replaced(&mut day).await;
     pods_are_rolled_one_role_after_the_other(&mut day).await;
+    pods_wait_for_somebody_to_delete_them(&mut day).await;
     a_bad_revision_is_taken_back(&mut day).await;
     an_upgrade_of_the_operator_restarts_nothing(&mut day).await;
     kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
@@ -171,6 +172,48 @@ async fn pods_are_rolled_one_role_after_the_other(day: &mut Day) {
     assert_eq!(kept, redis, "every node is rolled, and Redis, which the change is nothing to, is not");
     let ledger = steady.join().unwrap().unwrap();
     day.settle("a rolling upgrade", ledger).await;
+}
+
+async fn pods_wait_for_somebody_to_delete_them(day: &mut Day) {
+    let steady = load(&day.url, "wait-", 6_000, 16, Some(100.0));
+    let has = |kind: &str| get(SPACE, &[kind, "two-worker"]).is_ok();
+    patch("{\"upgrade\":{\"strategy\":\"OnDelete\"}}");
+    wait_for("a ReplicaSet makes the workers", Duration::from_secs(60), || {
+        (has("replicaset") && !has("deployment")).then_some(())
+    })
+    .unwrap();
+    wait_ready(SPACE, "two", READY).unwrap();
+    two_workers_again();
+    let before = pods(None);
+    patch("{\"engine\":{\"learningRate\":0.3}}");
+    wait_for("the upgrade is told", Duration::from_secs(30), || {
+        (condition(SPACE, "two", "UpgradeInProgress").as_deref() == Some("True")).then_some(())
+    })
+    .unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(pods(None), before, "nobody has deleted a pod");
+    let worker = owner(SPACE, "two", "shuttle").unwrap();
+    kubectl(&["-n", SPACE, "delete", "pod", &worker, "--wait=false"]).unwrap();
+    wait_for("its successor is of the new revision", Duration::from_secs(60), || {
+        (status()["upgrade"]["updatedPods"] == 1).then_some(())
+    })
+    .unwrap();
+    assert_eq!(pods(None).difference(&before).count(), 1, "the others stay what they are");
+    let nodes = "hebb.dev/cluster=two,app.kubernetes.io/component!=redis";
+    kubectl(&["-n", SPACE, "delete", "pods", "-l", nodes, "--wait=false"]).unwrap();
+    wait_for("the new revision is the current one", Duration::from_secs(120), || {
+        let status = status();
+        (status["currentRevision"] == status["updateRevision"]).then_some(())
+    })
+    .unwrap();
+    patch("{\"upgrade\":{\"strategy\":\"RollingUpdate\"}}");
+    wait_for("a Deployment makes the workers", Duration::from_secs(60), || {
+        (has("deployment") && !has("replicaset")).then_some(())
+    })
+    .unwrap();
+    wait_ready(SPACE, "two", READY).unwrap();
+    let ledger = steady.join().unwrap().unwrap();
+    day.settle("pods that somebody deletes", ledger).await;
 }
 
 async fn a_bad_revision_is_taken_back(day: &mut Day) {

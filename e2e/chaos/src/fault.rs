@@ -46,6 +46,18 @@ pub enum Fault {
         /// Which write.
         write: usize,
     },
+    /// Every open watch breaks off when this write is sent, and can't be resumed where it was: 410 Gone.
+    ExpireWatchesAt {
+        /// Which write.
+        write: usize,
+    },
+    /// From this write on the watches say nothing for a while, then everything at once: an API server that lags behind.
+    HoldWatchesAt {
+        /// Which write.
+        write: usize,
+        /// How long.
+        milliseconds: u64,
+    },
 }
 
 /// What happens to one write.
@@ -70,6 +82,10 @@ pub enum Verdict {
     Wait(std::time::Duration),
     /// The watches break off, and it passes.
     CutWatches,
+    /// The watches break off for good, and it passes.
+    ExpireWatches,
+    /// The watches fall silent, and it passes.
+    HoldWatches(std::time::Duration),
 }
 
 impl Fault {
@@ -81,6 +97,10 @@ impl Fault {
             Fault::DeleteOwnerBefore { write } if write == number => Verdict::DeleteOwner { kill: false },
             Fault::DeleteOwnerAndKill { write } if write == number => Verdict::DeleteOwner { kill: true },
             Fault::CutWatchesAt { write } if write == number => Verdict::CutWatches,
+            Fault::ExpireWatchesAt { write } if write == number => Verdict::ExpireWatches,
+            Fault::HoldWatchesAt { write, milliseconds } if write == number => {
+                Verdict::HoldWatches(std::time::Duration::from_millis(milliseconds))
+            }
             Fault::ConflictOnFirstTry if first_try => Verdict::Refuse(409),
             Fault::TooManyOnFirstTry if first_try => Verdict::Refuse(429),
             Fault::ErrorOnFirstTry if first_try => Verdict::Refuse(500),

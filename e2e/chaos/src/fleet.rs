@@ -11,15 +11,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use hebb_api::names::CLUSTER_LABEL;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::Error;
 
+/// The node that all pods are bound to: without one, their addresses would be refused in the Services' endpoints.
+const NODE: &str = "fleet";
 /// Pods that are called ready at once.
 const CONCURRENCY: usize = 32;
 
@@ -34,7 +36,20 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Calls every pod ready soon after it was made, until the task is ended.
+    /// Makes the node.
+    ///
+    /// # Errors
+    /// What the API server says against it.
+    pub async fn join(&self, client: &Client) -> Result<(), Error> {
+        let node: Node = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        }))?;
+        Api::<Node>::all(client.clone()).create(&PostParams::default(), &node).await?;
+        Ok(())
+    }
+
+    /// Binds every pod soon after it was made, and calls it ready, until the task is ended.
     pub async fn run(self, client: Client) {
         let pods = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()).default_backoff();
         let applied = pods.applied_objects().filter_map(|pod| std::future::ready(pod.ok()));
@@ -56,6 +71,18 @@ impl Fleet {
         if started || pod.metadata.deletion_timestamp.is_some() {
             return Ok(());
         }
+        let namespace = pod.namespace().unwrap_or_default();
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+        if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
+            let name = pod.name_any();
+            let binding = json!({
+                "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+                "target": {"apiVersion": "v1", "kind": "Node", "name": NODE},
+            });
+            let _: Value = pods.create_subresource("binding", &name, &PostParams::default(), &binding).await?;
+            // Its event brings the pod here again.
+            return Ok(());
+        }
         let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
         let number = self.addresses.fetch_add(1, Ordering::Relaxed);
         let ip = std::net::Ipv4Addr::from(0x0a00_0001 + number).to_string();
@@ -73,8 +100,6 @@ impl Fleet {
             "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": Timestamp::now().to_string()}],
             "containerStatuses": statuses,
         }});
-        let namespace = pod.namespace().unwrap_or_default();
-        let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
         pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await?;
         let label = |name: &str| pod.labels().get(name).cloned().unwrap_or_default();
         let (cluster, role) = (label(CLUSTER_LABEL), label("app.kubernetes.io/component"));

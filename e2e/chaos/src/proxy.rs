@@ -3,10 +3,11 @@
 //! Reads and watches stream through untouched. Writes are written down first, then meet the fault and the mutant of the
 //! plan. A write that has begun is finished even if the operator dies meanwhile, as it would be without the proxy.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -61,6 +62,10 @@ pub struct Link {
     /// Calls for the operator's death.
     pub kill: Notify,
     cut: watch::Sender<()>,
+    /// The watches that were told already that they can't be resumed, once they are to be told so.
+    expired: Mutex<Option<BTreeSet<String>>>,
+    /// Until when the watches say nothing.
+    silent_until: Mutex<Instant>,
 }
 
 /// What became of a write.
@@ -79,7 +84,15 @@ impl Link {
         start: usize,
     ) -> Result<(Arc<Self>, SocketAddr, tokio::task::AbortHandle), Error> {
         let (cut, _) = watch::channel(());
-        let link = Arc::new(Self { shared, start, open: AtomicBool::new(true), kill: Notify::new(), cut });
+        let link = Arc::new(Self {
+            shared,
+            start,
+            open: AtomicBool::new(true),
+            kill: Notify::new(),
+            cut,
+            expired: Mutex::default(),
+            silent_until: Mutex::new(Instant::now()),
+        });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let router = Router::new().fallback(handle).with_state(link.clone());
@@ -102,7 +115,19 @@ impl Link {
         self.mutates(mutant) && !self.shared.planted.swap(true, Ordering::SeqCst)
     }
 
-    async fn read(&self, parts: Parts, bytes: Bytes) -> Answer {
+    /// Whether a watch is to be told now that it can't be resumed.
+    fn expires(&self, path: &str) -> bool {
+        let mut expired = self.expired.lock().unwrap_or_else(PoisonError::into_inner);
+        expired.as_mut().is_some_and(|told| told.insert(path.to_owned()))
+    }
+
+    /// Waits until the watches may say something.
+    async fn hold(&self) {
+        let until = *self.silent_until.lock().unwrap_or_else(PoisonError::into_inner);
+        tokio::time::sleep_until(until.into()).await;
+    }
+
+    async fn read(self: Arc<Self>, parts: Parts, bytes: Bytes) -> Answer {
         let path = parts.uri.path();
         if self.start > 1 && path.contains("/secrets/") && self.plants(Mutant::ForgetPassword) {
             return Answer::Given(refusal(404, "NotFound"));
@@ -111,15 +136,26 @@ impl Link {
             self.delete_as_operator(&parts).await;
         }
         let watches = parts.uri.query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"));
+        if watches && self.expires(path) {
+            let status = status_of(410, "Expired");
+            return Answer::Given(
+                Body::from(format!("{}\n", json!({"type": "ERROR", "object": status}))).into_response(),
+            );
+        }
         let mut cut = self.cut.subscribe();
         match self.forward(parts, bytes).await {
             Ok(answer) if watches => {
                 let (head, body) = answer.into_parts();
                 let ended = async move { cut.changed().await };
-                Answer::Given(Response::from_parts(
-                    head,
-                    Body::from_stream(body.into_data_stream().take_until(Box::pin(ended))),
-                ))
+                let link = self.clone();
+                let told = body.into_data_stream().then(move |chunk| {
+                    let link = link.clone();
+                    async move {
+                        link.hold().await;
+                        chunk
+                    }
+                });
+                Answer::Given(Response::from_parts(head, Body::from_stream(told.take_until(Box::pin(ended)))))
             }
             Ok(answer) => Answer::Given(answer),
             Err(error) => Answer::Given(unreachable(&error)),
@@ -160,6 +196,13 @@ impl Link {
             Verdict::Wait(time) => tokio::time::sleep(time).await,
             Verdict::CutWatches => {
                 self.cut.send_replace(());
+            }
+            Verdict::ExpireWatches => {
+                *self.expired.lock().unwrap_or_else(PoisonError::into_inner) = Some(BTreeSet::new());
+                self.cut.send_replace(());
+            }
+            Verdict::HoldWatches(time) => {
+                *self.silent_until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + time;
             }
             Verdict::Pass | Verdict::KillAfter | Verdict::LoseAnswer => {}
         }
@@ -277,12 +320,17 @@ fn edited(bytes: &Bytes, edit: impl FnOnce(&mut Value)) -> Bytes {
     Bytes::from(body.to_string())
 }
 
-/// An answer as the API server gives it.
-fn refusal(code: u16, reason: &str) -> Response {
-    let status = json!({
+/// What the API server says of a failure.
+fn status_of(code: u16, reason: &str) -> Value {
+    json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason,
         "message": "refused by the proxy", "metadata": {},
-    });
+    })
+}
+
+/// An answer as the API server gives it.
+fn refusal(code: u16, reason: &str) -> Response {
+    let status = status_of(code, reason);
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::RETRY_AFTER, "1")];
     (code, headers, status.to_string()).into_response()

@@ -47,13 +47,14 @@ pub const DEPLOYMENT: Kind = ("apps", "v1", "Deployment", "deployments");
 /// StatefulSets.
 pub const STATEFUL_SET: Kind = ("apps", "v1", "StatefulSet", "statefulsets");
 /// Everything that may belong to a cluster.
-pub const KINDS: [Kind; 15] = [
+pub const KINDS: [Kind; 16] = [
     CLUSTER,
     POLICY,
     POD,
     SERVICE,
     DEPLOYMENT,
     STATEFUL_SET,
+    ("apps", "v1", "ReplicaSet", "replicasets"),
     ("", "v1", "ConfigMap", "configmaps"),
     ("", "v1", "Secret", "secrets"),
     ("", "v1", "ServiceAccount", "serviceaccounts"),

@@ -19,6 +19,8 @@ use crate::run::{Plan, World};
 const REFERENCES: usize = 3;
 /// Seconds of silence in them where a plan is run again.
 const REFERENCE_SILENCE: u64 = 1;
+/// How long watches that lag say nothing: several passes are made meanwhile.
+const HELD_MS: u64 = 8_000;
 /// Seconds in which one plan looks whether anything is written at rest.
 const LONG_SILENCE: u64 = 60;
 
@@ -119,6 +121,8 @@ fn plans(workload: &str, writes: usize, selection: &Selection) -> Vec<Plan> {
                 Fault::AnswerLostOnFirstTry,
                 Fault::Slow { milliseconds: 300 },
                 Fault::CutWatchesAt { write: 1 },
+                Fault::ExpireWatchesAt { write: 1 },
+                Fault::HoldWatchesAt { write: 1, milliseconds: HELD_MS },
             ]
             .map(plan),
         );

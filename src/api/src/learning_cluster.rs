@@ -498,6 +498,9 @@ impl Default for FallbackSpec {
     "message": "spec.upgrade.progressDeadline: must be between 10s and 24h",
 }]))]
 pub struct UpgradeSpec {
+    /// Who decides when a pod goes to the new revision. A change of the strategy replaces gateways and workers once.
+    /// Default: RollingUpdate.
+    pub strategy: UpgradeStrategy,
     /// Workers that may be away at a time; each checkpoints what it owns before it goes. Default: 1.
     #[schemars(range(min = 1, max = 100))]
     pub max_unavailable: i32,
@@ -509,8 +512,23 @@ pub struct UpgradeSpec {
 
 impl Default for UpgradeSpec {
     fn default() -> Self {
-        Self { max_unavailable: 1, progress_deadline: Duration::from_secs(600), auto_rollback: true }
+        Self {
+            strategy: UpgradeStrategy::RollingUpdate,
+            max_unavailable: 1,
+            progress_deadline: Duration::from_secs(600),
+            auto_rollback: true,
+        }
     }
+}
+
+/// Who decides when a pod goes to a new revision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UpgradeStrategy {
+    /// Hebb, one role after the other.
+    #[default]
+    RollingUpdate,
+    /// Whoever deletes the pod: its successor is of the new revision. There is no deadline, and nothing is taken back.
+    OnDelete,
 }
 
 /// What is done about pods that don't recover by themselves: crash loops, stuck ends, processes that hang.

@@ -15,6 +15,7 @@ use tracing::debug;
 
 use crate::alert_policy::Pasts;
 use crate::learning_cluster::elections::Elections;
+use crate::learning_cluster::known::Known;
 use crate::learning_cluster::requests::Requests;
 use crate::learning_cluster::scrape::Coordinators;
 use crate::learning_cluster::topology::Defaults;
@@ -42,6 +43,8 @@ pub struct Context {
     pub failures: Failures,
     /// What was written last.
     pub written: Written,
+    /// What the watches say of children.
+    pub known: Known,
     /// What receivers may reach.
     pub edges: Edges,
     /// What policies must not forget.

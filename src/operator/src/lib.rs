@@ -13,13 +13,14 @@ mod metrics;
 mod unreadable;
 mod watches;
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use hebb_alert::notify::{Edges, EdgesError, Egress, Resolver};
 use hebb_api::{AlertPolicy, LearningCluster, names};
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -27,7 +28,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::client::ClientBuilder;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
@@ -42,6 +43,8 @@ use self::context::{Context, Failures, Written};
 use self::http::WatchAge;
 use self::leadership::Candidate;
 use self::learning_cluster::elections::Elections;
+use self::learning_cluster::known::Known;
+use self::learning_cluster::render::Kind;
 use self::learning_cluster::requests::Requests;
 use self::learning_cluster::scrape::Coordinators;
 pub use self::learning_cluster::topology::Defaults;
@@ -237,6 +240,7 @@ async fn control(
         elections: Elections::default(),
         failures: Failures::default(),
         written: Written::default(),
+        known: Known::default(),
         edges,
         pasts: Pasts::default(),
         requests: Requests::default(),
@@ -290,16 +294,17 @@ async fn run_clusters(
         .applied_objects()
         .predicate_filter(significant, PredicateConfig::default());
     Controller::for_stream(stream, store)
-        .owns(scoped::<Deployment>(&client, &settings), ours.clone())
-        .owns(scoped::<StatefulSet>(&client, &settings), ours.clone())
-        .owns(scoped::<Service>(&client, &settings), ours.clone())
-        .owns(scoped::<ConfigMap>(&client, &settings), ours.clone())
-        .owns(scoped::<Secret>(&client, &settings), ours.clone())
-        .owns(scoped::<ServiceAccount>(&client, &settings), ours.clone())
-        .owns(scoped::<PodDisruptionBudget>(&client, &settings), ours.clone())
-        .owns(scoped::<HorizontalPodAutoscaler>(&client, &settings), ours.clone())
-        .owns(scoped::<NetworkPolicy>(&client, &settings), ours.clone())
-        .owns(scoped::<CronJob>(&client, &settings), ours.clone())
+        .owns_stream(children::<Deployment>(&settings, &context, Kind::Deployment))
+        .owns_stream(children::<ReplicaSet>(&settings, &context, Kind::ReplicaSet))
+        .owns_stream(children::<StatefulSet>(&settings, &context, Kind::StatefulSet))
+        .owns_stream(children::<Service>(&settings, &context, Kind::Service))
+        .owns_stream(children::<ConfigMap>(&settings, &context, Kind::ConfigMap))
+        .owns_stream(children::<Secret>(&settings, &context, Kind::Secret))
+        .owns_stream(children::<ServiceAccount>(&settings, &context, Kind::ServiceAccount))
+        .owns_stream(children::<PodDisruptionBudget>(&settings, &context, Kind::PodDisruptionBudget))
+        .owns_stream(children::<HorizontalPodAutoscaler>(&settings, &context, Kind::HorizontalPodAutoscaler))
+        .owns_stream(children::<NetworkPolicy>(&settings, &context, Kind::NetworkPolicy))
+        .owns_stream(children::<CronJob>(&settings, &context, Kind::CronJob))
         .watches(scoped::<Job>(&client, &settings), ours.clone(), of_label)
         .watches(scoped::<Pod>(&client, &settings), ours, of_label)
         .reconcile_on(calls(changes))
@@ -313,6 +318,27 @@ async fn run_clusters(
         })
         .await;
     if *stop.borrow() { Ok(()) } else { Err(OperatorError::Task("LearningCluster controller")) }
+}
+
+/// The children of a kind, each time that one changes; what is known of them is kept up on the way.
+fn children<K>(
+    settings: &Settings,
+    context: &Arc<Context>,
+    kind: Kind,
+) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Send + 'static,
+{
+    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={}", names::MANAGER));
+    let context = context.clone();
+    watcher(scoped::<PartialObjectMeta<K>>(&context.client, settings), ours)
+        .default_backoff()
+        .inspect(move |event| {
+            if let Ok(event) = event {
+                context.known.hear(kind, event);
+            }
+        })
+        .touched_objects()
 }
 
 /// The cluster that an object is part of by its label.

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use hebb_operator::OperatorError;
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
@@ -59,6 +59,7 @@ async fn run_all(client: &Client) -> Vec<String> {
     running.spawn_local(a_paused_cluster_is_left_alone(client.clone()));
     running.spawn_local(an_operator_with_another_image_changes_nothing(client.clone()));
     running.spawn_local(an_autoscaler_gets_the_number_of_workers_as_it_stands(client.clone()));
+    running.spawn_local(pods_that_wait_to_be_deleted_are_made_by_replica_sets(client.clone()));
     running.spawn_local(a_name_that_is_taken_is_said_and_not_taken_over(client.clone()));
     running.spawn_local(a_policy_says_whether_it_fits_together(client.clone()));
     running.spawn_local(the_lease_is_handed_over(client.clone()));
@@ -230,6 +231,26 @@ async fn an_autoscaler_gets_the_number_of_workers_as_it_stands(client: Client) {
     scenario.change("demo", json!({"spec": {"workers": {"autoscaling": null}}})).await;
     scenario.children(CHILDREN).await;
     scenario::within("the spec's number", PATIENT, async || (replicas().await == Some(4)).then_some(())).await;
+    operator.stop().await.unwrap();
+}
+
+async fn pods_that_wait_to_be_deleted_are_made_by_replica_sets(client: Client) {
+    let scenario = Scenario::new(client, "on-delete").await;
+    let operator = scenario.operator("a", "hebb:1").await;
+    scenario.create(&cluster("demo", json!({"upgrade": {"strategy": "OnDelete"}}))).await;
+    scenario.children(CHILDREN).await;
+    let sets = async || scenario.api::<ReplicaSet>().list(&Default::default()).await.unwrap().items.len();
+    let deployments = async || scenario.api::<Deployment>().list(&Default::default()).await.unwrap().items.len();
+    assert_eq!((sets().await, deployments().await), (2, 0));
+    for name in ["demo-coordinator", "demo-redis"] {
+        let set = scenario.api::<StatefulSet>().get(name).await.unwrap().spec.unwrap_or_default();
+        assert_eq!(set.update_strategy.unwrap_or_default().type_.as_deref(), Some("OnDelete"), "{name}");
+    }
+    scenario.change("demo", json!({"spec": {"upgrade": {"strategy": "RollingUpdate"}}})).await;
+    scenario::within("Deployments take the place", PATIENT, async || {
+        ((sets().await, deployments().await) == (0, 2)).then_some(())
+    })
+    .await;
     operator.stop().await.unwrap();
 }
 

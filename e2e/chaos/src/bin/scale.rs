@@ -63,6 +63,7 @@ async fn act(options: Options) -> Result<(), Error> {
     let client = plane.client().await?;
     let fleet = Fleet::default();
     let coordinators = fleet.serve().await?;
+    fleet.join(&client).await?;
     tokio::spawn(fleet.run(client.clone()));
     let mut operator = Operator::start(&options, &plane, &coordinators)?;
     operator.leads().await?;

@@ -4,6 +4,7 @@ mod apply;
 mod backups;
 pub mod elections;
 mod healing;
+pub mod known;
 mod observe;
 pub mod plan;
 pub mod pods;
@@ -40,7 +41,7 @@ use self::apply::{ApplyError, Done, apply};
 use self::elections::{Members, Primaries};
 use self::plan::{Because, Live, Step, plan};
 use self::pods::PodView;
-use self::render::{Kind, render};
+use self::render::render;
 use self::requests::{Ask, Request};
 use self::scaling::{Decision, Load};
 use self::scrape::{Scraped, Target};
@@ -133,6 +134,7 @@ async fn converge(cluster: &LearningCluster, context: &Context, started: Instant
         // The children go with their owner, and volumes by the policy of their StatefulSet.
         context.coordinators.forget(&key);
         context.elections.forget(&key);
+        context.known.forget(&uid);
         return Ok(Action::await_change());
     }
     let outcome = timeout(PASS_DEADLINE, pass(&cluster, context, key)).await.unwrap_or(Err(Error::Deadline));
@@ -235,7 +237,8 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         desired = render(&topology);
         templates = render::templates(&topology, &desired);
     }
-    let mut live = observe::live(client, &namespace, &desired).await.map_err(observing("children"))?;
+    let looked_at = context.known.leave_out(&topology.uid, &namespace, &desired);
+    let mut live = observe::live(client, &namespace, &looked_at).await.map_err(observing("children"))?;
 
     let writers = writers(&topology, context.elections.primaries(&key), cluster);
     let ready = |name: Option<&String>| {
@@ -265,12 +268,15 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let intent = status::intent(&former, decision.as_ref(), &upgrade, &replacements, now);
     let cluster = &record_intent(cluster, context, intent).await?;
 
-    let steps = plan(&desired, &live, &topology.uid);
-    let steps = upgrade::hold_back(steps, &live, &templates, |role| topology.object(role));
+    let steps = plan(&looked_at, &live, &topology.uid);
+    let steps = match topology.on_delete {
+        true => steps,
+        false => upgrade::hold_back(steps, &live, &templates, |role| topology.object(role)),
+    };
     let scraped = context.coordinators.answer(&key);
     let early = context.coordinators.is_early(&key);
-    let fewer = observe::number(live.get(&(Kind::Deployment, topology.object(Role::Worker))), "/spec/replicas")
-        - topology.desired(Role::Worker);
+    let workers_live = upgrade::workload(&live, &topology.object(Role::Worker)).map(|(_, found)| found);
+    let fewer = observe::number(workers_live, "/spec/replicas") - topology.desired(Role::Worker);
     if fewer > 0 && topology.runs() && topology.hpa.is_none() {
         let states = scraped.as_ref().map(Scraped::state_bytes).unwrap_or_default();
         let victims = scaling::victims(&states, usize::try_from(fewer).unwrap_or(0));
@@ -278,6 +284,8 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     }
     let (done, written) = apply(client, &namespace, steps, &context.metrics).await?;
     live.extend(written);
+    let undone: Vec<_> = plan(&looked_at, &live, &topology.uid).iter().map(Step::key).collect();
+    context.known.judge(&topology.uid, &desired, &looked_at, &live, &undone);
     for sick in &patients {
         apply::replace(client, &namespace, sick, &context.metrics).await?;
         warn!(cluster = %key, pod = sick.pod, reason = sick.reason, "replaced a pod that didn't recover");
@@ -319,6 +327,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let mut status = status::status(cluster, &seen, now);
     if is_true(&status.conditions, "Ready")
         && upgrade.is_on_wanted()
+        && !(topology.on_delete && has_outdated(&pods, &templates))
         && record.as_ref().is_none_or(|(id, _)| *id != wanted)
     {
         let child = render::revision_record(&topology, &wanted, &revision.encode());
@@ -369,7 +378,7 @@ fn outdated(
         Redis::Cluster { .. } => renewal::SHARDS_SETTLE,
         Redis::Standalone(_) | Redis::External(_) => return None,
     };
-    let template = templates.get(&Role::Redis)?;
+    let template = templates.get(&Role::Redis).filter(|_| !topology.on_delete)?;
     let (_, found) = upgrade::workload(live, &topology.object(Role::Redis))?;
     let taken_up = render::template_digest(found) == Some(template.as_str())
         && found["status"]["observedGeneration"].as_i64() >= found["metadata"]["generation"].as_i64();
@@ -494,6 +503,11 @@ fn admit(
 fn workers_may_shrink(cluster: &LearningCluster, workers: i32) -> bool {
     let scaling = cluster.spec.workers.autoscaling.as_ref();
     scaling.is_some_and(|scaling| scaling.strategy == ScalingStrategy::Queue && workers > scaling.min_replicas)
+}
+
+/// Whether a pod doesn't run the newest template of its role.
+fn has_outdated(pods: &[PodView], templates: &BTreeMap<Role, String>) -> bool {
+    pods.iter().any(|pod| pod.role.is_some_and(|role| templates.get(&role) != pod.template.as_ref()))
 }
 
 /// Ready pods that run the newest template of their role.

@@ -39,6 +39,18 @@ pub enum Step {
     Foreign { kind: Kind, name: String },
 }
 
+impl Step {
+    /// The object that the step is about.
+    pub fn key(&self) -> (Kind, String) {
+        match self {
+            Step::Apply { child, .. } => (child.kind, child.name.clone()),
+            Step::HandOver { kind, name, .. } | Step::Delete { kind, name, .. } | Step::Foreign { kind, name } => {
+                (*kind, name.clone())
+            }
+        }
+    }
+}
+
 /// The steps from what is to what should be, in order.
 pub fn plan(desired: &Desired, live: &Live, owner_uid: &str) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -58,7 +70,7 @@ pub fn plan(desired: &Desired, live: &Live, owner_uid: &str) -> Vec<Step> {
             Some(_) => continue,
         };
         if let Some(found) = found
-            && child.kind == Kind::Deployment
+            && matches!(child.kind, Kind::Deployment | Kind::ReplicaSet)
             && child.object["spec"]["replicas"].is_null()
             && owns_replicas(found)
         {
@@ -111,7 +123,8 @@ fn owns_replicas(object: &Value) -> bool {
     })
 }
 
-fn applied(object: &Value) -> &Value {
+/// The digest of what was applied last.
+pub fn applied(object: &Value) -> &Value {
     &object["metadata"]["annotations"][APPLIED_ANNOTATION]
 }
 

@@ -86,7 +86,8 @@ fn count(seen: &Seen<'_>, role: Role) -> Count {
         desired,
         existing: number(object, "/status/replicas"),
         ready: number(object, "/status/readyReplicas"),
-        current: observed && updated,
+        // Where pods wait for somebody to delete them, the cluster is ready with both revisions.
+        current: observed && (updated || seen.topology.on_delete),
     }
 }
 
@@ -422,7 +423,13 @@ fn upgrading(seen: &Seen<'_>) -> Desired {
             "UpgradeInProgress",
             true,
             "Progressing",
-            format!("to revision {}; {} pods of it are ready", status.revision, status.updated_pods),
+            match seen.topology.on_delete {
+                false => format!("to revision {}; {} pods of it are ready", status.revision, status.updated_pods),
+                true => format!(
+                    "delete the other pods to bring them to revision {}; {} pods of it are ready",
+                    status.revision, status.updated_pods
+                ),
+            },
         ),
         upgrade::Verdict::Late(_) => Desired::new("UpgradeInProgress", true, "ProgressDeadlineExceeded", ""),
         upgrade::Verdict::RolledBack(_) => Desired::new("UpgradeInProgress", false, "RolledBack", ""),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hebb_api::names::{self, Role};
 use hebb_api::{
     AutoscalingSpec, DeletionPolicy, Durability, ExternalRedis, LearningCluster, LearningClusterSpec,
-    LearningClusterStatus, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy,
+    LearningClusterStatus, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy, UpgradeStrategy,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use sha2::{Digest, Sha256};
@@ -128,6 +128,8 @@ pub struct Topology {
     pub coordinator: Pods,
     pub worker: Pods,
     pub workers_unavailable: i32,
+    /// Whether a pod goes to a new revision when somebody deletes it, and only then.
+    pub on_delete: bool,
     /// The HorizontalPodAutoscaler that decides the number of workers.
     pub hpa: Option<AutoscalingSpec>,
     pub drain_seconds: i64,
@@ -219,6 +221,7 @@ impl Topology {
             coordinator: pods(spec.coordinator.replicas, &spec.coordinator.pod_template),
             worker: pods(workers, &spec.workers.pod_template),
             workers_unavailable: spec.upgrade.max_unavailable,
+            on_delete: spec.upgrade.strategy == UpgradeStrategy::OnDelete,
             hpa: spec.workers.autoscaling.clone().filter(|scaling| scaling.strategy == ScalingStrategy::Hpa),
             drain_seconds: i64::try_from(spec.workers.drain_timeout.0.as_secs()).unwrap_or(i64::MAX),
             redis,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hebb_api::names::Role;
 use hebb_api::{
     CoordinatorSpec, DomainSpec, Durability, EngineSpec, GatewaySpec, LearningClusterSpec, PodTemplate, RedisSpec,
-    UpgradeSpec, UpgradeStatus,
+    UpgradeSpec, UpgradeStatus, UpgradeStrategy,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plan::{Because, Live, Step};
-use super::render::{Kind, template_digest};
+use super::render::{Kind, WORKLOADS, template_digest};
 use super::topology::digest;
 
 /// The order in which roles are upgraded: who reads entries and states before who writes them.
@@ -164,6 +164,9 @@ pub fn decide(spec: &UpgradeSpec, known: &Known<'_>, now: Timestamp) -> Verdict 
     if known.suspended || known.updated_pods > status.updated_pods {
         return Verdict::Progressing(if known.suspended { status } else { begun });
     }
+    if spec.strategy == UpgradeStrategy::OnDelete {
+        return Verdict::Progressing(status);
+    }
     let waited = Duration::try_from(now.duration_since(status.progressed_at.0)).unwrap_or(Duration::ZERO);
     match (waited >= spec.progress_deadline.0, spec.auto_rollback) {
         (false, _) => Verdict::Progressing(status),
@@ -202,9 +205,7 @@ pub fn hold_back(
 
 /// The workload of this name.
 pub fn workload<'a>(live: &'a Live, name: &str) -> Option<(Kind, &'a Value)> {
-    [Kind::StatefulSet, Kind::Deployment]
-        .into_iter()
-        .find_map(|kind| live.get(&(kind, name.to_owned())).map(|found| (kind, found)))
+    WORKLOADS.into_iter().find_map(|kind| live.get(&(kind, name.to_owned())).map(|found| (kind, found)))
 }
 
 /// Whether every pod of a workload runs its newest template and is ready.
@@ -254,6 +255,14 @@ mod tests {
         assert_eq!(decide(&spec, &Known { current: None, ..known }, at(600)), Verdict::Steady);
         assert_eq!(decide(&spec, &Known { wanted: "a", ..known }, at(600)), Verdict::Steady);
         assert!(matches!(decide(&spec, &Known { suspended: true, ..known }, at(600)), Verdict::Progressing(_)));
+    }
+
+    #[test]
+    fn an_upgrade_by_deletion_has_all_the_time_of_the_world() {
+        let spec = UpgradeSpec { strategy: UpgradeStrategy::OnDelete, ..UpgradeSpec::default() };
+        let Verdict::Progressing(begun) = step(None, 0, 0) else { panic!("not begun") };
+        let known = Known { wanted: "b", current: Some("a"), status: Some(&begun), updated_pods: 0, suspended: false };
+        assert_eq!(decide(&spec, &known, at(1_000_000)), Verdict::Progressing(begun.clone()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hebb_api::{AlertPolicy, LearningCluster};
 use hebb_operator::{Defaults, OperatorError, Settings};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service, ServiceAccount};
@@ -188,6 +188,7 @@ impl Scenario {
         objects.extend(self.list::<Service>().await);
         objects.extend(self.list::<StatefulSet>().await);
         objects.extend(self.list::<Deployment>().await);
+        objects.extend(self.list::<ReplicaSet>().await);
         objects.extend(self.list::<PodDisruptionBudget>().await);
         objects.extend(self.list::<HorizontalPodAutoscaler>().await);
         objects.extend(self.list::<NetworkPolicy>().await);

@@ -25,7 +25,7 @@ use super::topology::{Redis, Server, Topology, digest};
 pub const APPLIED_ANNOTATION: &str = "hebb.dev/applied-digest";
 
 /// The kinds of objects that a LearningCluster is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     ServiceAccount,
     Secret,
@@ -33,6 +33,7 @@ pub enum Kind {
     Service,
     StatefulSet,
     Deployment,
+    ReplicaSet,
     PodDisruptionBudget,
     HorizontalPodAutoscaler,
     NetworkPolicy,
@@ -51,6 +52,7 @@ impl Kind {
             Kind::Service => ("", "v1", "Service", "services"),
             Kind::StatefulSet => ("apps", "v1", "StatefulSet", "statefulsets"),
             Kind::Deployment => ("apps", "v1", "Deployment", "deployments"),
+            Kind::ReplicaSet => ("apps", "v1", "ReplicaSet", "replicasets"),
             Kind::PodDisruptionBudget => ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
             Kind::HorizontalPodAutoscaler => {
                 ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
@@ -62,6 +64,9 @@ impl Kind {
         }
     }
 }
+
+/// The kinds that have pods.
+pub const WORKLOADS: [Kind; 3] = [Kind::StatefulSet, Kind::Deployment, Kind::ReplicaSet];
 
 /// One object that should be there.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +81,11 @@ pub struct Child {
 pub struct Desired {
     pub present: Vec<Child>,
     pub absent: Vec<(Kind, String)>,
+}
+
+/// What gateways and workers are made by: a Deployment renews its pods, a ReplicaSet leaves them as they are.
+pub fn nodes(topology: &Topology) -> Kind {
+    if topology.on_delete { Kind::ReplicaSet } else { Kind::Deployment }
 }
 
 /// Renders everything.
@@ -121,6 +131,10 @@ pub fn render(topology: &Topology) -> Desired {
     for role in [Role::Coordinator, Role::Worker, Role::Gateway] {
         for (kind, body) in roles::render(topology, role) {
             add(&mut desired, kind, topology.object(role), Some(role), body);
+        }
+        if matches!(role, Role::Worker | Role::Gateway) {
+            let others = [Kind::Deployment, Kind::ReplicaSet].into_iter().filter(|kind| *kind != nodes(topology));
+            desired.absent.extend(others.map(|kind| (kind, topology.object(role))));
         }
         let name = topology.object(role);
         match policy::disruption_budget(topology, role) {
@@ -187,8 +201,7 @@ pub fn templates(topology: &Topology, desired: &Desired) -> BTreeMap<Role, Strin
         .into_iter()
         .filter_map(|role| {
             let name = topology.object(role);
-            let workload =
-                |child: &&Child| matches!(child.kind, Kind::StatefulSet | Kind::Deployment) && child.name == name;
+            let workload = |child: &&Child| WORKLOADS.contains(&child.kind) && child.name == name;
             let digest = template_digest(&desired.present.iter().find(workload)?.object)?.to_owned();
             Some((role, digest))
         })

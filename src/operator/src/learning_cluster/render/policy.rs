@@ -25,7 +25,7 @@ pub fn autoscaler(topology: &Topology) -> Option<Value> {
         })
     };
     Some(json!({"spec": {
-        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": topology.object(Role::Worker)},
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": super::nodes(topology).names().2, "name": topology.object(Role::Worker)},
         "minReplicas": spec.min_replicas,
         "maxReplicas": spec.max_replicas,
         "metrics": [{"type": "Resource", "resource": {

@@ -64,6 +64,9 @@ pub fn render(topology: &Topology, server: &Server) -> Vec<(Kind, Value)> {
         "serviceName": topology.object(Role::Redis),
         "selector": {"matchLabels": selector},
     });
+    if topology.on_delete {
+        spec["updateStrategy"] = json!({"type": "OnDelete"});
+    }
     keep_data(topology, server, &mut volumes, &mut spec);
     let container = Container {
         role: Role::Redis,

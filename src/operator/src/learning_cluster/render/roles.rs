@@ -54,21 +54,29 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
     if !autoscaled {
         spec["replicas"] = json!(topology.desired(role));
     }
+    let nodes = super::nodes(topology);
     if role == Role::Gateway {
-        spec["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}});
+        if nodes == Kind::Deployment {
+            spec["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}});
+        }
         let service = json!({"spec": {
             "type": topology.service_type,
             "selector": selector,
             "ports": [{"name": "http", "port": 80, "targetPort": port, "protocol": "TCP"}],
         }});
-        return vec![(Kind::Service, service), (Kind::Deployment, json!({"spec": spec}))];
+        return vec![(Kind::Service, service), (nodes, json!({"spec": spec}))];
     }
     if role == Role::Worker {
-        spec["strategy"] = json!({
-            "type": "RollingUpdate",
-            "rollingUpdate": {"maxUnavailable": topology.workers_unavailable, "maxSurge": 0},
-        });
-        return vec![(Kind::Deployment, json!({"spec": spec}))];
+        if nodes == Kind::Deployment {
+            spec["strategy"] = json!({
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": topology.workers_unavailable, "maxSurge": 0},
+            });
+        }
+        return vec![(nodes, json!({"spec": spec}))];
+    }
+    if topology.on_delete {
+        spec["updateStrategy"] = json!({"type": "OnDelete"});
     }
     spec["serviceName"] = json!(topology.object(role));
     spec["podManagementPolicy"] = json!("Parallel");
