@@ -51,6 +51,12 @@ test-hpa: cluster-install ## Workers scaled by a HorizontalPodAutoscaler with a 
 	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; export HEBB_E2E_DATA=$$data; \
 	  $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) --test hpa -- --ignored --nocapture
 
+.PHONY: test-web
+test-web: build ## The dashboards: the page in a headless Chromium, `hebb top` in tmux, over a live stream; pictures in target/web
+	@e2e/cluster/packages.sh web
+	node e2e/web/test.mjs $(BIN)/hebb target/web
+	e2e/web/top.sh $(BIN)/hebb
+
 .PHONY: scale
 scale: build ## The operator with 1,000 LearningClusters: target/scale/report.json (ARGS='--clusters 100')
 	@e2e/cluster/packages.sh control-plane

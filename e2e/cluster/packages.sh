@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the single node needs, only those that are missing, and starts none of their services.
-#   packages.sh [control-plane|node|tools|redis|redis-server|alert|build]…    all by default
+#   packages.sh [control-plane|node|tools|redis|redis-server|alert|build|web]…    all by default
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -34,6 +34,12 @@ aiosmtpd python3-aiosmtpd
 amtool prometheus-alertmanager"
 BUILD="
 musl-gcc musl-tools"
+# The tests of the dashboards.
+WEB="
+chromium chromium
+chromedriver chromium-driver
+node nodejs
+tmux tmux"
 
 missing() {
   local command package
@@ -80,6 +86,7 @@ main() {
     redis-server) wanted+=$REDIS_SERVER ;;
     alert) wanted+=$ALERT ;;
     build) wanted+=$BUILD ;;
+    web) wanted+=$WEB ;;
     tools) wanted+=$TOOLS ;;
     redis) wanted+=$REDIS ;;
     *) die "unknown set of packages '$set'" ;;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{alerts, backup, config, demo, evaluate, node, operator, redis_member, restore, start, status};
+use crate::{alerts, backup, config, demo, evaluate, node, operator, redis_member, restore, start, status, top};
 
 /// What a subcommand ends with.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -31,6 +31,8 @@ pub enum Command {
     Evaluate(evaluate::Options),
     /// Show a running process or cluster
     Status(status::Options),
+    /// Watch a running process or cluster in the terminal
+    Top(top::Options),
     /// Back up what a cluster has learned, while it learns; or what a stopped `hebb start` has
     Backup(backup::Options),
     /// Fill an empty store with a backup
@@ -63,6 +65,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Demo(options) => demo::run(options),
         Command::Evaluate(options) => evaluate::run(options),
         Command::Status(options) => status::run(options),
+        Command::Top(options) => top::run(options),
         Command::Backup(options) => backup::run(options),
         Command::Restore(options) => restore::run(options),
         Command::Config(command) => config::run(command),

@@ -15,6 +15,7 @@ mod restore;
 mod start;
 mod status;
 mod stream;
+mod top;
 
 use std::process::ExitCode;
 

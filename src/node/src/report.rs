@@ -1,6 +1,9 @@
 //! What a node says of itself with every heartbeat, and the coordinator passes on.
 
+use std::sync::LazyLock;
+
 use hebb_engine::Statistics;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::memory::Memory;
@@ -22,6 +25,9 @@ pub struct GatewayReport {
     pub memory: Memory,
     /// 99th percentile of the time from a request to its answer over the last minute, in seconds; nothing without requests.
     pub answer_p99_seconds: Option<f64>,
+    /// When its process started, in seconds since 1970.
+    #[serde(default)]
+    pub started_at: u32,
 }
 
 /// The report of one worker.
@@ -35,6 +41,9 @@ pub struct WorkerReport {
     pub memory: Memory,
     /// 95th percentile of the time to apply an entry over the last minute, in seconds; nothing without entries.
     pub apply_p95_seconds: Option<f64>,
+    /// When its process started, in seconds since 1970.
+    #[serde(default)]
+    pub started_at: u32,
 }
 
 /// The report of one owned partition.
@@ -52,4 +61,11 @@ pub struct PartitionReport {
     pub checkpoint_ms: u64,
     /// What the engine counts.
     pub statistics: Statistics,
+}
+
+/// When this process started, or first was asked, in seconds since 1970.
+pub fn started_at() -> u32 {
+    static STARTED_AT: LazyLock<u32> =
+        LazyLock::new(|| u32::try_from(Timestamp::now().as_second()).unwrap_or_default());
+    *STARTED_AT
 }

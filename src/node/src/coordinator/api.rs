@@ -13,18 +13,23 @@ use super::{ClusterStatus, Shared};
 use crate::gateway::{ErrorBody, bearer_matches, expose};
 
 /// Says that a request was forwarded already, so that two coordinators that take each other for the leader don't loop.
-const FORWARDED: &str = "x-hebb-forwarded";
+pub const FORWARDED: &str = "x-hebb-forwarded";
 
 pub fn router(shared: Arc<Shared>) -> Router {
     Router::new().route("/api/v1/status", get(status)).route("/metrics", get(metrics)).with_state(shared)
 }
 
+/// The answer to a request without the token, where there is one.
+pub fn refusal(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
+    let token = shared.options.token.as_ref()?;
+    (!bearer_matches(headers, token)).then(|| {
+        ErrorBody::new("unauthorized", "the internal token is missing or wrong").respond(StatusCode::UNAUTHORIZED)
+    })
+}
+
 async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    if let Some(token) = &shared.options.token
-        && !bearer_matches(&headers, token)
-    {
-        return ErrorBody::new("unauthorized", "the internal token is missing or wrong")
-            .respond(StatusCode::UNAUTHORIZED);
+    if let Some(refusal) = refusal(&shared, &headers) {
+        return refusal;
     }
     let (leadership, status) = {
         let view = shared.view.lock().unwrap_or_else(PoisonError::into_inner);

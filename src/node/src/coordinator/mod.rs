@@ -5,6 +5,7 @@
 
 mod api;
 mod assign;
+mod board;
 mod status;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,8 @@ use futures::TryFutureExt;
 use hebb_log::{Assignment, Domain, Leadership, LogError, Member, PartitionKey};
 use tracing::{debug, info, warn};
 
+use self::board::Board;
+pub use self::board::{DomainDetail, Node, Overview, Role};
 pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus};
 use crate::health::Health;
 use crate::memory::Memory;
@@ -52,6 +55,7 @@ struct Shared {
     options: CoordinatorOptions,
     health: Health,
     view: Mutex<View>,
+    board: Board,
     client: reqwest::Client,
 }
 
@@ -68,12 +72,12 @@ impl Coordinator {
         let health = Health::default();
         health.expect("leadership");
         let client = reqwest::Client::builder().timeout(Duration::from_secs(1)).build()?;
-        Ok(Self(Arc::new(Shared { store, options, health, view: Mutex::default(), client })))
+        Ok(Self(Arc::new(Shared { store, options, health, view: Mutex::default(), board: Board::default(), client })))
     }
 
-    /// The status API, health and metrics.
+    /// The status API, the dashboard, health and metrics.
     pub fn router(&self) -> Router {
-        api::router(self.0.clone()).merge(self.0.health.router())
+        api::router(self.0.clone()).merge(board::router(self.0.clone())).merge(self.0.health.router())
     }
 
     /// Coordinates until the stop; then gives the leadership up.
@@ -88,6 +92,7 @@ impl Coordinator {
                     shared.health.fails("leadership", error.to_string());
                     // Without the store nobody knows who leads.
                     *shared.view.lock().unwrap_or_else(PoisonError::into_inner) = View::default();
+                    shared.board.pause();
                 }
             }
             let mut stop = stop.clone();
@@ -96,6 +101,7 @@ impl Coordinator {
                 () = tokio::time::sleep(PASS_EVERY) => {}
             }
         }
+        shared.board.close();
         if let Err(error) = shared.store.directory.resign(&shared.options.id).await {
             warn!(%error, "could not resign; the leadership expires by itself");
         }
@@ -122,6 +128,9 @@ async fn pass(shared: &Shared, declared_in_term: &mut Option<u64>) -> Result<(),
         *declared_in_term = Some(leadership.term);
     }
     let status = if leads { Some(lead(shared, &leadership).await?) } else { None };
+    if !leads {
+        shared.board.pause();
+    }
     *shared.view.lock().unwrap_or_else(PoisonError::into_inner) = View { leadership: Some(leadership), leads, status };
     Ok(())
 }
@@ -164,16 +173,21 @@ async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus,
     let views = futures::future::try_join_all(partitions.iter().map(|key| shared.store.log.status(key))).await?;
     let own = Memory::now();
     let said = status::Said { workers: &workers, gateways: &gateways, own };
-    Ok(status::summarise(leadership, &domains, &partitions, &views, &said))
+    let status = status::summarise(leadership, &domains, &partitions, &views, &said);
+    shared.board.observe(&status, &workers, &gateways, own);
+    Ok(status)
 }
 
+/// Reports with the ids of those who said it.
+type Named<R> = Vec<(String, R)>;
+
 /// Who beats, by what they are.
-fn sort(members: Vec<Member>) -> (Vec<(String, WorkerReport)>, Vec<GatewayReport>) {
+fn sort(members: Vec<Member>) -> (Named<WorkerReport>, Named<GatewayReport>) {
     let (mut workers, mut gateways) = (Vec::new(), Vec::new());
     for member in members {
         match serde_json::from_str(&member.report) {
             Ok(Report::Worker(report)) => workers.push((member.id, report)),
-            Ok(Report::Gateway(report)) => gateways.push(report),
+            Ok(Report::Gateway(report)) => gateways.push((member.id, report)),
             // It may be a newer kind of node; whoever can't be understood is given nothing to do.
             Err(error) => debug!(member = member.id, %error, "a report that can't be read"),
         }

@@ -95,8 +95,8 @@ pub struct PartitionView {
 pub struct Said<'a> {
     /// The workers, with their ids.
     pub workers: &'a [(String, WorkerReport)],
-    /// The gateways.
-    pub gateways: &'a [GatewayReport],
+    /// The gateways, with their ids.
+    pub gateways: &'a [(String, GatewayReport)],
     /// The memory of this coordinator.
     pub own: Memory,
 }
@@ -112,7 +112,7 @@ pub fn summarise(
     let reports = said.workers;
     let memories = || {
         let others = said.workers.iter().map(|(_, worker)| worker.memory);
-        others.chain(said.gateways.iter().map(|gateway| gateway.memory)).chain([said.own])
+        others.chain(said.gateways.iter().map(|(_, gateway)| gateway.memory)).chain([said.own])
     };
     let greatest = |numbers: &mut dyn Iterator<Item = f64>| numbers.max_by(f64::total_cmp);
     let by_key: BTreeMap<&PartitionKey, &PartitionStatus> = partitions.iter().zip(views).collect();
@@ -136,7 +136,7 @@ pub fn summarise(
         domains,
         lag: views.iter().map(|view| view.waiting).sum(),
         unowned: views.iter().filter(|view| view.owner.is_none()).count() as u64,
-        answer_p99_seconds: greatest(&mut said.gateways.iter().filter_map(|gateway| gateway.answer_p99_seconds)),
+        answer_p99_seconds: greatest(&mut said.gateways.iter().filter_map(|(_, gateway)| gateway.answer_p99_seconds)),
         apply_p95_seconds: greatest(&mut reports.iter().filter_map(|(_, worker)| worker.apply_p95_seconds)),
         memory_bytes: memories().map(|memory| memory.bytes).max().unwrap_or(0),
         memory_ratio: greatest(&mut memories().filter_map(|memory| memory.ratio())),
@@ -235,7 +235,9 @@ mod tests {
     #[test]
     fn the_slowest_and_the_fullest_speak_for_the_cluster() {
         let memory = |bytes, limit| Memory { bytes, limit };
-        let gateway = |memory, answer_p99_seconds| GatewayReport { memory, answer_p99_seconds };
+        let gateway = |memory, answer_p99_seconds| {
+            ("gateway".to_owned(), GatewayReport { memory, answer_p99_seconds, ..GatewayReport::default() })
+        };
         let gateways = [gateway(memory(10, Some(100)), Some(0.2)), gateway(memory(20, None), None)];
         let worker =
             WorkerReport { memory: memory(90, Some(300)), apply_p95_seconds: Some(0.01), ..WorkerReport::default() };

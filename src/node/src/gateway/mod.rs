@@ -22,7 +22,7 @@ pub use self::domains::is_domain_name;
 pub use self::reply::{ErrorBody, bearer_matches, expose};
 use crate::health::Health;
 use crate::memory::Memory;
-use crate::report::{GatewayReport, Report};
+use crate::report::{GatewayReport, Report, started_at};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::window::Window;
@@ -133,7 +133,8 @@ impl Gateway {
     /// Tells the coordinators how this gateway is. They give it nothing to do.
     async fn beat(&self) -> Result<(), LogError> {
         let answer_p99_seconds = self.0.metrics.recent.quantile(0.99);
-        let report = Report::Gateway(GatewayReport { memory: Memory::now(), answer_p99_seconds });
+        let report =
+            Report::Gateway(GatewayReport { memory: Memory::now(), answer_p99_seconds, started_at: started_at() });
         let report = serde_json::to_string(&report).unwrap_or_default();
         self.0.store.directory.beat(&Member { id: self.0.id.clone(), report }, BEAT_TTL).await
     }

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 pub use self::owner::LEASE;
 use crate::health::Health;
 use crate::memory::Memory;
-use crate::report::{PartitionReport, Report, WorkerReport};
+use crate::report::{PartitionReport, Report, WorkerReport, started_at};
 use crate::stop::{Stop, Stopper, stop_channel};
 use crate::store::Store;
 use crate::window::Window;
@@ -187,7 +187,13 @@ impl Worker {
         let partitions = self.context.board.partitions();
         self.context.metrics.partitions.set(partitions.len() as i64);
         let apply_p95_seconds = self.context.metrics.apply_seconds.quantile(0.95);
-        let report = Report::Worker(WorkerReport { draining, partitions, memory: Memory::now(), apply_p95_seconds });
+        let report = Report::Worker(WorkerReport {
+            draining,
+            partitions,
+            memory: Memory::now(),
+            apply_p95_seconds,
+            started_at: started_at(),
+        });
         let report = serde_json::to_string(&report).unwrap_or_default();
         let member = Member { id: self.context.worker.clone(), report };
         match (self.context.store.directory.beat(&member, BEAT_TTL).await, self.context.board.trouble()) {

@@ -1,0 +1,237 @@
+//! Asks the coordinator.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hebb_engine::Task;
+use hebb_node::coordinator::{DomainStatus, Overview};
+use reqwest::StatusCode;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::forward::Target;
+
+/// A coordinator answers within this time or not at all.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Domains whose history is asked for, besides the one that is opened.
+const HISTORIES_MAX: usize = 24;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("no coordinator answers at {url}")]
+    Unreachable { url: String, source: reqwest::Error },
+    #[error("the coordinator asks for a token: --token, or HEBB_INTERNAL_TOKEN")]
+    Token,
+    #[error("the coordinator answers {status}: {message}")]
+    Refused { status: StatusCode, message: String },
+    #[error("what the coordinator answers is not understood; is it of another version?")]
+    Unreadable(#[source] reqwest::Error),
+}
+
+/// What was seen last.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The cluster, once it was seen.
+    pub overview: Option<Overview>,
+    /// How well each domain did over the last hour, oldest first.
+    pub histories: BTreeMap<String, Vec<Point>>,
+    /// Why the last look failed.
+    pub trouble: Option<String>,
+}
+
+/// A bucket of a history.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Point {
+    /// Seconds since 1970.
+    pub at: f64,
+    /// The value of the domain's main metric.
+    pub value: f64,
+    /// Whether a drift was detected.
+    pub drift: bool,
+}
+
+/// A cluster in a few numbers, for scripts.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Summary {
+    at: u32,
+    leader: String,
+    term: u64,
+    workers: usize,
+    restarts: u32,
+    partitions: usize,
+    unowned: u64,
+    lag: u64,
+    events: u64,
+    events_per_second: Option<f64>,
+    answer_p99_seconds: Option<f64>,
+    domains: Vec<DomainSummary>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct DomainSummary {
+    name: String,
+    task: Task,
+    events: u64,
+    events_per_second: Option<f64>,
+    labels: u64,
+    accuracy: f64,
+    recent_accuracy: Option<f64>,
+    log_loss: Option<f64>,
+    mean_absolute_error: Option<f64>,
+    patterns: Option<u64>,
+    drifts: u64,
+    lag: u64,
+}
+
+#[derive(Deserialize)]
+struct History {
+    points: Vec<(u32, f64, f32, f32, u16)>,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: ErrorText,
+}
+
+#[derive(Deserialize)]
+struct ErrorText {
+    message: String,
+}
+
+/// A client of one coordinator.
+pub struct Source {
+    client: reqwest::Client,
+    url: String,
+    token: Option<String>,
+    last: std::sync::Mutex<Snapshot>,
+}
+
+impl Source {
+    /// A client that asks this target.
+    ///
+    /// # Errors
+    /// An HTTP client that can't be made.
+    pub fn new(target: &Target) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder().timeout(DEADLINE).build()?;
+        let (url, token) = (target.url().to_owned(), target.token().map(str::to_owned));
+        Ok(Self { client, url, token, last: std::sync::Mutex::default() })
+    }
+
+    /// The cluster in a few numbers.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn summary(&self) -> Result<Summary, SourceError> {
+        Ok(summarise(&self.get("/api/v1/overview", &[]).await?))
+    }
+
+    /// Looks anew; what can't be seen stays as it was seen last.
+    pub async fn look(&self, opened: Option<&str>) -> Snapshot {
+        let mut look = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        match self.see(opened).await {
+            Ok((overview, histories)) => {
+                look = Snapshot { overview: Some(overview), histories, trouble: None };
+            }
+            Err(error) => look.trouble = Some(crate::output::with_causes(&error)),
+        }
+        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = look.clone();
+        look
+    }
+
+    async fn see(&self, opened: Option<&str>) -> Result<(Overview, BTreeMap<String, Vec<Point>>), SourceError> {
+        let overview: Overview = self.get("/api/v1/overview", &[]).await?;
+        let first = overview.status.domains.iter().enumerate();
+        let wanted = first.filter(|(number, domain)| *number < HISTORIES_MAX || opened == Some(domain.name.as_str()));
+        let mut histories = BTreeMap::new();
+        for (_, domain) in wanted {
+            let values = self.history(&domain.name, main_metric(domain)).await?;
+            let drifts = if domain.drifts > 0 { self.history(&domain.name, "drifts").await? } else { Vec::new() };
+            let drifted: Vec<u32> = drifts.iter().filter(|(_, count)| *count > 0.0).map(|(at, _)| *at).collect();
+            let points = values.into_iter().map(|(at, value)| Point {
+                at: f64::from(at),
+                value,
+                drift: drifted.binary_search(&at).is_ok(),
+            });
+            histories.insert(domain.name.clone(), points.collect());
+        }
+        Ok((overview, histories))
+    }
+
+    async fn history(&self, domain: &str, metric: &str) -> Result<Vec<(u32, f64)>, SourceError> {
+        let query = [("domain", domain), ("metric", metric), ("hours", "1")];
+        match self.get::<History>("/api/v1/history", &query).await {
+            Ok(history) => Ok(history.points.into_iter().map(|(at, value, ..)| (at, value)).collect()),
+            // Nothing was measured yet.
+            Err(SourceError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, SourceError> {
+        let mut url = reqwest::Url::parse(&format!("{}{path}", self.url)).map_err(|_| SourceError::Refused {
+            status: StatusCode::BAD_REQUEST,
+            message: format!("{} is no address", self.url),
+        })?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = self.client.get(url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let unreachable = |source| SourceError::Unreachable { url: self.url.clone(), source };
+        let answer = request.send().await.map_err(unreachable)?;
+        match answer.status() {
+            StatusCode::OK => answer.json().await.map_err(SourceError::Unreadable),
+            StatusCode::UNAUTHORIZED => Err(SourceError::Token),
+            status => {
+                let message = answer.json::<ErrorBody>().await.map(|body| body.error.message).unwrap_or_default();
+                Err(SourceError::Refused { status, message })
+            }
+        }
+    }
+}
+
+/// What tells best how a domain does.
+pub fn main_metric(domain: &DomainStatus) -> &'static str {
+    match domain.task {
+        Task::Classification => "recent_accuracy",
+        Task::Regression => "mean_absolute_error",
+        Task::Patterns => "patterns",
+    }
+}
+
+fn summarise(overview: &Overview) -> Summary {
+    let status = &overview.status;
+    let domains = status.domains.iter().map(|domain| {
+        let detail = overview.details.get(&domain.name).cloned().unwrap_or_default();
+        DomainSummary {
+            name: domain.name.clone(),
+            task: domain.task,
+            events: domain.events,
+            events_per_second: detail.events_per_second,
+            labels: domain.labels,
+            accuracy: domain.accuracy,
+            recent_accuracy: domain.recent_accuracy,
+            log_loss: detail.log_loss,
+            mean_absolute_error: detail.mean_absolute_error,
+            patterns: detail.patterns,
+            drifts: domain.drifts,
+            lag: domain.lag,
+        }
+    });
+    Summary {
+        at: overview.at,
+        leader: status.leader.clone(),
+        term: status.term,
+        workers: status.workers.len(),
+        restarts: overview.nodes.iter().map(|node| node.restarts).sum(),
+        partitions: status.domains.iter().map(|domain| domain.partitions.len()).sum(),
+        unowned: status.unowned,
+        lag: status.lag,
+        events: status.domains.iter().map(|domain| domain.events).sum(),
+        events_per_second: overview.events_per_second,
+        answer_p99_seconds: status.answer_p99_seconds,
+        domains: domains.collect(),
+    }
+}

@@ -1,0 +1,246 @@
+//! The routes of the dashboard: the page, which holds no data and needs no token, and under `/api/v1` what it shows.
+
+use std::convert::Infallible;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use hebb_engine::Task;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::history::{HOURS_MAX, Metric, Scope};
+use super::{Frame, Overview, analysis, assets};
+use crate::coordinator::Shared;
+use crate::coordinator::api::{FORWARDED, refusal};
+use crate::gateway::ErrorBody;
+
+/// A comment after this much silence, so that nobody on the way takes the connection for dead.
+const ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// How long a forwarded answer may take: a look at patterns takes three seconds at most.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// A forwarded stream ends after this time and is asked for again.
+const STREAM_MAX: Duration = Duration::from_secs(3600);
+
+type Coordinator = State<Arc<Shared>>;
+
+pub fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(assets::page))
+        .route("/web/{file}", get(assets::file))
+        .route("/api/v1/overview", get(overview))
+        .route("/api/v1/history", get(history))
+        .route("/api/v1/patterns", get(patterns))
+        .route("/api/v1/stream", get(stream))
+        .with_state(shared)
+}
+
+/// The overview, if this coordinator leads; else the leader's answer, or why there is none.
+async fn leading(
+    shared: &Shared,
+    uri: &Uri,
+    headers: &HeaderMap,
+    timeout: Duration,
+) -> Result<Arc<Overview>, Response> {
+    if let Some(refusal) = refusal(shared, headers) {
+        return Err(refusal);
+    }
+    if let Frame::Overview(overview) = &*shared.board.frames.borrow() {
+        return Ok(overview.clone());
+    }
+    let (leads, leadership) = {
+        let view = shared.view.lock().unwrap_or_else(PoisonError::into_inner);
+        (view.leads, view.leadership.clone())
+    };
+    let Some(leadership) = leadership.filter(|_| !leads && !headers.contains_key(FORWARDED)) else {
+        let body = ErrorBody::new("no_leader", "no coordinator leads at the moment; try again in a few seconds");
+        return Err(body.respond(StatusCode::SERVICE_UNAVAILABLE));
+    };
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let url = format!("http://{}{path}", leadership.address);
+    let mut request = shared.client.get(url).header(FORWARDED, "1").timeout(timeout);
+    if let Some(token) = &shared.options.token {
+        request = request.bearer_auth(token);
+    }
+    Err(match request.send().await {
+        Ok(answer) => {
+            let status = answer.status();
+            let kind = answer.headers().get(header::CONTENT_TYPE).cloned();
+            let mut response = (status, Body::from_stream(answer.bytes_stream())).into_response();
+            if let Some(kind) = kind {
+                response.headers_mut().insert(header::CONTENT_TYPE, kind);
+            }
+            response
+        }
+        Err(error) => {
+            ErrorBody::new("leader_unreachable", format!("the leader {} doesn't answer: {error}", leadership.leader))
+                .respond(StatusCode::BAD_GATEWAY)
+        }
+    })
+}
+
+async fn overview(State(shared): Coordinator, uri: Uri, headers: HeaderMap) -> Response {
+    match leading(&shared, &uri, &headers, FORWARD_TIMEOUT).await {
+        Ok(overview) => Json(&*overview).into_response(),
+        Err(response) => response,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HistoryQuery {
+    domain: Option<String>,
+    node: Option<String>,
+    metric: Option<String>,
+    hours: Option<f64>,
+}
+
+/// One series.
+#[derive(Serialize)]
+struct HistoryBody {
+    metric: Metric,
+    scope: Scope,
+    hours: f64,
+    resolution_seconds: u32,
+    /// `[beginning in seconds since 1970, value, min, max, count]` of each bucket.
+    points: Vec<(u32, f64, f32, f32, u16)>,
+    summary: Option<analysis::Summary>,
+    trend: Option<analysis::Trend>,
+    anomalies: Vec<analysis::Anomaly>,
+}
+
+#[derive(Serialize)]
+struct SeriesName {
+    scope: Scope,
+    metric: Metric,
+}
+
+async fn history(
+    State(shared): Coordinator,
+    uri: Uri,
+    headers: HeaderMap,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Response {
+    if let Err(response) = leading(&shared, &uri, &headers, FORWARD_TIMEOUT).await {
+        return response;
+    }
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(why) => return bad(format!("the query is not what this endpoint takes: {why}")),
+    };
+    let scope = match (query.domain, query.node) {
+        (Some(_), Some(_)) => return bad("ask for a domain or a node, not both".to_owned()),
+        (Some(domain), None) => Scope::Domain(domain),
+        (None, Some(node)) => Scope::Node(node),
+        (None, None) => Scope::Cluster,
+    };
+    let hours = query.hours.unwrap_or(1.0);
+    if !(hours > 0.0 && hours <= HOURS_MAX) {
+        return bad(format!("hours has to be more than 0 and at most {HOURS_MAX}"));
+    }
+    let state = shared.board.state.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(name) = query.metric else {
+        let of_scope = state.history.names().filter(|(of, _)| scope == Scope::Cluster || *of == scope);
+        let series: Vec<SeriesName> =
+            of_scope.map(|(scope, metric)| SeriesName { scope: scope.clone(), metric: *metric }).collect();
+        return Json(serde_json::json!({ "series": series })).into_response();
+    };
+    let Some(metric) = Metric::of(&name) else {
+        return bad(format!("there is no metric {name:?}; without one this endpoint lists the series"));
+    };
+    let now = u32::try_from(Timestamp::now().as_second()).unwrap_or(u32::MAX);
+    let Some(extract) = state.history.extract(now, scope.clone(), metric, hours) else {
+        let body = ErrorBody::new("unknown_series", "nothing was measured under this name in the last day");
+        return body.respond(StatusCode::NOT_FOUND);
+    };
+    drop(state);
+    let buckets = &extract.buckets;
+    Json(HistoryBody {
+        metric,
+        scope,
+        hours,
+        resolution_seconds: extract.resolution,
+        points: buckets.iter().map(|one| (one.at, one.value(metric), one.min, one.max, one.count)).collect(),
+        summary: analysis::summary(metric, buckets),
+        trend: analysis::trend(metric, buckets),
+        anomalies: analysis::anomalies(metric, buckets),
+    })
+    .into_response()
+}
+
+fn bad(why: String) -> Response {
+    ErrorBody::new("bad_address", why).respond(StatusCode::BAD_REQUEST)
+}
+
+#[derive(Deserialize)]
+struct PatternsQuery {
+    domain: String,
+}
+
+async fn patterns(
+    State(shared): Coordinator,
+    uri: Uri,
+    headers: HeaderMap,
+    query: Result<Query<PatternsQuery>, QueryRejection>,
+) -> Response {
+    let overview = match leading(&shared, &uri, &headers, FORWARD_TIMEOUT).await {
+        Ok(overview) => overview,
+        Err(response) => return response,
+    };
+    let name = match query {
+        Ok(Query(query)) => query.domain,
+        Err(why) => return bad(format!("the query is not what this endpoint takes: {why}")),
+    };
+    let Some(domain) = overview.status.domains.iter().find(|domain| domain.name == name) else {
+        return ErrorBody::new("unknown_domain", "there is no such domain").respond(StatusCode::NOT_FOUND);
+    };
+    if domain.task != Task::Patterns {
+        return bad(format!("{name} is no domain of signals"));
+    }
+    match shared.board.library.patterns(&shared.store, &name, domain.partitions.len() as u32).await {
+        Ok(patterns) => Json(patterns).into_response(),
+        Err(error) => ErrorBody::new("store_unavailable", error.to_string()).respond(StatusCode::SERVICE_UNAVAILABLE),
+    }
+}
+
+/// Server-sent events: the overview now and whenever the leader takes stock.
+async fn stream(State(shared): Coordinator, uri: Uri, headers: HeaderMap) -> Response {
+    let Ok(seat) = shared.board.listeners.clone().try_acquire_owned() else {
+        let body = ErrorBody::new("too_many_listeners", "too many listen already; ask for /api/v1/overview instead");
+        return body.respond(StatusCode::SERVICE_UNAVAILABLE);
+    };
+    if let Err(response) = leading(&shared, &uri, &headers, STREAM_MAX).await {
+        // The seat of a forwarded stream is the leader's.
+        return response;
+    }
+    let mut frames = shared.board.frames.subscribe();
+    frames.mark_changed();
+    let events = futures::stream::unfold((frames, seat), |(mut frames, seat)| async move {
+        let text = next_event(&mut frames).await?;
+        Some((Ok::<_, Infallible>(text), (frames, seat)))
+    });
+    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    (headers, Body::from_stream(events)).into_response()
+}
+
+/// The next event's text; nothing once there is nothing more to tell.
+async fn next_event(frames: &mut watch::Receiver<Frame>) -> Option<String> {
+    match tokio::time::timeout(ALIVE_EVERY, frames.changed()).await {
+        Err(_) => Some(": alive\n\n".to_owned()),
+        Ok(Err(_)) => None,
+        Ok(Ok(())) => match frames.borrow_and_update().clone() {
+            Frame::Overview(overview) => {
+                // Writing plain data has no way to fail.
+                Some(format!("data: {}\n\n", serde_json::to_string(&*overview).unwrap_or_default()))
+            }
+            Frame::None | Frame::Closed => None,
+        },
+    }
+}

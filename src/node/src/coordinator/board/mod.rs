@@ -1,0 +1,107 @@
+//! What people look at: the overview, its history, and the page that shows both.
+//!
+//! The leader takes stock every two seconds. Without a listener that is all that happens: text is made when somebody
+//! looks. Nothing is written: the history is in memory, and a new leader begins its own.
+
+mod analysis;
+mod api;
+mod assets;
+mod history;
+mod library;
+mod overview;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, watch};
+
+pub use self::api::router;
+use self::history::History;
+use self::library::Library;
+pub use self::overview::{DomainDetail, Node, Overview, Role};
+use self::overview::{Observer, Said};
+use super::ClusterStatus;
+use crate::memory::Memory;
+use crate::report::{GatewayReport, WorkerReport, started_at};
+
+/// How often the leader takes stock: five samples a bucket.
+const OBSERVE_EVERY: Duration = Duration::from_secs(2);
+/// Who may listen to the stream at once: each takes a connection and a frame.
+const LISTENERS_MAX: usize = 32;
+
+/// What listeners are told.
+#[derive(Clone, Debug, Default)]
+enum Frame {
+    /// This coordinator doesn't lead, or hasn't looked yet.
+    #[default]
+    None,
+    /// The cluster as of the last look.
+    Overview(Arc<Overview>),
+    /// The process stops.
+    Closed,
+}
+
+/// The overview and its history.
+pub struct Board {
+    state: Mutex<State>,
+    frames: watch::Sender<Frame>,
+    listeners: Arc<Semaphore>,
+    library: Library,
+}
+
+#[derive(Default)]
+struct State {
+    observer: Observer,
+    history: History,
+    observed_at: Option<Instant>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            frames: watch::Sender::default(),
+            listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
+            library: Library::default(),
+        }
+    }
+}
+
+impl Board {
+    /// Takes stock, if it is time to.
+    pub fn observe(
+        &self,
+        status: &ClusterStatus,
+        workers: &[(String, WorkerReport)],
+        gateways: &[(String, GatewayReport)],
+        own: Memory,
+    ) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.observed_at.is_some_and(|at| at.elapsed() < OBSERVE_EVERY) {
+            return;
+        }
+        state.observed_at = Some(Instant::now());
+        let now = Timestamp::now().as_millisecond() as f64 / 1e3;
+        let said = Said { workers, gateways, own, own_started_at: started_at() };
+        let overview = state.observer.observe(now, status.clone(), &said);
+        state.history.record(overview.at, &overview);
+        self.frames.send_replace(Frame::Overview(Arc::new(overview)));
+    }
+
+    /// Another coordinator leads, or nobody knows who does.
+    pub fn pause(&self) {
+        self.frames.send_if_modified(|frame| {
+            let shows = matches!(frame, Frame::Overview(_));
+            if shows {
+                *frame = Frame::None;
+            }
+            shows
+        });
+    }
+
+    /// Ends every stream, so that none holds up the stop.
+    pub fn close(&self) {
+        self.frames.send_replace(Frame::Closed);
+    }
+}

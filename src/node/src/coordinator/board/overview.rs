@@ -1,0 +1,356 @@
+//! The cluster at a glance: the status, and what only people look at. Pure; the time is an argument.
+
+use std::collections::BTreeMap;
+
+use hebb_engine::{Statistics, Task};
+use serde::{Deserialize, Serialize};
+
+use crate::coordinator::ClusterStatus;
+use crate::memory::Memory;
+use crate::report::{GatewayReport, PartitionReport, WorkerReport};
+
+/// Classes that are named; all are counted.
+const CLASSES_MAX: usize = 50;
+/// Digits that a gateway's id ends with: another number in every life of its process.
+const LIFE_DIGITS: usize = 8;
+
+/// The whole cluster, as people look at it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Overview {
+    /// When, in seconds since 1970.
+    pub at: u32,
+    /// What the status API says.
+    #[serde(flatten)]
+    pub status: ClusterStatus,
+    /// Events applied a second since the sample before, of all domains.
+    pub events_per_second: Option<f64>,
+    /// The nodes that live.
+    pub nodes: Vec<Node>,
+    /// More about each domain, by name.
+    pub details: BTreeMap<String, DomainDetail>,
+}
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Leads.
+    Coordinator,
+    /// Takes events in.
+    Gateway,
+    /// Learns.
+    Worker,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id; a gateway's without the number of its life.
+    pub id: String,
+    /// What it does.
+    pub role: Role,
+    /// Resident bytes; 0 where its system doesn't say.
+    pub memory_bytes: u64,
+    /// What it may take, if that is limited.
+    pub memory_limit: Option<u64>,
+    /// Of a gateway the 99th percentile of the time to an answer over the last minute, of a worker the 95th of the time
+    /// to apply an entry.
+    pub latency_seconds: Option<f64>,
+    /// When its process started, in seconds since 1970; unknown of a node of an older version.
+    pub started_at: Option<u32>,
+    /// How often its process was started anew under this id since the leader began to lead.
+    pub restarts: u32,
+}
+
+/// What the engine says of a domain, over all partitions whose owners report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DomainDetail {
+    /// Events applied a second since the sample before.
+    pub events_per_second: Option<f64>,
+    /// Labels that updated a learner.
+    pub updates: u64,
+    /// Entries that repeated an event's id.
+    pub duplicates: u64,
+    /// Entries that did not fit.
+    pub rejected: u64,
+    /// Experiences in memory.
+    pub experiences: u64,
+    /// Features of the widest partition's schema.
+    pub features: u32,
+    /// Bytes of the states in memory, estimated.
+    pub memory_bytes: u64,
+    /// Patterns in the libraries; of a domain of signals.
+    pub patterns: Option<u64>,
+    /// Mean log-loss in nats; of classes, once there are labels.
+    pub log_loss: Option<f64>,
+    /// The same over the labels since the sample before.
+    pub recent_log_loss: Option<f64>,
+    /// Cohen's kappa, weighted by the partitions' labels.
+    pub kappa: Option<f64>,
+    /// Mean absolute error; of numbers, once there are labels.
+    pub mean_absolute_error: Option<f64>,
+    /// The classes seen, the first fifty.
+    pub classes: Vec<String>,
+    /// How many classes were seen.
+    pub class_count: u64,
+    /// The longest of the partitions' last checkpoints, in milliseconds.
+    pub checkpoint_ms: u64,
+}
+
+/// Who said what.
+pub struct Said<'a> {
+    /// The workers, with their ids.
+    pub workers: &'a [(String, WorkerReport)],
+    /// The gateways, with their ids.
+    pub gateways: &'a [(String, GatewayReport)],
+    /// The memory of the coordinator that leads.
+    pub own: Memory,
+    /// When it started, in seconds since 1970.
+    pub own_started_at: u32,
+}
+
+/// Makes overviews, and remembers of the one before what the next is compared with.
+#[derive(Debug, Default)]
+pub struct Observer {
+    at: Option<f64>,
+    totals: BTreeMap<String, Totals>,
+    lives: BTreeMap<String, Life>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    events: u64,
+    labels: u64,
+    log_loss: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    started_at: u32,
+    restarts: u32,
+}
+
+impl Observer {
+    /// The cluster at `now`, in seconds since 1970.
+    pub fn observe(&mut self, now: f64, status: ClusterStatus, said: &Said<'_>) -> Overview {
+        let elapsed = self.at.map(|at| now - at).filter(|elapsed| *elapsed > 0.0);
+        let mut totals = BTreeMap::new();
+        let mut details = BTreeMap::new();
+        let mut all_rates = None;
+        for domain in &status.domains {
+            let partitions = newest(said.workers, &domain.name);
+            let (mut detail, total) = describe(domain.task, &partitions);
+            // A partition whose owner is between two workers isn't reported: what shrank tells nothing.
+            let before = self.totals.get(&domain.name).filter(|before| before.events <= total.events);
+            if let (Some(before), Some(elapsed)) = (before, elapsed) {
+                let rate = (total.events - before.events) as f64 / elapsed;
+                detail.events_per_second = Some(rate);
+                *all_rates.get_or_insert(0.0) += rate;
+                let labels = total.labels.saturating_sub(before.labels);
+                let recent = (total.log_loss - before.log_loss).max(0.0) / labels.max(1) as f64;
+                detail.recent_log_loss = detail.log_loss.filter(|_| labels > 0).map(|_| recent);
+            }
+            totals.insert(domain.name.clone(), total);
+            details.insert(domain.name.clone(), detail);
+        }
+        self.totals = totals;
+        self.at = Some(now);
+        let nodes = self.nodes(&status.leader, said);
+        Overview { at: now as u32, status, events_per_second: all_rates, nodes, details }
+    }
+
+    fn nodes(&mut self, leader: &str, said: &Said<'_>) -> Vec<Node> {
+        let node = |id: &str, role, memory: Memory, latency_seconds, started_at: u32| Node {
+            id: id.to_owned(),
+            role,
+            memory_bytes: memory.bytes,
+            memory_limit: memory.limit,
+            latency_seconds,
+            started_at: (started_at > 0).then_some(started_at),
+            restarts: 0,
+        };
+        let mut nodes = vec![node(leader, Role::Coordinator, said.own, None, said.own_started_at)];
+        nodes.extend(said.gateways.iter().map(|(id, report)| {
+            node(without_life(id), Role::Gateway, report.memory, report.answer_p99_seconds, report.started_at)
+        }));
+        nodes.extend(
+            said.workers
+                .iter()
+                .map(|(id, report)| node(id, Role::Worker, report.memory, report.apply_p95_seconds, report.started_at)),
+        );
+        // A gateway that was started anew beats under both ids for some seconds.
+        nodes.sort_by(|a, b| (a.role, &a.id, b.started_at).cmp(&(b.role, &b.id, a.started_at)));
+        nodes.dedup_by(|a, b| (a.role, &a.id) == (b.role, &b.id));
+        let mut lives = BTreeMap::new();
+        for node in &mut nodes {
+            let key = format!("{:?} {}", node.role, node.id);
+            let started_at = node.started_at.unwrap_or(0);
+            let known = self.lives.get(&key).copied().unwrap_or(Life { started_at, restarts: 0 });
+            let is_anew = known.started_at < started_at;
+            let life = Life {
+                started_at: known.started_at.max(started_at),
+                restarts: known.restarts + u32::from(is_anew && known.started_at > 0),
+            };
+            node.restarts = life.restarts;
+            lives.insert(key, life);
+        }
+        // Who is gone for a moment is remembered as long as there aren't too many.
+        if self.lives.len() <= 4 * lives.len().max(16) {
+            lives.extend(
+                self.lives
+                    .iter()
+                    .filter(|(key, _)| !lives.contains_key(*key))
+                    .map(|(key, life)| (key.clone(), *life))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        self.lives = lives;
+        nodes
+    }
+}
+
+fn without_life(id: &str) -> &str {
+    match id.rsplit_once('-') {
+        Some((name, life)) if life.len() == LIFE_DIGITS && life.bytes().all(|digit| digit.is_ascii_hexdigit()) => name,
+        _ => id,
+    }
+}
+
+/// The reports of a domain's partitions. Right after a handover two workers may report; the newer epoch counts.
+fn newest<'a>(workers: &'a [(String, WorkerReport)], domain: &str) -> Vec<&'a PartitionReport> {
+    let mut newest: BTreeMap<u32, &PartitionReport> = BTreeMap::new();
+    for report in workers.iter().flat_map(|(_, worker)| &worker.partitions).filter(|report| report.domain == domain) {
+        let known = newest.entry(report.index).or_insert(report);
+        if known.epoch < report.epoch {
+            *known = report;
+        }
+    }
+    newest.into_values().collect()
+}
+
+fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Totals) {
+    let statistics = || partitions.iter().map(|report| &report.statistics);
+    let sum = |field: fn(&Statistics) -> u64| statistics().map(field).sum::<u64>();
+    let labels = sum(|one| one.labels);
+    let weighed = |field: fn(&Statistics) -> f64| statistics().map(|one| field(one) * one.labels as f64).sum::<f64>();
+    let mean =
+        |field: fn(&Statistics) -> f64, of: Task| (task == of && labels > 0).then(|| weighed(field) / labels as f64);
+    let mut classes: Vec<String> = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for class in statistics().flat_map(|one| &one.classes) {
+        if seen.insert(class.as_str()) && classes.len() < CLASSES_MAX {
+            classes.push(class.clone());
+        }
+    }
+    let detail = DomainDetail {
+        events_per_second: None,
+        updates: sum(|one| one.updates),
+        duplicates: sum(|one| one.duplicates),
+        rejected: sum(|one| one.rejected),
+        experiences: sum(|one| one.experiences),
+        features: statistics().map(|one| one.features).max().unwrap_or(0),
+        memory_bytes: sum(|one| one.memory_bytes),
+        patterns: (task == Task::Patterns).then(|| sum(|one| one.patterns)),
+        log_loss: mean(|one| one.log_loss, Task::Classification),
+        recent_log_loss: None,
+        kappa: mean(|one| one.kappa, Task::Classification),
+        mean_absolute_error: mean(|one| one.mean_absolute_error, Task::Regression),
+        class_count: seen.len() as u64,
+        classes,
+        checkpoint_ms: partitions.iter().map(|report| report.checkpoint_ms).max().unwrap_or(0),
+    };
+    (detail, Totals { events: sum(|one| one.events), labels, log_loss: weighed(|one| one.log_loss) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::DomainStatus;
+
+    fn status(domains: &[(&str, Task)]) -> ClusterStatus {
+        let domains = domains.iter().map(|(name, task)| DomainStatus {
+            name: (*name).to_owned(),
+            task: *task,
+            events: 0,
+            labels: 0,
+            accuracy: 0.0,
+            recent_accuracy: None,
+            drifts: 0,
+            lag: 0,
+            partitions: Vec::new(),
+        });
+        ClusterStatus {
+            leader: "coordinator-0".to_owned(),
+            term: 1,
+            workers: Vec::new(),
+            domains: domains.collect(),
+            lag: 0,
+            unowned: 0,
+            answer_p99_seconds: None,
+            apply_p95_seconds: None,
+            memory_bytes: 0,
+            memory_ratio: None,
+        }
+    }
+
+    fn partition(domain: &str, index: u32, epoch: u64, statistics: Statistics) -> PartitionReport {
+        PartitionReport { domain: domain.to_owned(), index, epoch, state_bytes: 0, checkpoint_ms: 0, statistics }
+    }
+
+    fn said(workers: &[(String, WorkerReport)]) -> Said<'_> {
+        Said { workers, gateways: &[], own: Memory::default(), own_started_at: 1 }
+    }
+
+    fn worker(partitions: Vec<PartitionReport>) -> [(String, WorkerReport); 1] {
+        [("worker-0".to_owned(), WorkerReport { partitions, ..WorkerReport::default() })]
+    }
+
+    #[test]
+    fn rates_and_the_recent_loss_are_of_the_time_between_two_looks() {
+        let statistics = |events, labels, log_loss| Statistics { events, labels, log_loss, ..Statistics::default() };
+        let mut observer = Observer::default();
+        let first = worker(vec![partition("a", 0, 1, statistics(100, 100, 0.5))]);
+        let looked = observer.observe(10.0, status(&[("a", Task::Classification)]), &said(&first));
+        assert_eq!((looked.events_per_second, looked.details["a"].log_loss), (None, Some(0.5)));
+        let second = worker(vec![partition("a", 0, 1, statistics(300, 200, 0.3))]);
+        let looked = observer.observe(12.0, status(&[("a", Task::Classification)]), &said(&second));
+        assert_eq!((looked.events_per_second, looked.details["a"].events_per_second), (Some(100.0), Some(100.0)));
+        assert!(looked.details["a"].recent_log_loss.is_some_and(|loss| (loss - 0.1).abs() < 1e-9));
+        let lost = observer.observe(14.0, status(&[("a", Task::Classification)]), &said(&[]));
+        assert_eq!(lost.details["a"].events_per_second, None, "what shrank tells nothing");
+    }
+
+    #[test]
+    fn after_a_handover_the_newer_epoch_counts_once() {
+        let events = |events| Statistics { events, rejected: 1, ..Statistics::default() };
+        let workers = [
+            (
+                "old".to_owned(),
+                WorkerReport { partitions: vec![partition("a", 0, 3, events(7))], ..WorkerReport::default() },
+            ),
+            (
+                "new".to_owned(),
+                WorkerReport { partitions: vec![partition("a", 0, 4, events(9))], ..WorkerReport::default() },
+            ),
+        ];
+        let looked = Observer::default().observe(1.0, status(&[("a", Task::Regression)]), &said(&workers));
+        assert_eq!(looked.details["a"].rejected, 1);
+        assert_eq!(looked.details["a"].log_loss, None, "there are no classes");
+    }
+
+    #[test]
+    fn a_node_that_starts_anew_is_counted_and_a_new_one_is_not() {
+        let mut observer = Observer::default();
+        let gateway = |id: &str, started_at| (id.to_owned(), GatewayReport { started_at, ..GatewayReport::default() });
+        let mut look = |gateways: &[(String, GatewayReport)]| {
+            let said = Said { workers: &[], gateways, own: Memory::default(), own_started_at: 1 };
+            observer.observe(1.0, status(&[]), &said).nodes
+        };
+        assert_eq!(look(&[gateway("gateway-a-0011aabb", 5)])[1].restarts, 0);
+        let both = look(&[gateway("gateway-a-0011aabb", 5), gateway("gateway-a-ffffffff", 9)]);
+        assert_eq!(both.len(), 2, "two lives of one gateway are one node: {both:?}");
+        assert_eq!((both[1].id.as_str(), both[1].restarts, both[1].started_at), ("gateway-a", 1, Some(9)));
+        look(&[]);
+        assert_eq!(look(&[gateway("gateway-a-ffffffff", 9)])[1].restarts, 1);
+    }
+}

@@ -1,0 +1,191 @@
+// The pages, from what the coordinator says. Each is a function of the overview; the charts below it are asked for.
+
+import { el, svg, table } from "./dom.js";
+import { age, bytes, number, percent, seconds } from "./format.js";
+
+/** Partitions that are drawn one by one, and rows of one table. */
+const TILES_MAX = 512;
+const ROWS_MAX = 200;
+/** A process this full is about to be killed. */
+const MEMORY_FULL = 0.9;
+
+export const linkTo = (domain) => `#/domain/${encodeURIComponent(domain)}`;
+
+function fact(name, value, hint) {
+  return el("div", { class: "fact" }, el("dt", {}, name), el("dd", { "data-fact": name }, value, hint && el("small", {}, ` ${hint}`)));
+}
+
+function facts(...all) {
+  return el("dl", { class: "facts" }, all.filter(Boolean));
+}
+
+/** What somebody should look at, in words. */
+export function concerns(overview) {
+  const found = [];
+  if (overview.workers.length === 0) found.push("No worker is there: events are accepted and wait.");
+  if (overview.unowned > 0) found.push(`${overview.unowned} partition(s) have no owner: their events wait.`);
+  for (const worker of overview.workers) if (worker.draining) found.push(`${worker.id} is leaving.`);
+  for (const node of overview.nodes) {
+    if (node.memory_limit && node.memory_bytes / node.memory_limit > MEMORY_FULL) {
+      found.push(`${node.id} has ${percent(node.memory_bytes / node.memory_limit)} of its memory.`);
+    }
+    if (node.restarts > 0) found.push(`${node.id} was started anew ${node.restarts} time(s).`);
+  }
+  for (const domain of overview.domains) {
+    const rejected = overview.details[domain.name]?.rejected ?? 0;
+    if (rejected > 0) found.push(`${number(rejected)} entries of ${domain.name} did not fit.`);
+  }
+  return found;
+}
+
+function attention(overview) {
+  const found = concerns(overview);
+  if (found.length === 0) return el("p", { class: "calm" }, "Nothing needs attention.");
+  return el("ul", { class: "concerns" }, found.map((text) => el("li", {}, text)));
+}
+
+/** How well a domain does, by its task. */
+function quality(domain, detail) {
+  if (domain.labels === 0 && detail?.patterns === null) return "no labels yet";
+  if (domain.task === "Patterns") return `${number(detail?.patterns ?? 0)} patterns`;
+  if (domain.task === "Regression") return `error ${number(detail?.mean_absolute_error)}`;
+  return percent(domain.recent_accuracy ?? domain.accuracy);
+}
+
+/** A line without axes, of what `body` of the history API holds. */
+export function sparkline(body, name) {
+  const points = body?.points ?? [];
+  if (points.length < 2) return el("span", { class: "quiet" }, "–");
+  const values = points.map((point) => point[1]);
+  const least = Math.min(...values);
+  const span = Math.max(...values) - least || 1;
+  const [first, last] = [points[0][0], points.at(-1)[0]];
+  const path = points.map(([at, value], index) =>
+    `${index ? "L" : "M"}${(((at - first) / (last - first)) * 96 + 2).toFixed(1)} ${(22 - ((value - least) / span) * 18).toFixed(1)}`).join("");
+  return svg("svg", { viewBox: "0 0 100 26", class: "spark", role: "img", "aria-label": name }, svg("path", { class: "line line-0", d: path }));
+}
+
+export function overviewPage(overview, sparks) {
+  const partitions = overview.domains.reduce((sum, domain) => sum + domain.partitions.length, 0);
+  const events = overview.domains.reduce((sum, domain) => sum + domain.events, 0);
+  return [
+    el("h1", {}, "Overview"),
+    facts(
+      fact("Events a second", number(overview.events_per_second)),
+      fact("Events", number(events)),
+      fact("Lag", number(overview.lag), "entries"),
+      fact("Answers, p99", seconds(overview.answer_p99_seconds)),
+      fact("Workers", number(overview.workers.length)),
+      fact("Partitions", `${partitions - overview.unowned}/${partitions}`, "owned"),
+      fact("Leader", overview.leader)),
+    el("section", { "aria-label": "Attention" }, el("h2", {}, "Attention"), attention(overview)),
+    el("section", { "aria-label": "Domains" }, el("h2", {}, "Domains"),
+      overview.domains.length === 0
+        ? el("p", { class: "quiet" }, "There is no domain yet: the first event makes one.")
+        : table("Domains", [
+          { name: "Domain" }, { name: "Task" }, { name: "Quality", numeric: true }, { name: "Last hour" }, { name: "Events", numeric: true },
+          { name: "Events/s", numeric: true }, { name: "Drifts", numeric: true }, { name: "Lag", numeric: true },
+        ], overview.domains.slice(0, ROWS_MAX).map((domain) => {
+          const detail = overview.details[domain.name];
+          return [el("a", { href: linkTo(domain.name) }, domain.name), domain.task.toLowerCase(), quality(domain, detail),
+            sparkline(sparks.get(domain.name), `${domain.name} over the last hour`), number(domain.events),
+            number(detail?.events_per_second), number(domain.drifts), number(domain.lag)];
+        })),
+      overview.domains.length > ROWS_MAX && el("p", { class: "quiet" }, `${overview.domains.length - ROWS_MAX} more are not shown.`)),
+  ];
+}
+
+export function domainPage(overview, name) {
+  const domain = overview.domains.find((one) => one.name === name);
+  if (!domain) return [el("h1", {}, name), el("p", {}, "There is no such domain.")];
+  const detail = overview.details[name] ?? {};
+  const isClasses = domain.task === "Classification";
+  const classes = detail.classes ?? [];
+  return [
+    el("h1", {}, name, el("small", {}, ` ${domain.task.toLowerCase()}`)),
+    facts(
+      isClasses && fact("Recent accuracy", percent(domain.recent_accuracy)),
+      isClasses && fact("Accuracy", percent(domain.labels ? domain.accuracy : null), "of all labels"),
+      isClasses && fact("Kappa", detail.kappa === null ? "–" : detail.kappa?.toFixed(3)),
+      domain.task === "Regression" && fact("Mean absolute error", number(detail.mean_absolute_error)),
+      domain.task === "Patterns" && fact("Patterns", number(detail.patterns)),
+      fact("Drifts", number(domain.drifts)),
+      fact("Events", number(domain.events), `${number(detail.events_per_second)}/s`),
+      domain.task !== "Patterns" && fact("Labels", number(domain.labels)),
+      fact("Lag", number(domain.lag), "entries")),
+    el("div", { class: "columns" },
+      el("section", { "aria-label": "Partitions" }, el("h2", {}, "Partitions"),
+        table("Partitions", [
+          { name: "Partition" }, { name: "Owner" }, { name: "Owners so far", numeric: true }, { name: "Lag", numeric: true }, { name: "Checkpoint", numeric: true },
+        ], domain.partitions.slice(0, ROWS_MAX).map((one) =>
+          [String(one.index), one.owner ?? el("strong", { class: "bad" }, "nobody"), number(one.epoch), number(one.lag), bytes(one.state_bytes)])),
+        domain.partitions.length > ROWS_MAX && el("p", { class: "quiet" }, `${domain.partitions.length - ROWS_MAX} more are not shown.`)),
+      el("section", { "aria-label": "What it has learned" }, el("h2", {}, "What it has learned"),
+        facts(
+          domain.task !== "Patterns" && fact("Features", number(detail.features)),
+          domain.task !== "Patterns" && fact("Updates", number(detail.updates), "of the learner"),
+          domain.task !== "Patterns" && fact("Experiences", number(detail.experiences), "in memory"),
+          fact("Memory", bytes(detail.memory_bytes)),
+          fact("Repeated", number(detail.duplicates), "entries, learned once"),
+          fact("Did not fit", number(detail.rejected), "entries")),
+        isClasses && el("p", { class: "classes" }, classes.map((one) => el("span", { class: "tag" }, one)),
+          detail.class_count > classes.length && el("span", { class: "quiet" }, `and ${detail.class_count - classes.length} more classes`),
+          classes.length === 0 && el("span", { class: "quiet" }, "No class was seen yet.")))),
+  ];
+}
+
+function memoryBar(node) {
+  if (!node.memory_limit) return el("span", {}, bytes(node.memory_bytes));
+  const share = node.memory_bytes / node.memory_limit;
+  return el("span", {}, `${bytes(node.memory_bytes)} of ${bytes(node.memory_limit)} `,
+    el("meter", { min: 0, max: 1, high: MEMORY_FULL, value: share.toFixed(3), "aria-label": `memory of ${node.id}` }));
+}
+
+function heat(lag) {
+  if (lag === 0) return "";
+  return lag < 100 ? "warm" : "hot";
+}
+
+function tile(domain, partition) {
+  const hint = `partition ${partition.index} of ${domain.name}, ${number(partition.lag)} entries wait, owner number ${partition.epoch}`;
+  return el("li", {}, el("a", { class: `tile ${heat(partition.lag)}`, href: linkTo(domain.name), title: hint, "aria-label": hint },
+    el("span", {}, `${domain.name}/${partition.index}`), partition.lag > 0 && el("b", {}, number(partition.lag))));
+}
+
+export function topologyPage(overview) {
+  const owned = new Map(overview.workers.map((worker) => [worker.id, []]));
+  owned.set(null, []);
+  let drawn = 0;
+  let hidden = 0;
+  for (const domain of overview.domains) {
+    for (const partition of domain.partitions) {
+      // An owner that no longer beats is about to lose what it owns.
+      if (!owned.has(partition.owner)) owned.set(partition.owner, []);
+      drawn += 1;
+      if (drawn <= TILES_MAX) owned.get(partition.owner).push(tile(domain, partition));
+      else hidden += 1;
+    }
+  }
+  const nodeOf = new Map(overview.nodes.filter((node) => node.role === "worker").map((node) => [node.id, node]));
+  const workers = new Map(overview.workers.map((worker) => [worker.id, worker]));
+  const lane = (id, tiles) => {
+    const [node, worker] = [nodeOf.get(id), workers.get(id)];
+    const state = id === null ? "waiting for an owner" : !worker ? "silent" : worker.draining ? "leaving" : null;
+    return el("section", { class: `lane ${state ? "bad-lane" : ""}`, "aria-label": id ?? "Without an owner" },
+      el("h3", {}, id ?? "Without an owner", state && el("small", { class: "bad" }, ` ${state}`)),
+      node && el("p", { class: "quiet" }, memoryBar(node), ` · applies within ${seconds(node.latency_seconds)} (p95) · up ${node.started_at ? age(overview.at - node.started_at) : "–"} · lag ${number(worker?.lag)}`),
+      tiles.length > 0 ? el("ul", { class: "tiles" }, tiles) : el("p", { class: "quiet" }, "Owns nothing."));
+  };
+  const front = overview.nodes.filter((node) => node.role !== "worker");
+  return [
+    el("h1", {}, "Topology"),
+    el("section", { "aria-label": "Coordinator and gateways" }, el("h2", {}, "Coordinator and gateways"),
+      table("Coordinator and gateways", [
+        { name: "Node" }, { name: "Role" }, { name: "Memory", numeric: true }, { name: "Answers, p99", numeric: true }, { name: "Up", numeric: true }, { name: "Restarts", numeric: true },
+      ], front.slice(0, ROWS_MAX).map((node) => [node.id, node.role === "coordinator" ? "leads" : node.role, memoryBar(node), seconds(node.latency_seconds),
+        node.started_at ? age(overview.at - node.started_at) : "–", number(node.restarts)]))),
+    el("section", { "aria-label": "Workers and what they own" }, el("h2", {}, "Workers and what they own"),
+      [...owned].filter(([id, tiles]) => id !== null || tiles.length > 0).map(([id, tiles]) => lane(id, tiles)),
+      hidden > 0 && el("p", { class: "quiet" }, `${hidden} more partitions are not drawn.`)),
+  ];
+}
