@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use hebb_api::names::{self, Role};
-use serde::Deserialize;
+use k8s_openapi::api::core::v1::Secret;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -32,49 +32,6 @@ pub struct Target {
     name: String,
     /// Ends with this value.
     _forward: Option<Child>,
-}
-
-#[derive(Deserialize)]
-struct Secret {
-    #[serde(default)]
-    data: std::collections::BTreeMap<String, k8s_bytes::Bytes>,
-}
-
-/// The bytes of a Secret, as the API writes them.
-mod k8s_bytes {
-    use serde::{Deserialize, Deserializer, de};
-
-    pub struct Bytes(pub Vec<u8>);
-
-    impl<'de> Deserialize<'de> for Bytes {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            decode(&String::deserialize(deserializer)?).map(Self).ok_or_else(|| de::Error::custom("no base64"))
-        }
-    }
-
-    /// Base64 with padding (RFC 4648).
-    pub fn decode(text: &str) -> Option<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-        let (mut bits, mut count) = (0u32, 0);
-        for letter in text.trim_end_matches('=').bytes() {
-            let value = match letter {
-                b'A'..=b'Z' => letter - b'A',
-                b'a'..=b'z' => letter - b'a' + 26,
-                b'0'..=b'9' => letter - b'0' + 52,
-                b'+' => 62,
-                b'/' => 63,
-                _ => return None,
-            };
-            bits = bits << 6 | u32::from(value);
-            count += 6;
-            if count >= 8 {
-                count -= 8;
-                bytes.push((bits >> count) as u8);
-                bits &= (1 << count) - 1;
-            }
-        }
-        Some(bytes)
-    }
 }
 
 impl Target {
@@ -109,10 +66,9 @@ impl Target {
         if !read.status.success() {
             return Err(ForwardError::Failed(String::from_utf8_lossy(&read.stderr).trim().to_owned()));
         }
-        let token = serde_json::from_slice(&read.stdout).ok().and_then(|read: Secret| {
-            let bytes = &read.data.get("token")?.0;
-            String::from_utf8(bytes.clone()).ok()
-        });
+        let token = serde_json::from_slice(&read.stdout)
+            .ok()
+            .and_then(|read: Secret| String::from_utf8(read.data?.remove("token")?.0).ok());
         let token = token.ok_or(ForwardError::NoToken(secret))?;
         let service = format!("service/{}", Role::Coordinator.object_name(cluster));
         let port = format!(":{}", names::COORDINATOR_PORT);
@@ -187,9 +143,12 @@ mod tests {
             Some("http://127.0.0.1:40123")
         );
         assert_eq!(forwarded_address("Handling connection for 40123"), None);
-        let secret: Secret = serde_json::from_str(r#"{"data": {"token": "c2VjcmV0LXRva2Vu"}}"#).unwrap();
-        assert_eq!(secret.data["token"].0, b"secret-token");
-        assert_eq!(k8s_bytes::decode("YQ=="), Some(b"a".to_vec()));
-        assert_eq!(k8s_bytes::decode("a b"), None);
+        let token = |base64: &str| {
+            let secret = format!(r#"{{"data": {{"token": "{base64}"}}}}"#);
+            serde_json::from_str::<Secret>(&secret).ok()?.data?.remove("token").map(|bytes| bytes.0)
+        };
+        assert_eq!(token("c2VjcmV0LXRva2Vu").as_deref(), Some(&b"secret-token"[..]));
+        assert_eq!(token("YQ=="), Some(b"a".to_vec()));
+        assert_eq!(token("a b"), None);
     }
 }

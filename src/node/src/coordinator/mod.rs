@@ -171,10 +171,9 @@ async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus,
         info!(version = assignment.version, workers = staying.len(), partitions = partitions.len(), "new assignment");
     }
     let views = futures::future::try_join_all(partitions.iter().map(|key| shared.store.log.status(key))).await?;
-    let own = Memory::now();
-    let said = status::Said { workers: &workers, gateways: &gateways, own };
+    let said = status::Said { workers: &workers, gateways: &gateways, own: Memory::now() };
     let status = status::summarise(leadership, &domains, &partitions, &views, &said);
-    shared.board.observe(&status, &workers, &gateways, own);
+    shared.board.observe(&status, &said);
     Ok(status)
 }
 

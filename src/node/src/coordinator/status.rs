@@ -7,7 +7,7 @@ use hebb_log::{Domain, Leadership, PartitionKey, PartitionStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::memory::Memory;
-use crate::report::{GatewayReport, WorkerReport};
+use crate::report::{GatewayReport, PartitionReport, WorkerReport};
 
 /// The whole cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -143,6 +143,18 @@ pub fn summarise(
     }
 }
 
+/// The reports of a domain's partitions, by index. Right after a handover two workers may report; the newer epoch counts.
+pub fn newest<'a>(workers: &'a [(String, WorkerReport)], domain: &str) -> BTreeMap<u32, &'a PartitionReport> {
+    let mut newest: BTreeMap<u32, &PartitionReport> = BTreeMap::new();
+    for report in workers.iter().flat_map(|(_, worker)| &worker.partitions).filter(|report| report.domain == domain) {
+        let known = newest.entry(report.index).or_insert(report);
+        if known.epoch <= report.epoch {
+            *known = report;
+        }
+    }
+    newest
+}
+
 fn domain_status(
     domain: &Domain,
     views: &BTreeMap<&PartitionKey, &PartitionStatus>,
@@ -159,16 +171,12 @@ fn domain_status(
         lag: 0,
         partitions: Vec::new(),
     };
+    let newest = newest(reports, &domain.name);
     let (mut correct, mut recent) = (0, 0.0);
     for index in 0..domain.partitions {
         let key = PartitionKey { domain: domain.name.clone(), index };
         let Some(view) = views.get(&key) else { continue };
-        // Right after a handover two workers may report; the newer epoch counts.
-        let report = reports
-            .iter()
-            .flat_map(|(_, worker)| &worker.partitions)
-            .filter(|report| report.domain == domain.name && report.index == index)
-            .max_by_key(|report| report.epoch);
+        let report = newest.get(&index);
         let nothing = Statistics::default();
         let statistics = report.map_or(&nothing, |report| &report.statistics);
         status.events += statistics.events;
@@ -198,7 +206,6 @@ mod tests {
     use hebb_engine::PartitionConfig;
 
     use super::*;
-    use crate::report::PartitionReport;
 
     #[test]
     fn recent_accuracy_is_weighted_by_labels_and_there_is_none_of_numbers() {

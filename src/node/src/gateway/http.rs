@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::dispatch::{OnFull, Sent};
 use super::domains::partition_of;
 use super::reply::{Address, ErrorBody, Failure, expose};
-use super::wire::{self, AnswerBody, BODY_MAX, EventBody, FeedbackBody, SignalBody};
+use super::wire::{self, AnswerBody, BODY_MAX, EventBody, FeedbackBody, LibraryPattern, SignalBody};
 use super::{Shared, ndjson};
 
 type Gateway = State<Arc<Shared>>;
@@ -358,16 +358,6 @@ struct PatternsQuery {
     limit: Option<u32>,
 }
 
-#[derive(Serialize)]
-struct LibraryPattern {
-    partition: u32,
-    id: u64,
-    level: u8,
-    support: u64,
-    confidence: f32,
-    prototype: Vec<f32>,
-}
-
 async fn patterns(
     State(shared): Gateway,
     Address(Path(name)): Address<Path<String>>,
@@ -382,14 +372,9 @@ async fn patterns(
             let partition = PartitionKey { domain: domain.name.clone(), index };
             let entry = Entry::Query(EngineQuery::Patterns { limit }).encode();
             match shared.dispatcher.submit(&partition, entry, OnFull::Refuse).await? {
-                Outcome::Patterns(patterns) => found.extend(patterns.into_iter().map(|pattern| LibraryPattern {
-                    partition: index,
-                    id: pattern.id,
-                    level: pattern.level,
-                    support: pattern.support,
-                    confidence: pattern.confidence,
-                    prototype: pattern.prototype,
-                })),
+                Outcome::Patterns(patterns) => {
+                    found.extend(patterns.into_iter().map(|pattern| LibraryPattern::new(index, pattern)));
+                }
                 _ => return Err(Failure::Unexpected),
             }
         }

@@ -4,7 +4,9 @@
 
 use std::fmt;
 
-use hebb_engine::{Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, Prediction, Task, Value};
+use hebb_engine::{
+    Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, PatternSummary, Prediction, Task, Value,
+};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -333,6 +335,31 @@ pub struct VoteBody {
     member: String,
     prediction: serde_json::Value,
     weight: f32,
+}
+
+/// One pattern of a domain's library.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LibraryPattern {
+    /// Where it was learned.
+    pub partition: u32,
+    /// Its id within the partition.
+    pub id: u64,
+    /// Its level.
+    pub level: u8,
+    /// How many segments have joined it.
+    pub support: u64,
+    /// Mean likeness of what joined it, 0 to 1.
+    pub confidence: f32,
+    /// Its curve, in units of standard deviations.
+    pub prototype: Vec<f32>,
+}
+
+impl LibraryPattern {
+    /// A pattern of this partition.
+    pub fn new(partition: u32, pattern: PatternSummary) -> Self {
+        let PatternSummary { id, level, support, confidence, prototype } = pattern;
+        Self { partition, id, level, support, confidence, prototype }
+    }
 }
 
 /// One found pattern.

@@ -70,8 +70,9 @@ impl Known {
     }
 
     /// Leaves out of what is wanted of a cluster, by its uid, what needs no look: children that stand as they were when
-    /// nothing was to be done about them, and unwanted ones that aren't there. Workloads are always looked at, for their status.
-    pub fn leave_out(&self, uid: &str, namespace: &str, desired: &Desired) -> Desired {
+    /// nothing was to be done about them, and unwanted ones that aren't there. Workloads are always looked at, for their
+    /// status. Also says whether every child is to be looked at.
+    pub fn leave_out(&self, uid: &str, namespace: &str, mut desired: Desired) -> (Desired, bool) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
         let settled = judged.get(uid).filter(|judged| judged.at.elapsed() < TRUST_FOR).map(|judged| &judged.settled);
@@ -87,18 +88,22 @@ impl Known {
             applied(&child.object) == wanted.as_str()
                 && version(child.kind, &child.name).flatten().as_ref() == Some(judged)
         };
-        let present = desired.present.iter().filter(|child| !is_settled(child)).cloned().collect();
-        let mut is_gone = |(kind, name): &&(Kind, String)| settled.is_some() && version(*kind, name) == Some(None);
-        let absent = desired.absent.iter().filter(|key| !is_gone(key)).cloned().collect();
-        Desired { present, absent }
+        let count = desired.present.len();
+        desired.present.retain(|child| !is_settled(child));
+        let whole = desired.present.len() == count;
+        desired.absent.retain(|(kind, name)| settled.is_none() || version(*kind, name) != Some(None));
+        (desired, whole)
     }
 
-    /// Notes about which children of those that were looked at nothing is to be done, as they stand now.
-    pub fn judge(&self, uid: &str, all: &Desired, looked_at: &Desired, live: &Live, undone: &[(Kind, String)]) {
+    /// Notes about which children of those that were looked at nothing is to be done, as they stand now; `whole` says that
+    /// all were.
+    pub fn judge(&self, uid: &str, whole: bool, looked_at: &Desired, live: &Live, undone: &[(Kind, String)]) {
         let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is no longer trusted is of no use, and its cluster may be gone.
+        judged.retain(|_, judged| judged.at.elapsed() < TRUST_FOR);
         let entry =
             judged.entry(uid.to_owned()).or_insert_with(|| Judged { at: Instant::now(), settled: HashMap::new() });
-        if looked_at.present.len() == all.present.len() {
+        if whole {
             entry.at = Instant::now();
         }
         for child in &looked_at.present {
@@ -113,11 +118,6 @@ impl Known {
                 }
             }
         }
-    }
-
-    /// The cluster is gone.
-    pub fn forget(&self, uid: &str) {
-        self.judged.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 }
 
@@ -167,14 +167,14 @@ mod tests {
             absent: vec![(Kind::CronJob, "a".to_owned())],
         };
         let names = |uid: &str, all: &Desired| {
-            let left = known.leave_out(uid, "ns", all);
+            let (left, _) = known.leave_out(uid, "ns", all.clone());
             (left.present.iter().map(|child| child.kind).collect::<Vec<_>>(), left.absent.len())
         };
         let whole = (vec![Kind::Service, Kind::Deployment], 1);
         assert_eq!(names("u", &all), whole, "nothing was judged");
         hear_list(&known, Kind::Service, &[object("a", "7")]);
         hear_list(&known, Kind::CronJob, &[]);
-        known.judge("u", &all, &all, &live(&all.present, "7"), &[]);
+        known.judge("u", true, &all, &live(&all.present, "7"), &[]);
         assert_eq!(names("u", &all), (vec![Kind::Deployment], 0), "workloads are always looked at");
         assert_eq!(names("other", &all), whole);
         let mut changed = all.clone();
@@ -183,9 +183,9 @@ mod tests {
 
         known.hear(Kind::Service, &Event::Apply(object("a", "8")));
         assert_eq!(names("u", &all).0, whole.0, "somebody wrote it");
-        known.judge("u", &all, &all, &live(&all.present, "8"), &[(Kind::Service, "a".to_owned())]);
+        known.judge("u", true, &all, &live(&all.present, "8"), &[(Kind::Service, "a".to_owned())]);
         assert_eq!(names("u", &all).0, whole.0, "something is still to be done about it");
-        known.judge("u", &all, &all, &live(&all.present, "8"), &[]);
+        known.judge("u", true, &all, &live(&all.present, "8"), &[]);
         known.hear(Kind::Service, &Event::Delete(object("a", "9")));
         assert_eq!(names("u", &all).0, whole.0, "it is gone");
         known.hear(Kind::CronJob, &Event::Apply(object("a", "9")));
@@ -197,8 +197,8 @@ mod tests {
         let known = Known::default();
         let all =
             Desired { present: vec![child(Kind::Service, "a", "d1")], absent: vec![(Kind::CronJob, "a".to_owned())] };
-        known.judge("u", &all, &all, &live(&all.present, "7"), &[]);
-        let looked_at = || known.leave_out("u", "ns", &all);
+        known.judge("u", true, &all, &live(&all.present, "7"), &[]);
+        let looked_at = || known.leave_out("u", "ns", all.clone()).0;
         assert_eq!(looked_at(), all, "no watch has told anything");
         hear_list(&known, Kind::Service, &[object("a", "7")]);
         assert_eq!((looked_at().present.len(), looked_at().absent.len()), (0, 1));

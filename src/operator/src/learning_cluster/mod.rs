@@ -134,7 +134,6 @@ async fn converge(cluster: &LearningCluster, context: &Context, started: Instant
         // The children go with their owner, and volumes by the policy of their StatefulSet.
         context.coordinators.forget(&key);
         context.elections.forget(&key);
-        context.known.forget(&uid);
         return Ok(Action::await_change());
     }
     let outcome = timeout(PASS_DEADLINE, pass(&cluster, context, key)).await.unwrap_or(Err(Error::Deadline));
@@ -237,7 +236,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         desired = render(&topology);
         templates = render::templates(&topology, &desired);
     }
-    let looked_at = context.known.leave_out(&topology.uid, &namespace, &desired);
+    let (looked_at, whole) = context.known.leave_out(&topology.uid, &namespace, desired);
     let mut live = observe::live(client, &namespace, &looked_at).await.map_err(observing("children"))?;
 
     let writers = writers(&topology, context.elections.primaries(&key), cluster);
@@ -286,7 +285,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let (done, written) = apply(client, &namespace, steps, &context.metrics).await?;
     live.extend(written);
     let undone: Vec<_> = plan(&looked_at, &live, &topology.uid).iter().map(Step::key).collect();
-    context.known.judge(&topology.uid, &desired, &looked_at, &live, &undone);
+    context.known.judge(&topology.uid, whole, &looked_at, &live, &undone);
     for sick in &patients {
         apply::replace(client, &namespace, sick, &context.metrics).await?;
         warn!(cluster = %key, pod = sick.pod, reason = sick.reason, "replaced a pod that didn't recover");

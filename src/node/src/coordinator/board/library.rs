@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::gateway::LibraryPattern;
 use crate::store::Store;
 
 /// How long an answer holds: however many look, a partition is asked every ten seconds.
@@ -29,28 +30,11 @@ const WAITING_MAX: u64 = 1_000;
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Patterns {
     /// Those with the most support.
-    pub patterns: Vec<Drawn>,
+    pub patterns: Vec<LibraryPattern>,
     /// How many partitions answered.
     pub answered: u32,
     /// How many were asked.
     pub asked: u32,
-}
-
-/// One pattern.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Drawn {
-    /// Where it was learned.
-    pub partition: u32,
-    /// Its id within the partition.
-    pub id: u64,
-    /// Its level.
-    pub level: u8,
-    /// How many segments have joined it.
-    pub support: u64,
-    /// Mean likeness of what joined it, 0 to 1.
-    pub confidence: f32,
-    /// Its curve, in units of standard deviations.
-    pub prototype: Vec<f32>,
 }
 
 /// The answers of the last seconds.
@@ -106,17 +90,10 @@ async fn ask(store: &Store, domain: &str, partitions: u32) -> Result<Patterns, L
     // Whoever is late is left out; `answered` says so.
     let _ = timeout(DEADLINE, collected).await;
     let answered = found.len() as u32;
-    let mut patterns: Vec<Drawn> = found
+    let mut patterns: Vec<LibraryPattern> = found
         .into_iter()
         .flat_map(|(partition, patterns)| patterns.into_iter().map(move |pattern| (partition, pattern)))
-        .map(|(partition, pattern)| Drawn {
-            partition: partition as u32,
-            id: pattern.id,
-            level: pattern.level,
-            support: pattern.support,
-            confidence: pattern.confidence,
-            prototype: pattern.prototype,
-        })
+        .map(|(partition, pattern)| LibraryPattern::new(partition as u32, pattern))
         .collect();
     patterns.sort_by(|a, b| (b.support, a.partition, a.id).cmp(&(a.support, b.partition, b.id)));
     patterns.truncate(PATTERNS_MAX);

@@ -19,11 +19,11 @@ use tokio::sync::{Semaphore, watch};
 pub use self::api::router;
 use self::history::History;
 use self::library::Library;
+use self::overview::Observer;
 pub use self::overview::{DomainDetail, Node, Overview, Role};
-use self::overview::{Observer, Said};
 use super::ClusterStatus;
-use crate::memory::Memory;
-use crate::report::{GatewayReport, WorkerReport, started_at};
+use super::status::Said;
+use crate::report::started_at;
 
 /// How often the leader takes stock: five samples a bucket.
 const OBSERVE_EVERY: Duration = Duration::from_secs(2);
@@ -70,21 +70,14 @@ impl Default for Board {
 
 impl Board {
     /// Takes stock, if it is time to.
-    pub fn observe(
-        &self,
-        status: &ClusterStatus,
-        workers: &[(String, WorkerReport)],
-        gateways: &[(String, GatewayReport)],
-        own: Memory,
-    ) {
+    pub fn observe(&self, status: &ClusterStatus, said: &Said<'_>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.observed_at.is_some_and(|at| at.elapsed() < OBSERVE_EVERY) {
             return;
         }
         state.observed_at = Some(Instant::now());
         let now = Timestamp::now().as_millisecond() as f64 / 1e3;
-        let said = Said { workers, gateways, own, own_started_at: started_at() };
-        let overview = state.observer.observe(now, status.clone(), &said);
+        let overview = state.observer.observe(now, status.clone(), said, started_at());
         state.history.record(overview.at, &overview);
         self.frames.send_replace(Frame::Overview(Arc::new(overview)));
     }

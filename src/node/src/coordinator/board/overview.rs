@@ -6,8 +6,9 @@ use hebb_engine::{Statistics, Task};
 use serde::{Deserialize, Serialize};
 
 use crate::coordinator::ClusterStatus;
+use crate::coordinator::status::{Said, newest};
 use crate::memory::Memory;
-use crate::report::{GatewayReport, PartitionReport, WorkerReport};
+use crate::report::PartitionReport;
 
 /// Classes that are named; all are counted.
 const CLASSES_MAX: usize = 50;
@@ -97,18 +98,6 @@ pub struct DomainDetail {
     pub checkpoint_ms: u64,
 }
 
-/// Who said what.
-pub struct Said<'a> {
-    /// The workers, with their ids.
-    pub workers: &'a [(String, WorkerReport)],
-    /// The gateways, with their ids.
-    pub gateways: &'a [(String, GatewayReport)],
-    /// The memory of the coordinator that leads.
-    pub own: Memory,
-    /// When it started, in seconds since 1970.
-    pub own_started_at: u32,
-}
-
 /// Makes overviews, and remembers of the one before what the next is compared with.
 #[derive(Debug, Default)]
 pub struct Observer {
@@ -131,14 +120,14 @@ struct Life {
 }
 
 impl Observer {
-    /// The cluster at `now`, in seconds since 1970.
-    pub fn observe(&mut self, now: f64, status: ClusterStatus, said: &Said<'_>) -> Overview {
+    /// The cluster at `now`; the leading coordinator started at `leader_started_at`. Both in seconds since 1970.
+    pub fn observe(&mut self, now: f64, status: ClusterStatus, said: &Said<'_>, leader_started_at: u32) -> Overview {
         let elapsed = self.at.map(|at| now - at).filter(|elapsed| *elapsed > 0.0);
         let mut totals = BTreeMap::new();
         let mut details = BTreeMap::new();
         let mut all_rates = None;
         for domain in &status.domains {
-            let partitions = newest(said.workers, &domain.name);
+            let partitions: Vec<&PartitionReport> = newest(said.workers, &domain.name).into_values().collect();
             let (mut detail, total) = describe(domain.task, &partitions);
             // A partition whose owner is between two workers isn't reported: what shrank tells nothing.
             let before = self.totals.get(&domain.name).filter(|before| before.events <= total.events);
@@ -155,11 +144,11 @@ impl Observer {
         }
         self.totals = totals;
         self.at = Some(now);
-        let nodes = self.nodes(&status.leader, said);
+        let nodes = self.nodes(&status.leader, leader_started_at, said);
         Overview { at: now as u32, status, events_per_second: all_rates, nodes, details }
     }
 
-    fn nodes(&mut self, leader: &str, said: &Said<'_>) -> Vec<Node> {
+    fn nodes(&mut self, leader: &str, leader_started_at: u32, said: &Said<'_>) -> Vec<Node> {
         let node = |id: &str, role, memory: Memory, latency_seconds, started_at: u32| Node {
             id: id.to_owned(),
             role,
@@ -169,7 +158,7 @@ impl Observer {
             started_at: (started_at > 0).then_some(started_at),
             restarts: 0,
         };
-        let mut nodes = vec![node(leader, Role::Coordinator, said.own, None, said.own_started_at)];
+        let mut nodes = vec![node(leader, Role::Coordinator, said.own, None, leader_started_at)];
         nodes.extend(said.gateways.iter().map(|(id, report)| {
             node(without_life(id), Role::Gateway, report.memory, report.answer_p99_seconds, report.started_at)
         }));
@@ -216,18 +205,6 @@ fn without_life(id: &str) -> &str {
     }
 }
 
-/// The reports of a domain's partitions. Right after a handover two workers may report; the newer epoch counts.
-fn newest<'a>(workers: &'a [(String, WorkerReport)], domain: &str) -> Vec<&'a PartitionReport> {
-    let mut newest: BTreeMap<u32, &PartitionReport> = BTreeMap::new();
-    for report in workers.iter().flat_map(|(_, worker)| &worker.partitions).filter(|report| report.domain == domain) {
-        let known = newest.entry(report.index).or_insert(report);
-        if known.epoch < report.epoch {
-            *known = report;
-        }
-    }
-    newest.into_values().collect()
-}
-
 fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Totals) {
     let statistics = || partitions.iter().map(|report| &report.statistics);
     let sum = |field: fn(&Statistics) -> u64| statistics().map(field).sum::<u64>();
@@ -266,6 +243,7 @@ fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Total
 mod tests {
     use super::*;
     use crate::coordinator::DomainStatus;
+    use crate::report::{GatewayReport, WorkerReport};
 
     fn status(domains: &[(&str, Task)]) -> ClusterStatus {
         let domains = domains.iter().map(|(name, task)| DomainStatus {
@@ -298,7 +276,7 @@ mod tests {
     }
 
     fn said(workers: &[(String, WorkerReport)]) -> Said<'_> {
-        Said { workers, gateways: &[], own: Memory::default(), own_started_at: 1 }
+        Said { workers, gateways: &[], own: Memory::default() }
     }
 
     fn worker(partitions: Vec<PartitionReport>) -> [(String, WorkerReport); 1] {
@@ -310,13 +288,13 @@ mod tests {
         let statistics = |events, labels, log_loss| Statistics { events, labels, log_loss, ..Statistics::default() };
         let mut observer = Observer::default();
         let first = worker(vec![partition("a", 0, 1, statistics(100, 100, 0.5))]);
-        let looked = observer.observe(10.0, status(&[("a", Task::Classification)]), &said(&first));
+        let looked = observer.observe(10.0, status(&[("a", Task::Classification)]), &said(&first), 1);
         assert_eq!((looked.events_per_second, looked.details["a"].log_loss), (None, Some(0.5)));
         let second = worker(vec![partition("a", 0, 1, statistics(300, 200, 0.3))]);
-        let looked = observer.observe(12.0, status(&[("a", Task::Classification)]), &said(&second));
+        let looked = observer.observe(12.0, status(&[("a", Task::Classification)]), &said(&second), 1);
         assert_eq!((looked.events_per_second, looked.details["a"].events_per_second), (Some(100.0), Some(100.0)));
         assert!(looked.details["a"].recent_log_loss.is_some_and(|loss| (loss - 0.1).abs() < 1e-9));
-        let lost = observer.observe(14.0, status(&[("a", Task::Classification)]), &said(&[]));
+        let lost = observer.observe(14.0, status(&[("a", Task::Classification)]), &said(&[]), 1);
         assert_eq!(lost.details["a"].events_per_second, None, "what shrank tells nothing");
     }
 
@@ -333,7 +311,7 @@ mod tests {
                 WorkerReport { partitions: vec![partition("a", 0, 4, events(9))], ..WorkerReport::default() },
             ),
         ];
-        let looked = Observer::default().observe(1.0, status(&[("a", Task::Regression)]), &said(&workers));
+        let looked = Observer::default().observe(1.0, status(&[("a", Task::Regression)]), &said(&workers), 1);
         assert_eq!(looked.details["a"].rejected, 1);
         assert_eq!(looked.details["a"].log_loss, None, "there are no classes");
     }
@@ -343,8 +321,8 @@ mod tests {
         let mut observer = Observer::default();
         let gateway = |id: &str, started_at| (id.to_owned(), GatewayReport { started_at, ..GatewayReport::default() });
         let mut look = |gateways: &[(String, GatewayReport)]| {
-            let said = Said { workers: &[], gateways, own: Memory::default(), own_started_at: 1 };
-            observer.observe(1.0, status(&[]), &said).nodes
+            let said = Said { workers: &[], gateways, own: Memory::default() };
+            observer.observe(1.0, status(&[]), &said, 1).nodes
         };
         assert_eq!(look(&[gateway("gateway-a-0011aabb", 5)])[1].restarts, 0);
         let both = look(&[gateway("gateway-a-0011aabb", 5), gateway("gateway-a-ffffffff", 9)]);
