@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the operator of this tree on the cluster of e2e/cluster/up.sh: loads the image, then helm.
 #   install.sh BINARY
-# An image can't be loaded into a foreign cluster (CLUSTER=context): name one that it can pull by HEBB_IMAGE=repository:tag.
+# An image can't be loaded into a foreign cluster (CLUSTER=context): name one that it can pull by HEBB_IMAGE=repository:tag,
+# and by HEBB_REDIS_IMAGE a Redis, where it can't pull the chart's default.
 set -euo pipefail
 binary=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -9,6 +10,7 @@ source "$root/e2e/cluster/env.sh"
 image=(--set redis.image=localhost/hebb/redis:7.0)
 if [[ -n ${HEBB_IMAGE:-} ]]; then
   image=(--set image.repository="${HEBB_IMAGE%:*}" --set image.tag="${HEBB_IMAGE##*:}")
+  [[ -z ${HEBB_REDIS_IMAGE:-} ]] || image+=(--set redis.image="$HEBB_REDIS_IMAGE")
 else
   # A tag by content: a changed binary is a changed Deployment.
   tag=dev-$(sha256sum "$binary" | cut -c1-12)
