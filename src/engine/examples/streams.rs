@@ -4,18 +4,48 @@ use std::io::Read;
 use std::time::Instant;
 
 use flate2::read::MultiGzDecoder;
-use hebb_engine::{Entry, EntryId, Event, Features, Input, Label, Partition, PartitionConfig, Task};
+use hebb_engine::{
+    Entry, EntryId, Event, Features, Input, Label, Outcome, Partition, PartitionConfig, Prediction, Task,
+};
+
+/// Bins of the calibration error.
+const BINS: usize = 15;
+
+/// Seconds that this thread ran: what other work does on the machine doesn't count. Wall time where the kernel doesn't say.
+fn seconds(started: Instant) -> f64 {
+    let ran = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let ran = ran.and_then(|text| text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse::<f64>().ok()));
+    ran.map_or_else(|| started.elapsed().as_secs_f64(), |nanoseconds| nanoseconds / 1e9)
+}
+
+/// How far confidence and accuracy are apart (Naeini, Cooper and Hauskrecht, AAAI 2015).
+#[derive(Default)]
+struct Calibration([(f64, f64); BINS], f64);
+
+impl Calibration {
+    fn insert(&mut self, confidence: f64, right: bool) {
+        let (confidences, rights) = &mut self.0[((confidence * BINS as f64) as usize).min(BINS - 1)];
+        *confidences += confidence;
+        *rights += f64::from(u8::from(right));
+        self.1 += 1.0;
+    }
+
+    fn error(&self) -> f64 {
+        self.0.iter().map(|(confidences, rights)| (confidences - rights).abs()).sum::<f64>() / self.1
+    }
+}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().nth(1).ok_or("name a folder")?;
     let mut files: Vec<_> =
         std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?.into_iter().map(|file| file.path()).collect();
     files.sort();
-    let mut sum = 0.0;
+    let program = Instant::now();
+    let mut sums = [0.0; 4];
     let mut count = 0.0;
     println!(
-        "{:<16} {:>8} {:>9} {:>7} {:>8} {:>10} {:>10}",
-        "stream", "events", "accuracy", "kappa", "logloss", "events/s", "state kB"
+        "{:<16} {:>8} {:>9} {:>7} {:>8} {:>7} {:>10} {:>7} {:>10}",
+        "stream", "events", "accuracy", "kappa", "logloss", "ece", "events/s", "drifts", "state kB"
     );
     for file in files.iter().filter(|file| file.to_string_lossy().ends_with(".csv.gz")) {
         let mut text = String::new();
@@ -35,25 +65,35 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }))
             })
             .collect();
-        let started = Instant::now();
+        let mut calibration = Calibration::default();
+        let started = seconds(program);
         for (place, event) in events.iter().enumerate() {
-            partition.apply(EntryId { at_ms: place as u64 + 1, seq: 0 }, event);
+            let outcome = partition.apply(EntryId { at_ms: place as u64 + 1, seq: 0 }, event);
+            let (Outcome::Answer(answer), Entry::Event(event)) = (outcome, event) else { continue };
+            let right = answer.prediction == event.label.clone().map(Prediction::from);
+            calibration.insert(f64::from(answer.confidence), right);
         }
-        let seconds = started.elapsed().as_secs_f64();
+        let taken = seconds(program) - started;
         let statistics = partition.statistics();
         let name = file.file_name().map(|name| name.to_string_lossy().replace(".csv.gz", "")).unwrap_or_default();
         println!(
-            "{name:<16} {:>8} {:>9.2} {:>7.3} {:>8.3} {:>10.0} {:>10}",
+            "{name:<16} {:>8} {:>9.2} {:>7.3} {:>8.3} {:>7.3} {:>10.0} {:>7} {:>10}",
             statistics.events,
             statistics.accuracy * 100.0,
             statistics.kappa,
             statistics.log_loss,
-            statistics.events as f64 / seconds,
+            calibration.error(),
+            statistics.events as f64 / taken,
+            statistics.drifts,
             partition.snapshot().len() / 1024,
         );
-        sum += statistics.accuracy * 100.0;
+        let figures = [statistics.accuracy * 100.0, statistics.kappa, statistics.log_loss, calibration.error()];
+        for (sum, figure) in sums.iter_mut().zip(figures) {
+            *sum += figure;
+        }
         count += 1.0;
     }
-    println!("mean {:.2}", sum / count);
+    let [accuracy, kappa, log_loss, error] = sums.map(|sum| sum / count);
+    println!("{:<16} {:>8} {accuracy:>9.2} {kappa:>7.3} {log_loss:>8.3} {error:>7.3}", "mean", "");
     Ok(())
 }
