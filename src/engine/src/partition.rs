@@ -360,10 +360,8 @@ impl Partition {
 
     fn infer(&mut self, input: &Input) -> Result<Answer, Rejection> {
         self.check(input, None)?;
-        // What a mere question names for the first time is not learned: it is asked of a copy of the schema.
         if let Input::Features(features) = input {
-            let mut schema = self.state.learned.schema.clone();
-            schema.row(features, &mut self.row)?;
+            self.state.learned.schema.read(features, &mut self.row)?;
         }
         let patterns = self.perceive(input, false);
         let predicted = self.predict();
@@ -463,7 +461,7 @@ impl Partition {
                 GateMode::Confident => confidence >= parameters.confidence_gate,
             }
         };
-        let (opened, drifts) = match label {
+        let (opened, drifted) = match label {
             Label::Class(name) => {
                 let predicted = match prediction {
                     Some(Prediction::Class(class)) => learned.class_of.get(class).map(|class| *class as usize),
@@ -478,9 +476,12 @@ impl Partition {
                     // The members must know of the class before they are told.
                     model.consider(&self.row, learned.classes.len(), &mut self.opinion);
                 }
-                model.see(class, &self.opinion);
+                let drifted = model.see(class, &self.opinion);
                 let opened = opens(predicted == Some(class));
-                (opened, if opened { model.learn(&self.row, class, &mut self.opinion) } else { 0 })
+                if opened {
+                    model.learn(&self.row, class, &mut self.opinion);
+                }
+                (opened, drifted)
             }
             Label::Number(target) => {
                 let Model::Regression(model) = &mut learned.model else { return Ok((false, false)) };
@@ -495,13 +496,13 @@ impl Partition {
                 if opened {
                     model.learn(&self.row, *target);
                 }
-                (opened, 0)
+                (opened, false)
             }
         };
         learned.experiences += 1;
         counts.updates += u64::from(opened);
-        counts.drifts += drifts as u64;
-        Ok((opened, drifts > 0))
+        counts.drifts += u64::from(drifted);
+        Ok((opened, drifted))
     }
 
     /// Joins a label with its event: scored by the prediction of then, learned with the state of now.

@@ -66,6 +66,32 @@ impl Schema {
         Ok(())
     }
 
+    /// Writes the features that are known already into `row`: a mere question teaches no name.
+    pub fn read(&self, features: &Features, row: &mut Vec<f32>) -> Result<(), Rejection> {
+        check(features)?;
+        self.blank(row);
+        match features {
+            Features::Dense(values) => {
+                for (slot, value) in row.iter_mut().zip(values) {
+                    *slot = *value as f32;
+                }
+            }
+            Features::Named(values) => {
+                for (name, value) in values {
+                    let (slot, value) = match value {
+                        Value::Number(number) => (self.known(name, false), *number as f32),
+                        Value::Text(text) => (self.known(&format!("{name}\0{text}"), true), 1.0),
+                        Value::Missing => continue,
+                    };
+                    if let Some(slot) = slot {
+                        row[slot] = value;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn blank(&self, row: &mut Vec<f32>) {
         row.clear();
         row.extend(self.categorical.iter().map(|categorical| if *categorical { 0.0 } else { f32::NAN }));
@@ -73,21 +99,30 @@ impl Schema {
 
     /// The slot of a name; a number that comes too late has none, a category shares one.
     fn slot(&mut self, name: String, categorical: bool) -> Option<usize> {
-        if let Some(slot) = self.named.get(&name) {
+        let known = self.known(&name, categorical);
+        if known.is_some() || self.categorical.len() >= SLOTS_MAX {
+            return known;
+        }
+        let slot = self.categorical.len();
+        self.named.insert(name, slot as u16);
+        self.categorical.push(categorical);
+        Some(slot)
+    }
+
+    /// The slot that a name has without making one.
+    fn known(&self, name: &str, categorical: bool) -> Option<usize> {
+        if let Some(slot) = self.named.get(name) {
             return Some(usize::from(*slot));
         }
-        if self.categorical.len() < SLOTS_MAX {
-            let slot = self.categorical.len();
-            self.named.insert(name, slot as u16);
-            self.categorical.push(categorical);
-            return Some(slot);
+        if !categorical || self.categorical.len() < SLOTS_MAX {
+            return None;
         }
         let shared: Vec<usize> =
             self.categorical.iter().enumerate().filter(|(_, shared)| **shared).map(|(slot, _)| slot).collect();
-        if !categorical || shared.is_empty() {
+        if shared.is_empty() {
             return None;
         }
-        shared.get(event_digest(&name) as usize % shared.len()).copied()
+        shared.get(event_digest(name) as usize % shared.len()).copied()
     }
 }
 
@@ -129,6 +164,18 @@ mod tests {
         schema.row(&named(&[("c", Value::Text("blue".to_owned())), ("b", Value::Number(5.0))]), &mut row).unwrap();
         assert!(row[0].is_nan());
         assert_eq!(row[1..], [0.0, 1.0, 5.0]);
+    }
+
+    #[test]
+    fn a_question_is_read_as_an_event_and_teaches_nothing() {
+        let mut schema = Schema::default();
+        let (mut row, mut asked) = (Vec::new(), Vec::new());
+        let known = named(&[("a", Value::Number(2.0)), ("c", Value::Text("red".to_owned()))]);
+        schema.row(&known, &mut row).unwrap();
+        schema.read(&known, &mut asked).unwrap();
+        assert_eq!(row, asked);
+        schema.read(&named(&[("b", Value::Number(1.0)), ("c", Value::Text("new".to_owned()))]), &mut asked).unwrap();
+        assert!(asked[0].is_nan() && asked[1] == 0.0 && schema.len() == 2);
     }
 
     #[test]

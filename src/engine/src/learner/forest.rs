@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::adwin::Adwin;
-use super::tree::Tree;
+use super::tree::{Favourites, Tree};
 use crate::random::Random;
 
 /// Trees of a forest.
@@ -37,13 +37,13 @@ impl Forest {
         Self { members: (0..TREES).map(|_| Member::new()).collect() }
     }
 
-    /// Shares over classes, each tree by its recent accuracy; `favourites` says what each tree voted for.
+    /// Shares over classes, each tree by its recent accuracy; `favourites` says what each tree thinks.
     pub fn shares(
         &self,
         row: &[f32],
         classes: usize,
         shares: &mut Vec<f64>,
-        favourites: &mut Vec<Option<usize>>,
+        favourites: &mut Vec<Favourites>,
         scratch: &mut Vec<f64>,
     ) {
         shares.clear();
@@ -60,23 +60,22 @@ impl Forest {
         }
     }
 
-    /// Learns a row; the number of trees that were replaced.
+    /// Learns the row that [`Forest::shares`] was asked about last.
     pub fn learn(
         &mut self,
         row: &[f32],
         class: usize,
-        favourites: &[Option<usize>],
+        favourites: &[Favourites],
         random: &mut Random,
         scratch: &mut Vec<f64>,
-    ) -> usize {
-        let mut replaced = 0;
+    ) {
         for (member, favourite) in self.members.iter_mut().zip(favourites) {
-            let wrong = f64::from(u8::from(*favourite != Some(class)));
+            let wrong = f64::from(u8::from(favourite.vote != Some(class)));
             let weight = random.poisson6();
             if weight > 0 {
-                member.tree.learn(row, class, weight as f32, random, scratch);
+                member.tree.learn(row, class, weight as f32, Some(favourite), random, scratch);
                 if let Some(background) = &mut member.background {
-                    background.learn(row, class, weight as f32, random, scratch);
+                    background.learn(row, class, weight as f32, None, random, scratch);
                 }
             }
             let before = member.warning.mean();
@@ -86,10 +85,8 @@ impl Forest {
             let before = member.drift.mean();
             if member.drift.insert(wrong) && member.drift.mean() > before {
                 *member = Member { tree: member.background.take().unwrap_or_default(), ..Member::new() };
-                replaced += 1;
             }
         }
-        replaced
     }
 
     pub fn bytes(&self) -> usize {

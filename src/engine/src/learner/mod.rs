@@ -1,7 +1,7 @@
 //! The temporal ensemble: different learners on different stretches of the past, weighted by how well they predicted lately.
 //!
 //! The weights are a fixed-share Bayesian mixture (Herbster and Warmuth, "Tracking the Best Expert", Machine Learning 32,
-//! 1998): a member that was bad for long is back within some dozen events.
+//! 1998): a member that was bad for long is back within some dozen events. The last member is itself a mixture of the others.
 
 mod adwin;
 mod forest;
@@ -11,22 +11,32 @@ mod memory;
 mod regression;
 mod scale;
 mod simple;
+mod stack;
 mod tree;
 
 use serde::{Deserialize, Serialize};
 
+use self::adwin::Adwin;
 use self::forest::Forest;
 use self::linear::Linear;
 use self::memory::{Memory, Neighbours};
 pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression};
 use self::scale::Scale;
 use self::simple::{Bayes, Sequence};
+use self::stack::Stack;
+use self::tree::Favourites;
 pub use self::tree::best;
 use crate::math::{exp, ln};
 use crate::random::Random;
 
 /// Names of the members, in the order of their weights.
-pub const MEMBERS: [&str; 6] = ["forest", "memory", "recent_memory", "linear", "bayes", "sequence"];
+pub const MEMBERS: [&str; 7] = ["forest", "memory", "recent_memory", "linear", "bayes", "sequence", "stack"];
+/// Chance that a drift is told where there is none.
+const DRIFT: f64 = 0.001;
+/// The members whose opinions the stack joins: all before it.
+const STACKED: usize = MEMBERS.len() - 1;
+/// Lessons between two looks at which features tell the classes apart.
+const RELEVANCE_EVERY: u64 = 50;
 /// How strongly one event moves the weights.
 const RATE: f64 = 0.15;
 /// Share of the weight that is dealt out anew with each event.
@@ -43,7 +53,12 @@ pub struct Classifier {
     linear: Linear,
     bayes: Bayes,
     sequence: Sequence,
+    stack: Stack,
+    /// How much each slot counts in the memory's distances; 1 where nothing is known yet.
+    relevance: Vec<f32>,
     weights: [f64; MEMBERS.len()],
+    /// Watches whether the mixture errs more often than before.
+    drift: Adwin,
     random: Random,
     learned: u64,
 }
@@ -56,7 +71,7 @@ pub struct Opinion {
     pub members: [Vec<f64>; MEMBERS.len()],
     /// The mixture.
     pub shares: Vec<f64>,
-    favourites: Vec<Option<usize>>,
+    favourites: Vec<Favourites>,
     neighbours: Neighbours,
     scratch: Vec<f64>,
 }
@@ -70,7 +85,10 @@ impl Classifier {
             linear: Linear::default(),
             bayes: Bayes::default(),
             sequence: Sequence::default(),
+            stack: Stack::default(),
+            relevance: Vec::new(),
             weights: [1.0 / MEMBERS.len() as f64; MEMBERS.len()],
+            drift: Adwin::new(DRIFT),
             random: Random::new(seed),
             learned: 0,
         }
@@ -95,14 +113,16 @@ impl Classifier {
     pub fn consider(&self, row: &[f32], classes: usize, opinion: &mut Opinion) {
         let Opinion { standard, members, shares, favourites, neighbours, scratch } = opinion;
         self.scale.standard(row, standard);
-        let [forest, long, short, linear, bayes, sequence] = members;
+        let [forest, long, short, linear, bayes, sequence, _] = &mut *members;
         self.forest.shares(row, classes, forest, favourites, scratch);
-        self.memory.search(standard, neighbours);
+        self.memory.search(standard, &self.relevance, neighbours);
         memory::shares(&neighbours.long, classes, long);
         memory::shares(&neighbours.short, classes, short);
         self.linear.shares(standard, classes, linear);
         self.bayes.shares(standard, classes, bayes);
         self.sequence.shares(classes, sequence);
+        let (stacked, stack) = members.split_at_mut(STACKED);
+        self.stack.shares(stacked, classes, &mut stack[0]);
         shares.clear();
         shares.resize(classes, 0.0);
         for (weight, member) in self.weights.iter().zip(members.iter()) {
@@ -112,21 +132,29 @@ impl Classifier {
         }
     }
 
-    /// Follows the sequence of labels, whether or not the gate lets the event through.
-    pub fn see(&mut self, class: usize, opinion: &Opinion) {
+    /// Follows the sequence of labels, whether or not the gate lets the event through; whether the ensemble as a whole
+    /// has begun to err more often.
+    pub fn see(&mut self, class: usize, opinion: &Opinion) -> bool {
+        let before = self.drift.mean();
+        let wrong = f64::from(u8::from(best(&opinion.shares) != Some(class)));
+        let drifted = self.drift.insert(wrong) && self.drift.mean() > before;
         self.reweigh(class, opinion);
+        self.stack.learn(class, &opinion.members[..STACKED], &opinion.members[STACKED]);
         self.sequence.learn(class);
+        drifted
     }
 
-    /// Learns a row; the number of drifts that were noticed.
-    pub fn learn(&mut self, row: &[f32], class: usize, opinion: &mut Opinion) -> usize {
+    /// Learns the row that was considered last.
+    pub fn learn(&mut self, row: &[f32], class: usize, opinion: &mut Opinion) {
         self.learned += 1;
         self.scale.insert(row);
-        let drifts = self.forest.learn(row, class, &opinion.favourites, &mut self.random, &mut opinion.scratch);
+        self.forest.learn(row, class, &opinion.favourites, &mut self.random, &mut opinion.scratch);
         self.linear.learn(&opinion.standard, class, &opinion.members[3]);
         self.bayes.learn(&opinion.standard, class);
         self.memory.insert(&opinion.standard, class as f32);
-        drifts
+        if self.learned.is_multiple_of(RELEVANCE_EVERY) {
+            self.bayes.relevance(&mut self.relevance);
+        }
     }
 
     fn reweigh(&mut self, class: usize, opinion: &Opinion) {

@@ -56,7 +56,7 @@ impl Regression {
     pub fn consider(&self, row: &[f32]) -> [f64; MEMBERS.len()] {
         let (mut standard, mut found) = (Vec::new(), Neighbours::default());
         self.scale.standard(row, &mut standard);
-        self.memory.search(&standard, &mut found);
+        self.memory.search(&standard, &[], &mut found);
         [self.linear.predict(&standard), memory::mean(&found.long).unwrap_or(self.last), self.last]
     }
 

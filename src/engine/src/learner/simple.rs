@@ -10,6 +10,9 @@ const KEEP: f32 = 0.9995;
 /// The same for the sequence of labels.
 const KEEP_SEQUENCE: f32 = 0.998;
 
+/// What a slot counts whose mean is the same in every class: it may still matter beside others.
+const RELEVANCE_MIN: f32 = 0.1;
+
 /// Gaussian naive Bayes whose past fades.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bayes {
@@ -56,6 +59,22 @@ impl Bayes {
             gauss.fade(KEEP);
             gauss.insert(*value, 1.0);
         }
+    }
+
+    /// How much each slot tells the classes apart by itself: the share of its variance that lies between the classes (the
+    /// correlation ratio, Pearson, 1905) and a least one.
+    pub fn relevance(&self, relevance: &mut Vec<f32>) {
+        let width = self.slots.iter().map(Vec::len).max().unwrap_or(0);
+        let total: f32 = self.counts.iter().sum();
+        relevance.clear();
+        relevance.extend((0..width).map(|slot| {
+            let known = self.slots.iter().zip(&self.counts);
+            let known = known.filter_map(|(slots, count)| slots.get(slot).map(|gauss| (gauss, count / total)));
+            let mean: f32 = known.clone().map(|(gauss, share)| share * gauss.mean()).sum();
+            let within: f32 = known.clone().map(|(gauss, share)| share * gauss.variance()).sum();
+            let between: f32 = known.map(|(gauss, share)| share * (gauss.mean() - mean) * (gauss.mean() - mean)).sum();
+            RELEVANCE_MIN + between / (between + within + 1e-6)
+        }));
     }
 
     pub fn bytes(&self) -> usize {

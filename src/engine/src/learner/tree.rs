@@ -48,6 +48,16 @@ struct Observed {
     classes: Vec<Gauss>,
 }
 
+/// What a leaf thinks of a row, kept between the vote and the lesson, which asks the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Favourites {
+    /// The class that the tree voted for.
+    pub vote: Option<usize>,
+    leaf: usize,
+    majority: Option<usize>,
+    bayes: Option<usize>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tree {
     nodes: Vec<Node>,
@@ -70,34 +80,58 @@ impl Tree {
         at
     }
 
-    /// Adds the leaf's opinion, normalised to 1, times `scale`; returns the class it favours.
-    pub fn vote(&self, row: &[f32], scale: f64, shares: &mut [f64], scratch: &mut Vec<f64>) -> Option<usize> {
-        let Some(Node::Leaf(leaf)) = self.nodes.get(self.find(row)) else { return None };
+    /// Adds the leaf's opinion, normalised to 1, times `scale`; returns the classes it favours.
+    pub fn vote(&self, row: &[f32], scale: f64, shares: &mut [f64], scratch: &mut Vec<f64>) -> Favourites {
+        let mut favourites = self.favourites(row, scratch);
+        let Some(Node::Leaf(leaf)) = self.nodes.get(favourites.leaf) else { return favourites };
         if leaf.weight <= 0.0 {
-            return None;
+            return favourites;
         }
-        if leaf.bayes_right > leaf.majority_right {
-            leaf.bayes(row, scratch);
-        } else {
+        if !leaf.trusts_bayes() {
             scratch.clear();
             scratch.extend(leaf.counts.iter().map(|count| f64::from(*count)));
         }
         let sum: f64 = scratch.iter().sum();
         if sum <= 0.0 {
-            return None;
+            return favourites;
         }
         for (share, vote) in shares.iter_mut().zip(scratch.iter()) {
             *share += scale * vote / sum;
         }
-        best(scratch)
+        favourites.vote = if leaf.trusts_bayes() { favourites.bayes } else { favourites.majority };
+        favourites
     }
 
-    /// Learns a row of a class with a weight.
-    pub fn learn(&mut self, row: &[f32], class: usize, weight: f32, random: &mut Random, scratch: &mut Vec<f64>) {
-        let at = self.find(row);
+    /// Which classes a row's leaf favours; leaves the shares of its naive Bayes in `scratch`.
+    fn favourites(&self, row: &[f32], scratch: &mut Vec<f64>) -> Favourites {
+        let leaf_at = self.find(row);
+        let mut favourites = Favourites { leaf: leaf_at, ..Favourites::default() };
+        if let Some(Node::Leaf(leaf)) = self.nodes.get(leaf_at)
+            && leaf.weight > 0.0
+        {
+            leaf.bayes(row, scratch);
+            favourites.bayes = best(scratch);
+            favourites.majority = leaf.majority();
+        }
+        favourites
+    }
+
+    /// Learns a row of a class with a weight. `favourites` is what [`Tree::vote`] said of the same row, if it was asked
+    /// since the last lesson.
+    pub fn learn(
+        &mut self,
+        row: &[f32],
+        class: usize,
+        weight: f32,
+        favourites: Option<&Favourites>,
+        random: &mut Random,
+        scratch: &mut Vec<f64>,
+    ) {
+        let favourites = favourites.copied().unwrap_or_else(|| self.favourites(row, scratch));
+        let at = favourites.leaf;
         let nodes = self.nodes.len();
         let Some(Node::Leaf(leaf)) = self.nodes.get_mut(at) else { return };
-        leaf.learn(row, class, weight, random, scratch);
+        leaf.learn(row, class, weight, &favourites, random);
         let bytes = nodes / 2 * leaf.observed.len() * leaf.counts.len() * size_of::<Gauss>();
         let full = nodes + 2 > NODES_MAX || bytes > BYTES_MAX;
         if full || leaf.weight - leaf.looked_at < GRACE {
@@ -134,16 +168,28 @@ impl Leaf {
         Self { counts, weight, looked_at: weight, ..Self::default() }
     }
 
-    fn learn(&mut self, row: &[f32], class: usize, weight: f32, random: &mut Random, scratch: &mut Vec<f64>) {
+    fn trusts_bayes(&self) -> bool {
+        self.bayes_right > self.majority_right
+    }
+
+    /// The class with the largest count, the first of equals.
+    fn majority(&self) -> Option<usize> {
+        let mut top: Option<(usize, f32)> = None;
+        for (class, count) in self.counts.iter().enumerate() {
+            if top.is_none_or(|(_, most)| *count > most) {
+                top = Some((class, *count));
+            }
+        }
+        top.map(|(class, _)| class)
+    }
+
+    fn learn(&mut self, row: &[f32], class: usize, weight: f32, favourites: &Favourites, random: &mut Random) {
         if self.observed.is_empty() {
             self.choose(row.len(), random);
         }
         if self.weight > 0.0 {
-            scratch.clear();
-            scratch.extend(self.counts.iter().map(|count| f64::from(*count)));
-            self.majority_right += if best(scratch) == Some(class) { weight } else { 0.0 };
-            self.bayes(row, scratch);
-            self.bayes_right += if best(scratch) == Some(class) { weight } else { 0.0 };
+            self.majority_right += if favourites.majority == Some(class) { weight } else { 0.0 };
+            self.bayes_right += if favourites.bayes == Some(class) { weight } else { 0.0 };
         }
         if self.counts.len() <= class {
             self.counts.resize(class + 1, 0.0);
@@ -208,6 +254,12 @@ impl Leaf {
             return None;
         }
         let before = entropy(self.counts.iter().map(|count| f64::from(*count)));
+        let range = (ln(present as f64) * LOG2_E).max(1.0);
+        let bound = (range * range * ln(1.0 / DELTA) / (2.0 * f64::from(self.weight))).sqrt();
+        // No split gains more than all there is.
+        if before < 1e-3 || (before < bound && bound > TIE) {
+            return None;
+        }
         let mut best: Option<(f64, u16, f32)> = None;
         // Not to split at all is a candidate of no gain.
         let mut second = 0.0;
@@ -233,8 +285,6 @@ impl Leaf {
             }
         }
         let (gain, feature, threshold) = best?;
-        let range = (ln(present as f64) * LOG2_E).max(1.0);
-        let bound = (range * range * ln(1.0 / DELTA) / (2.0 * f64::from(self.weight))).sqrt();
         if gain < 1e-3 || (gain - second < bound && bound > TIE) {
             return None;
         }
@@ -301,13 +351,14 @@ mod tests {
         let (mut tree, mut random, mut scratch) = (Tree::default(), Random::new(3), Vec::new());
         for _ in 0..2_000 {
             let row = [random.unit() as f32, random.unit() as f32];
-            tree.learn(&row, usize::from(row[1] > 0.6), 1.0, &mut random, &mut scratch);
+            tree.learn(&row, usize::from(row[1] > 0.6), 1.0, None, &mut random, &mut scratch);
         }
         assert!(tree.nodes.len() > 1);
         let mut right = 0;
         for _ in 0..500 {
             let row = [random.unit() as f32, random.unit() as f32];
-            right += usize::from(tree.vote(&row, 1.0, &mut [0.0; 2], &mut scratch) == Some(usize::from(row[1] > 0.6)));
+            right +=
+                usize::from(tree.vote(&row, 1.0, &mut [0.0; 2], &mut scratch).vote == Some(usize::from(row[1] > 0.6)));
         }
         assert!(right > 470, "{right}");
         assert!((super::super::gauss::phi(0.0) - 0.5).abs() < 1e-6);
@@ -319,7 +370,7 @@ mod tests {
         for _ in 0..200_000 {
             let row = [random.unit() as f32, random.unit() as f32];
             let class = usize::from((row[0] * 40.0) as u32 % 2 == (row[1] * 40.0) as u32 % 2);
-            tree.learn(&row, class, 3.0, &mut random, &mut scratch);
+            tree.learn(&row, class, 3.0, None, &mut random, &mut scratch);
         }
         assert!(tree.nodes.len() <= NODES_MAX);
     }
