@@ -31,6 +31,7 @@ test-unit: toolchain ## Unit and property tests, the store against a real Redis,
 	e2e/cluster/packages.sh redis-server alert control-plane
 	e2e/cluster/binaries.sh api >/dev/null
 	e2e/chart.sh
+	e2e/manifests.sh
 	cargo test $(CARGO_FLAGS)
 
 # They need the cluster, so that a plain `cargo test` passes them over. `permissions` judges what the others have left in
@@ -107,3 +108,8 @@ streams: toolchain ## Accuracy and speed of the engine on a folder of streams: D
 generate: toolchain ## Write the generated definitions and the golden files anew
 	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) --test crds --quiet
 	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) --lib --quiet golden
+	@$(MAKE) --no-print-directory manifests
+
+.PHONY: manifests
+manifests: ## Write manifests/ from the Helm chart
+	manifests/generate.sh
