@@ -32,6 +32,7 @@ test-unit: toolchain ## Unit and property tests, the store against a real Redis,
 	e2e/cluster/binaries.sh api >/dev/null
 	e2e/chart.sh
 	e2e/manifests.sh
+	cd e2e/gitops && go test ./...
 	cargo test $(CARGO_FLAGS)
 
 # They need the cluster, so that a plain `cargo test` passes them over. `permissions` judges what the others have left in
