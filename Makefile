@@ -59,6 +59,12 @@ test-web: build ## The dashboards: the page in a headless Chromium, `hebb top` i
 	node e2e/web/test.mjs $(BIN)/hebb target/web
 	e2e/web/top.sh $(BIN)/hebb
 
+.PHONY: test-monitoring
+test-monitoring: build ## Metrics, alert rules and dashboards by a real Prometheus that scrapes a live stream and an operator
+	@e2e/cluster/packages.sh control-plane monitoring
+	e2e/monitoring/metrics.sh $(BIN)/hebb
+	e2e/monitoring/test.sh $(BIN)/hebb
+
 .PHONY: scale
 scale: build ## The operator with 1,000 LearningClusters: target/scale/report.json (ARGS='--clusters 100')
 	@e2e/cluster/packages.sh control-plane
@@ -112,5 +118,5 @@ generate: toolchain ## Write the generated definitions and the golden files anew
 	@$(MAKE) --no-print-directory manifests
 
 .PHONY: manifests
-manifests: ## Write manifests/ from the Helm chart
+manifests: ## Write manifests/ from the Helm chart, and the chart's copies of other files
 	manifests/generate.sh

@@ -1,11 +1,26 @@
 #!/usr/bin/env bash
-# Writes the generated manifests from the Helm chart, so that both install the same.
+# Writes the chart's copies of what lies elsewhere in the tree, and the manifests from the chart, so that none of them drifts.
 #   generate.sh            writes them
-#   generate.sh --check    fails when one isn't what the chart would give
+#   generate.sh --check    fails when one is stale
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bin=$("$root/e2e/cluster/binaries.sh" helm kubectl)
 out=$root/manifests
+# What Helm can read must lie in the chart: FROM TO.
+copies="
+examples/alertpolicy-defaults.yaml charts/hebb/files/alertpolicy-defaults.yaml
+integrations/prometheus/rules.yaml charts/hebb/files/monitoring/rules.yaml
+integrations/grafana/learningcluster.json charts/hebb/files/monitoring/learningcluster.json
+integrations/grafana/operator.json charts/hebb/files/monitoring/operator.json"
+while read -r from to; do
+  [[ -n $from ]] || continue
+  if [[ ${1:-} == --check ]]; then
+    cmp "$root/$from" "$root/$to" || { echo "$to is stale: run make manifests" >&2; exit 1; }
+  else
+    mkdir -p "$(dirname "$root/$to")"
+    cp "$root/$from" "$root/$to"
+  fi
+done <<<"$copies"
 if [[ ${1:-} == --check ]]; then
   out=$(mktemp -d)
   trap 'rm -rf "$out"' EXIT
