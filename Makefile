@@ -113,7 +113,7 @@ streams: toolchain ## Accuracy and speed of the engine on a folder of streams: D
 
 .PHONY: generate
 generate: toolchain ## Write the generated definitions and the golden files anew
-	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) --test crds --quiet
+	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) --test crds --test reference --quiet
 	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) --lib --quiet golden
 	@$(MAKE) --no-print-directory manifests
 
