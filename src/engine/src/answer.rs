@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Task;
 use crate::entry::{DecodeError, EntryId, Label};
+use crate::meta::CycleReport;
 
 /// The result of applying one entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub enum Outcome {
     Done,
     /// The entry does not fit this partition; it changed nothing but the position.
     Rejected(Rejection),
+    /// Of [`crate::Control::Cycle`].
+    Cycle(Box<CycleReport>),
 }
 
 /// A prediction and how it came about.

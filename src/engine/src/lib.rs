@@ -9,6 +9,7 @@ mod config;
 mod entry;
 mod learner;
 mod math;
+mod meta;
 mod partition;
 mod pattern;
 mod random;
@@ -23,5 +24,6 @@ pub use answer::{
 };
 pub use config::{GateMode, Hyperparameters, PartitionConfig, Task};
 pub use entry::{Control, DecodeError, Entry, EntryId, Event, Features, Input, Label, Query, Value, event_digest};
+pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;
 pub use snapshot::SnapshotError;

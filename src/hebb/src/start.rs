@@ -12,7 +12,7 @@ use tracing::info;
 use crate::alerts::{Surroundings, Watch};
 use crate::cli::Outcome;
 use crate::config;
-use crate::node::{runtime, wait_for_signal};
+use crate::node::{MetaOptions, runtime, wait_for_signal};
 use crate::redis::TlsOptions;
 
 #[derive(Args)]
@@ -40,6 +40,11 @@ pub struct Options {
     /// Port of the status API
     #[arg(long, default_value_t = 8000)]
     coordinator_port: u16,
+    /// Port of the meta-learning API
+    #[arg(long, env = "META_PORT", default_value_t = 3002)]
+    meta_port: u16,
+    #[command(flatten)]
+    meta: MetaOptions,
     /// Port of the worker's health and metrics
     #[arg(long, default_value_t = 8081)]
     worker_port: u16,
@@ -56,7 +61,8 @@ pub fn run(options: Options) -> Outcome {
         return Err("one process runs one LearningCluster; the files hold several".into());
     }
     let cluster = clusters.pop().unwrap_or_else(default_cluster);
-    let settings = ClusterSettings::from(&cluster);
+    let mut settings = ClusterSettings::from(&cluster);
+    options.meta.apply(&mut settings);
     let durability = match cluster.spec.redis.durability {
         hebb_api::Durability::Async => Durability::Async,
         hebb_api::Durability::Replicated if options.redis.is_some() => {
@@ -72,6 +78,7 @@ pub fn run(options: Options) -> Outcome {
     let addresses = EmbeddedAddresses {
         gateway: address(options.port),
         coordinator: address(options.coordinator_port),
+        meta: address(options.meta_port),
         worker: address(options.worker_port),
     };
     let watch = match policies.is_empty() {

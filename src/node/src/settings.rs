@@ -5,6 +5,19 @@ use std::time::Duration;
 use hebb_api::{EngineSpec, LearningCluster};
 use hebb_engine::{GateMode, Hyperparameters, PartitionConfig, Task, event_digest};
 use hebb_log::Domain;
+use serde::{Deserialize, Serialize};
+
+/// Whether and how often the cycles of meta-learning run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetaLearning {
+    /// Whether they start by themselves.
+    pub enabled: bool,
+    /// From the end of one to the next, in milliseconds.
+    pub interval_ms: u64,
+    /// After how many they end; 0 for never.
+    pub max_cycles: u64,
+}
 
 /// The part of a LearningCluster that the nodes follow.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +34,8 @@ pub struct ClusterSettings {
     pub max_queue_size: u64,
     /// How often a partition is checkpointed at most.
     pub checkpoint_interval: Duration,
+    /// The cycles of meta-learning.
+    pub meta_learning: MetaLearning,
 }
 
 impl From<&LearningCluster> for ClusterSettings {
@@ -51,6 +66,11 @@ impl From<&LearningCluster> for ClusterSettings {
             hyperparameters,
             max_queue_size: u64::from(count(spec.engine.max_queue_size)),
             checkpoint_interval: spec.engine.checkpoint_interval.0,
+            meta_learning: MetaLearning {
+                enabled: spec.meta_learning.enabled,
+                interval_ms: u64::try_from(spec.meta_learning.interval.0.as_millis()).unwrap_or(u64::MAX),
+                max_cycles: u64::from(count(spec.meta_learning.max_cycles)),
+            },
         }
     }
 }

@@ -1,24 +1,30 @@
 //! The coordinator's API: `GET /api/v1/status` and `/metrics`. A follower forwards the status to the leader.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use prometheus::{GaugeVec, IntGauge, Opts, Registry};
 
-use super::{ClusterStatus, DomainStatus, Shared};
+use super::{ClusterStatus, DomainStatus, Shared, leader, meta};
 use crate::gateway::{ErrorBody, bearer_matches, expose};
 
-/// Says that a request was forwarded already, so that two coordinators that take each other for the leader don't loop.
-pub const FORWARDED: &str = "x-hebb-forwarded";
+/// How long the leader's answer is waited for.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Domains that metrics tell of by name, five series each: undeclared ones appear at a client's wish.
 const DOMAINS_TOLD: usize = 200;
 
 pub fn router(shared: Arc<Shared>) -> Router {
-    Router::new().route("/api/v1/status", get(status)).route("/metrics", get(metrics)).with_state(shared)
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/metrics", get(metrics))
+        .with_state(shared.clone())
+        .merge(meta::router(shared))
 }
 
 /// The answer to a request without the token, where there is one.
@@ -29,37 +35,18 @@ pub fn refusal(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
     })
 }
 
-async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+async fn status(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap) -> Response {
     if let Some(refusal) = refusal(&shared, &headers) {
         return refusal;
     }
-    let (leadership, status) = {
-        let view = shared.view.lock().unwrap_or_else(PoisonError::into_inner);
-        (view.leadership.clone(), view.status.clone())
-    };
-    match (status, leadership) {
-        (Some(status), _) => Json(status).into_response(),
-        (None, Some(leadership)) if !headers.contains_key(FORWARDED) => {
-            forward(&shared, &leadership.address).await.unwrap_or_else(|error| {
-                ErrorBody::new(
-                    "leader_unreachable",
-                    format!("the leader {} doesn't answer: {error}", leadership.leader),
-                )
-                .respond(StatusCode::BAD_GATEWAY)
-            })
-        }
-        _ => ErrorBody::new("no_leader", "no coordinator leads at the moment; try again in a few seconds")
-            .respond(StatusCode::SERVICE_UNAVAILABLE),
+    let status = shared.view.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
+    if let Some(status) = status {
+        return Json(status).into_response();
     }
-}
-
-async fn forward(shared: &Shared, address: &str) -> Result<Response, reqwest::Error> {
-    let mut request = shared.client.get(format!("http://{address}/api/v1/status")).header(FORWARDED, "1");
-    if let Some(token) = &shared.options.token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    match leader::other(&shared, &headers) {
+        Some(leader) => leader::forward(&shared, &leader, Method::GET, &uri, Bytes::new(), FORWARD_TIMEOUT).await,
+        None => leader::nobody(),
     }
-    let status: ClusterStatus = request.send().await?.error_for_status()?.json().await?;
-    Ok(Json(status).into_response())
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {

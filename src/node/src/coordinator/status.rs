@@ -36,6 +36,9 @@ pub struct ClusterStatus {
     /// Memory of the fullest process, as a share of its limit; nothing where none has a limit.
     #[serde(default)]
     pub memory_ratio: Option<f64>,
+    /// Indicators of meta-learning, by the names that rules give them. One that can't be told is missing.
+    #[serde(default)]
+    pub meta: BTreeMap<String, f64>,
 }
 
 /// One worker.
@@ -99,6 +102,8 @@ pub struct Said<'a> {
     pub gateways: &'a [(String, GatewayReport)],
     /// The memory of this coordinator.
     pub own: Memory,
+    /// Indicators of meta-learning.
+    pub meta: BTreeMap<String, f64>,
 }
 
 /// Puts together what the store and the nodes say.
@@ -140,6 +145,7 @@ pub fn summarise(
         apply_p95_seconds: greatest(&mut reports.iter().filter_map(|(_, worker)| worker.apply_p95_seconds)),
         memory_bytes: memories().map(|memory| memory.bytes).max().unwrap_or(0),
         memory_ratio: greatest(&mut memories().filter_map(|memory| memory.ratio())),
+        meta: said.meta.clone(),
     }
 }
 
@@ -233,7 +239,7 @@ mod tests {
         let views = vec![view; keys.len()];
         let workers = [("worker-0".to_owned(), WorkerReport { partitions, ..WorkerReport::default() })];
         let leader = Leadership { leader: String::new(), address: String::new(), term: 1 };
-        let said = Said { workers: &workers, gateways: &[], own: Memory::default() };
+        let said = Said { workers: &workers, gateways: &[], own: Memory::default(), meta: BTreeMap::new() };
         let status = summarise(&leader, &domains, &keys, &views, &said);
         assert!(status.domains[0].recent_accuracy.is_some_and(|accuracy| (accuracy - 0.8).abs() < 1e-9));
         assert_eq!(status.domains[1].recent_accuracy, None);
@@ -250,12 +256,12 @@ mod tests {
             WorkerReport { memory: memory(90, Some(300)), apply_p95_seconds: Some(0.01), ..WorkerReport::default() };
         let workers = [("worker-0".to_owned(), worker)];
         let leader = Leadership { leader: String::new(), address: String::new(), term: 1 };
-        let said = Said { workers: &workers, gateways: &gateways, own: memory(40, Some(50)) };
+        let said = Said { workers: &workers, gateways: &gateways, own: memory(40, Some(50)), meta: BTreeMap::new() };
         let status = summarise(&leader, &[], &[], &[], &said);
         assert_eq!((status.answer_p99_seconds, status.apply_p95_seconds), (Some(0.2), Some(0.01)));
         assert_eq!((status.memory_bytes, status.memory_ratio), (90, Some(0.8)));
         assert_eq!(status.workers.len(), 1, "a gateway is no worker");
-        let nobody = Said { workers: &[], gateways: &[], own: memory(40, None) };
+        let nobody = Said { workers: &[], gateways: &[], own: memory(40, None), meta: BTreeMap::new() };
         let status = summarise(&leader, &[], &[], &[], &nobody);
         assert_eq!((status.answer_p99_seconds, status.memory_ratio), (None, None), "what can't be told is missing");
     }

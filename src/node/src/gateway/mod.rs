@@ -19,7 +19,7 @@ use tracing::debug;
 use self::dispatch::Dispatcher;
 use self::domains::Domains;
 pub use self::domains::is_domain_name;
-pub use self::reply::{ErrorBody, bearer_matches, expose};
+pub use self::reply::{Address, ErrorBody, bearer_matches, expose};
 pub use self::wire::LibraryPattern;
 use crate::health::Health;
 use crate::memory::Memory;

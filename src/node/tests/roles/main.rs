@@ -7,6 +7,8 @@ mod embedded;
 #[cfg(test)]
 mod handover;
 #[cfg(test)]
+mod meta;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod server;

@@ -20,6 +20,8 @@ use super::scaling::{Load, Sample};
 const EVERY: Duration = Duration::from_secs(1);
 /// How long an answer is waited for.
 const DEADLINE: Duration = Duration::from_millis(900);
+/// How long an action is waited for.
+const POST_DEADLINE: Duration = Duration::from_secs(10);
 /// Three questions in a row without an answer.
 const STALE_AFTER: Duration = Duration::from_secs(4);
 /// Coordinators that are asked at once.
@@ -50,6 +52,9 @@ pub struct Scraped {
     /// Of the largest process, and of the fullest as a share of its limit.
     pub memory_bytes: Option<u64>,
     pub memory_ratio: Option<f64>,
+    /// Indicators of meta-learning, by name.
+    #[serde(default)]
+    pub meta: BTreeMap<String, f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -221,6 +226,20 @@ impl Coordinators {
         let (_, known) = known.get(&id(key))?;
         fresh(known)?;
         Some(known.heard.iter().map(|(worker, at)| (worker.clone(), at.elapsed())).collect())
+    }
+
+    /// Calls a path of the coordinators' API.
+    pub async fn post(&self, key: &Key, path: &str) -> Result<reqwest::Response, String> {
+        let target = {
+            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&id(key)).map(|(_, known)| known.target.clone())
+        };
+        let target = target.ok_or("the coordinators aren't known yet")?;
+        let url =
+            target.url.parse::<reqwest::Url>().and_then(|url| url.join(path)).map_err(|error| error.to_string())?;
+        let client = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
+        let request = client.post(url).bearer_auth(&target.token).timeout(POST_DEADLINE);
+        request.send().await.map_err(|error| error.to_string())
     }
 
     /// Asks all of them again and again; sends the clusters that should be looked at.
