@@ -60,7 +60,7 @@ metadata: {name: demo, namespace: default, labels: {app: demo}}
 spec: {domains: [{name: sensors, task: Classification, partitions: 2}]}
 YAML
   LOG_LEVEL=warn "$hebb" start -f "$WORK/cluster.yaml" --data-dir "$WORK/data" --port "$base" --coordinator-port $((base + 1)) \
-    --worker-port $((base + 2)) &
+    --worker-port $((base + 2)) --meta-port $((base + 4)) &
   STARTED+=($!)
   within 20 "hebb start" answers "$GATEWAY/health/readiness"
   stream &

@@ -107,9 +107,8 @@ fn type_of(schema: &Value) -> String {
     let bound = |name: &str| schema[name].as_f64();
     match schema["type"].as_str().unwrap_or("object") {
         "array" => {
-            let most = bound("maxItems").map(|most| format!("{most} ")).unwrap_or_default();
-            let of = type_of(&schema["items"]);
-            if most.is_empty() { format!("list of {of}") } else { format!("list of at most {most}{of}") }
+            let most = bound("maxItems").map(|most| format!(" (at most {most})")).unwrap_or_default();
+            format!("list{most} of {}", type_of(&schema["items"]))
         }
         "object" => match &schema["additionalProperties"] {
             Value::Null | Value::Bool(_) => "object".to_owned(),
