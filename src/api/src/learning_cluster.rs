@@ -956,7 +956,8 @@ pub struct LearningClusterStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// One word for people: Pending, Progressing, Restoring, Ready, Degraded, Suspended, Paused or Invalid. Programs read the conditions.
+    /// One word for people: Progressing, Restoring, Ready, Upgrading, RolledBack, Degraded, Suspended, Paused or Invalid.
+    /// Programs read the conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// What is true of the cluster: Ready, Reconciling, Stalled, Initialized, GatewayAvailable, LeaderElected,

@@ -9,13 +9,15 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use prometheus::{IntGauge, Opts, Registry};
+use prometheus::{GaugeVec, IntGauge, Opts, Registry};
 
-use super::{ClusterStatus, Shared, leader, meta};
+use super::{ClusterStatus, DomainStatus, Shared, leader, meta};
 use crate::gateway::{ErrorBody, bearer_matches, expose};
 
 /// How long the leader's answer is waited for.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
+/// Domains that metrics tell of by name, five series each: undeclared ones appear at a client's wish.
+const DOMAINS_TOLD: usize = 200;
 
 pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -72,6 +74,56 @@ fn gather(leads: bool, status: Option<&ClusterStatus>) -> Result<Registry, prome
         gauge("hebb_unowned_partitions", "Partitions that nobody owns", status.unowned as i64)?;
         let events = status.domains.iter().map(|domain| domain.events as i64).sum();
         gauge("hebb_events_applied", "Distinct events applied, of all domains", events)?;
+        tell_of_domains(&registry, &status.domains)?;
     }
     Ok(registry)
+}
+
+/// Domains beyond the first [`DOMAINS_TOLD`] are left out.
+fn tell_of_domains(registry: &Registry, domains: &[DomainStatus]) -> Result<(), prometheus::Error> {
+    let gauge = |name: &str, help: &str, value: fn(&DomainStatus) -> Option<f64>| {
+        let gauge = GaugeVec::new(Opts::new(name, help), &["domain"])?;
+        for domain in domains.iter().take(DOMAINS_TOLD) {
+            if let Some(value) = value(domain) {
+                gauge.with_label_values(&[&domain.name]).set(value);
+            }
+        }
+        registry.register(Box::new(gauge))
+    };
+    gauge("hebb_domain_events", "Distinct events applied", |domain| Some(domain.events as f64))?;
+    gauge("hebb_domain_labels", "Labels seen", |domain| Some(domain.labels as f64))?;
+    gauge("hebb_domain_drifts", "Drifts detected", |domain| Some(domain.drifts as f64))?;
+    gauge("hebb_domain_lag", "Entries appended and not yet applied", |domain| Some(domain.lag as f64))?;
+    let help = "Share of right answers among the last thousand or so, of classification";
+    gauge("hebb_domain_recent_accuracy", help, |domain| domain.recent_accuracy)
+}
+
+#[cfg(test)]
+mod tests {
+    use hebb_engine::Task;
+
+    use super::*;
+
+    #[test]
+    fn metrics_name_as_many_domains_as_a_scrape_bears() {
+        let domain = |number: usize| DomainStatus {
+            name: format!("d{number}"),
+            task: Task::Classification,
+            events: 3,
+            labels: 2,
+            accuracy: 0.5,
+            recent_accuracy: (number == 0).then_some(0.5),
+            drifts: 0,
+            lag: 0,
+            partitions: Vec::new(),
+        };
+        let registry = Registry::new();
+        tell_of_domains(&registry, &(0..DOMAINS_TOLD + 9).map(domain).collect::<Vec<_>>()).unwrap();
+        let series = |name: &str| {
+            let families = registry.gather();
+            families.iter().find(|family| family.name() == name).map_or(0, |family| family.get_metric().len())
+        };
+        assert_eq!(series("hebb_domain_events"), DOMAINS_TOLD);
+        assert_eq!(series("hebb_domain_recent_accuracy"), 1, "what isn't known isn't told");
+    }
 }
