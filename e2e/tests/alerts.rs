@@ -473,7 +473,7 @@ async fn a_learning_plateau_is_told_boosted_and_told_to_be_over() {
     wait_for("exploration is boosted", Duration::from_secs(60), || {
         let policy = get(STILL, &["alertpolicy", "plateau"]).ok()?;
         let action = policy["status"]["actions"][0].clone();
-        (action["outcome"] == "Succeeded").then_some(action)
+        (action["lastOutcome"] == "Succeeded").then_some(action)
     })
     .unwrap();
     let ledger = load.join().unwrap().unwrap();
