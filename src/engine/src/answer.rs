@@ -222,6 +222,13 @@ pub struct Statistics {
     pub memory_bytes: u64,
     /// The last entry applied.
     pub position: EntryId,
+    /// Share of the look-ups of neighbours, among experiences that there are, that found none; of about the last thousand.
+    #[serde(default)]
+    pub knn_failure_rate: Option<f64>,
+    /// Kullback-Leibler divergence of the distribution of the last hundred answers from that of the last thousand, in nats;
+    /// classification only.
+    #[serde(default)]
+    pub kl_divergence: Option<f64>,
 }
 
 impl From<Label> for Prediction {

@@ -17,6 +17,7 @@ mod recent;
 mod schema;
 mod score;
 mod snapshot;
+mod vitals;
 
 pub use answer::{
     Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction, Rejection,

@@ -17,6 +17,7 @@ use crate::recent::{Recent, Remembered};
 use crate::schema::Schema;
 use crate::score::Score;
 use crate::snapshot::{self, SnapshotError};
+use crate::vitals::Vitals;
 
 /// Classes of a partition.
 const CLASSES_MAX: usize = 1_000;
@@ -65,9 +66,10 @@ struct State {
     recent: Recent,
     learned: Learned,
     meta: Meta,
+    vitals: Vitals,
 }
 
-/// A state of version 1, which knew no meta-learning.
+/// A state of version 1, which knew neither meta-learning nor vitals.
 #[derive(Deserialize)]
 struct StateOf1 {
     config: PartitionConfig,
@@ -82,7 +84,7 @@ impl From<StateOf1> for State {
     fn from(old: StateOf1) -> Self {
         let StateOf1 { config, position, counts, score, recent, learned } = old;
         let meta = Meta::new(config.task);
-        Self { config, position, counts, score, recent, learned, meta }
+        Self { config, position, counts, score, recent, learned, meta, vitals: Vitals::default() }
     }
 }
 
@@ -148,6 +150,8 @@ struct Predicted {
     votes: Vec<Vote>,
     /// Of regression: what each member expects.
     expected: Option<[f64; 3]>,
+    /// Whether the look-up among the experiences found any; nothing where there are none.
+    found: Option<bool>,
 }
 
 impl Partition {
@@ -163,6 +167,7 @@ impl Partition {
             recent: Recent::default(),
             learned,
             meta,
+            vitals: Vitals::default(),
         })
     }
 
@@ -182,7 +187,7 @@ impl Partition {
 
     /// Counts and quality.
     pub fn statistics(&self) -> Statistics {
-        let State { position, counts, score, recent, learned, meta, .. } = &self.state;
+        let State { position, counts, score, recent, learned, meta, vitals, .. } = &self.state;
         let (experiences, patterns, bytes) = match &learned.model {
             Model::Classification(model) => (model.experiences(), 0, model.bytes()),
             Model::Regression(model) => (model.experiences(), 0, model.bytes()),
@@ -200,11 +205,12 @@ impl Partition {
             patterns: patterns as u64,
             classes: learned.classes.clone(),
             features: learned.schema.len() as u32,
-            memory_bytes: (bytes + recent.bytes() + meta.bytes()) as u64,
+            memory_bytes: (bytes + recent.bytes() + meta.bytes() + vitals.bytes()) as u64,
             position: *position,
             ..Statistics::default()
         };
         score.fill(&mut statistics);
+        vitals.fill(&mut statistics);
         statistics
     }
 
@@ -239,6 +245,7 @@ impl Partition {
             Entry::Control(Control::Reset) => {
                 self.state.learned = Learned::new(&self.state.config);
                 self.state.meta = Meta::new(self.state.config.task);
+                self.state.vitals = Vitals::default();
                 Ok(Outcome::Done)
             }
             Entry::Control(Control::Cycle) => Ok(self.cycle()),
@@ -369,6 +376,12 @@ impl Partition {
         self.fill_row(&event.input)?;
         let patterns = self.perceive(&event.input, true);
         let predicted = self.predict();
+        if let Some(found) = predicted.found {
+            self.state.vitals.looked_up(found);
+        }
+        if matches!(predicted.prediction, Some(Prediction::Class(_))) {
+            self.state.vitals.answered(&self.opinion.shares);
+        }
         let (learned, drift) = match &event.label {
             Some(label) => self.teach(label, &predicted.prediction, predicted.confidence, predicted.expected)?,
             None => (false, false),
@@ -444,7 +457,8 @@ impl Partition {
         let learned = &self.state.learned;
         let cold = learned.experiences < u64::from(self.state.config.hyperparameters.cold_start_experiences);
         let path = if cold { AnswerPath::ColdStart } else { AnswerPath::Ensemble };
-        let nothing = Predicted { prediction: None, confidence: 0.0, path, votes: Vec::new(), expected: None };
+        let nothing =
+            Predicted { prediction: None, confidence: 0.0, path, votes: Vec::new(), expected: None, found: None };
         match &learned.model {
             Model::Patterns(..) => nothing,
             Model::Classification(model) => {
@@ -470,12 +484,14 @@ impl Partition {
                     path,
                     votes: votes.collect(),
                     expected: None,
+                    found: (model.experiences() > 0).then_some(self.opinion.found_neighbours()),
                 }
             }
             Model::Regression(model) => {
-                let expected = model.consider(&self.row);
+                let (expected, found) = model.consider(&self.row);
+                let found = (model.experiences() > 0).then_some(found);
                 if learned.experiences == 0 {
-                    return Predicted { expected: Some(expected), ..nothing };
+                    return Predicted { expected: Some(expected), found, ..nothing };
                 }
                 let votes = crate::learner::REGRESSION_MEMBERS.iter().zip(expected).zip(model.weights());
                 let votes = votes.map(|((member, value), weight)| Vote {
@@ -490,6 +506,7 @@ impl Partition {
                     path,
                     votes: votes.collect(),
                     expected: Some(expected),
+                    found,
                 }
             }
         }
@@ -536,7 +553,7 @@ impl Partition {
             }
             Label::Number(target) => {
                 let Model::Regression(model) = &mut learned.model else { return Ok((false, false)) };
-                let expected = expected.unwrap_or_else(|| model.consider(&self.row));
+                let expected = expected.unwrap_or_else(|| model.consider(&self.row).0);
                 if let Some(Prediction::Number(number)) = prediction {
                     score.estimated(*number, *target);
                 } else {

@@ -81,6 +81,13 @@ pub struct Opinion {
     scratch: Vec<f64>,
 }
 
+impl Opinion {
+    /// Whether the memory found anything like the row.
+    pub fn found_neighbours(&self) -> bool {
+        !self.neighbours.long.is_empty()
+    }
+}
+
 impl Classifier {
     pub fn new(seed: u64, memory_max: u32) -> Self {
         Self {

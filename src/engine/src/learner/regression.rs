@@ -72,12 +72,13 @@ impl Regression {
         self.memory.limit(memory_max);
     }
 
-    /// What every member expects.
-    pub fn consider(&self, row: &[f32]) -> [f64; MEMBERS.len()] {
+    /// What every member expects, and whether the memory found anything like the row.
+    pub fn consider(&self, row: &[f32]) -> ([f64; MEMBERS.len()], bool) {
         let (mut standard, mut found) = (Vec::new(), Neighbours::default());
         self.scale.standard(row, &mut standard);
         self.memory.search(&standard, &mut found);
-        [self.linear.predict(&standard), memory::mean(&found.long).unwrap_or(self.last), self.last]
+        let near = memory::mean(&found.long);
+        ([self.linear.predict(&standard), near.unwrap_or(self.last), self.last], near.is_some())
     }
 
     /// The mixture of what the members expect.

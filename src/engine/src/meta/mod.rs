@@ -337,7 +337,7 @@ mod tests {
     fn a_gain_within_noise_is_none() {
         let incumbent = vec![0.5; 100];
         let runs = |length: usize| -> Vec<f64> {
-            (0..100).map(|place| if place / length % 2 == 0 { 0.9 } else { 0.12 }).collect()
+            (0..100).map(|place| if (place / length).is_multiple_of(2) { 0.9 } else { 0.12 }).collect()
         };
         // In runs of ten, as much of the gain is luck as if there were only ten events.
         assert!(!compare(&incumbent, &runs(10)).beyond_noise());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hebb_alert::notify::{self, Edges};
 use hebb_alert::{Came, Delivery, Observation, Policy, Record, RecordError, Run, Target, evaluate};
 use hebb_api::{ActionType, AlertPolicy, Component, LearningCluster};
-use hebb_node::coordinator::ClusterStatus;
+use hebb_node::coordinator::{ClusterStatus, DomainStatus};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::sync::mpsc;
@@ -177,6 +177,10 @@ impl Looks {
         add("queue_size", partitions.map(|partition| partition.lag).max().map(|lag| lag as f64));
         let accuracies = status.domains.iter().filter_map(|domain| domain.recent_accuracy);
         add("accuracy", accuracies.min_by(f64::total_cmp));
+        let greatest =
+            |of: fn(&DomainStatus) -> Option<f64>| status.domains.iter().filter_map(of).max_by(f64::total_cmp);
+        add("knn_failure_rate", greatest(|domain| domain.knn_failure_rate));
+        add("mean_kl_divergence", greatest(|domain| domain.kl_divergence));
         add("inference_latency_p99", status.answer_p99_seconds);
         add("latency_p95", status.apply_p95_seconds);
         add("memory_bytes", Some(status.memory_bytes as f64));

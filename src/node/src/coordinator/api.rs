@@ -16,7 +16,7 @@ use crate::gateway::{ErrorBody, bearer_matches, expose};
 
 /// How long the leader's answer is waited for.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
-/// Domains that metrics tell of by name, five series each: undeclared ones appear at a client's wish.
+/// Domains that metrics tell of by name, seven series each: undeclared ones appear at a client's wish.
 const DOMAINS_TOLD: usize = 200;
 
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -75,6 +75,11 @@ fn gather(leads: bool, status: Option<&ClusterStatus>) -> Result<Registry, prome
         let events = status.domains.iter().map(|domain| domain.events as i64).sum();
         gauge("hebb_events_applied", "Distinct events applied, of all domains", events)?;
         tell_of_domains(&registry, &status.domains)?;
+        let meta = GaugeVec::new(Opts::new("hebb_meta_learning", "Indicators of meta-learning"), &["indicator"])?;
+        for (name, value) in &status.meta {
+            meta.with_label_values(&[name]).set(*value);
+        }
+        registry.register(Box::new(meta))?;
     }
     Ok(registry)
 }
@@ -93,6 +98,10 @@ fn tell_of_domains(registry: &Registry, domains: &[DomainStatus]) -> Result<(), 
     gauge("hebb_domain_events", "Distinct events applied", |domain| Some(domain.events as f64))?;
     gauge("hebb_domain_labels", "Labels seen", |domain| Some(domain.labels as f64))?;
     gauge("hebb_domain_drifts", "Drifts detected", |domain| Some(domain.drifts as f64))?;
+    let help = "Share of the look-ups of neighbours that found none";
+    gauge("hebb_domain_knn_failure_rate", help, |domain| domain.knn_failure_rate)?;
+    let help = "Divergence of the recent answers from the usual ones, in nats";
+    gauge("hebb_domain_kl_divergence", help, |domain| domain.kl_divergence)?;
     gauge("hebb_domain_lag", "Entries appended and not yet applied", |domain| Some(domain.lag as f64))?;
     let help = "Share of right answers among the last thousand or so, of classification";
     gauge("hebb_domain_recent_accuracy", help, |domain| domain.recent_accuracy)
@@ -113,6 +122,8 @@ mod tests {
             labels: 2,
             accuracy: 0.5,
             recent_accuracy: (number == 0).then_some(0.5),
+            knn_failure_rate: None,
+            kl_divergence: None,
             drifts: 0,
             lag: 0,
             partitions: Vec::new(),

@@ -71,6 +71,12 @@ pub struct DomainStatus {
     /// nothing before the first label.
     #[serde(default)]
     pub recent_accuracy: Option<f64>,
+    /// Share of the look-ups of neighbours that found none: a mean over the partitions, weighted by their events.
+    #[serde(default)]
+    pub knn_failure_rate: Option<f64>,
+    /// Divergence of the answers from the usual ones, in nats; a mean likewise.
+    #[serde(default)]
+    pub kl_divergence: Option<f64>,
     /// Drifts detected.
     pub drifts: u64,
     /// Entries appended and not yet applied.
@@ -173,12 +179,15 @@ fn domain_status(
         labels: 0,
         accuracy: 0.0,
         recent_accuracy: None,
+        knn_failure_rate: None,
+        kl_divergence: None,
         drifts: 0,
         lag: 0,
         partitions: Vec::new(),
     };
     let newest = newest(reports, &domain.name);
     let (mut correct, mut recent) = (0, 0.0);
+    let (mut failures, mut divergence) = (Mean::default(), Mean::default());
     for index in 0..domain.partitions {
         let key = PartitionKey { domain: domain.name.clone(), index };
         let Some(view) = views.get(&key) else { continue };
@@ -190,6 +199,8 @@ fn domain_status(
         status.drifts += statistics.drifts;
         correct += statistics.correct;
         recent += statistics.recent_accuracy * statistics.labels as f64;
+        failures.add(statistics.knn_failure_rate, statistics.events);
+        divergence.add(statistics.kl_divergence, statistics.events);
         status.lag += view.waiting;
         status.partitions.push(PartitionView {
             index,
@@ -204,7 +215,28 @@ fn domain_status(
         let recent = recent / status.labels as f64;
         status.recent_accuracy = (domain.config.task == Task::Classification).then_some(recent);
     }
+    (status.knn_failure_rate, status.kl_divergence) = (failures.value(), divergence.value());
     status
+}
+
+/// A weighted mean of what is known.
+#[derive(Default)]
+struct Mean {
+    sum: f64,
+    weight: f64,
+}
+
+impl Mean {
+    fn add(&mut self, value: Option<f64>, weight: u64) {
+        if let Some(value) = value {
+            self.sum += value * weight as f64;
+            self.weight += weight as f64;
+        }
+    }
+
+    fn value(&self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.sum / self.weight)
+    }
 }
 
 #[cfg(test)]

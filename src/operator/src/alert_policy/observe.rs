@@ -116,6 +116,8 @@ fn samples(watched: &Watched) -> BTreeMap<String, f64> {
     add("queue_size", scraped.and_then(Scraped::longest_queue).map(|lag| lag as f64));
     add("accuracy", scraped.and_then(Scraped::accuracy));
     add("update_rate", watched.update_rate);
+    add("knn_failure_rate", scraped.and_then(Scraped::knn_failure_rate));
+    add("mean_kl_divergence", scraped.and_then(Scraped::kl_divergence));
     add("inference_latency_p99", scraped.and_then(|said| said.answer_p99_seconds));
     add("latency_p95", scraped.and_then(|said| said.apply_p95_seconds));
     add("memory_bytes", scraped.and_then(|said| said.memory_bytes).map(|bytes| bytes as f64));

@@ -69,6 +69,8 @@ struct Domain {
     #[serde(default)]
     labels: u64,
     recent_accuracy: Option<f64>,
+    knn_failure_rate: Option<f64>,
+    kl_divergence: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -95,6 +97,16 @@ impl Scraped {
     /// Entries that wait in the longest queue of a partition.
     pub fn longest_queue(&self) -> Option<u64> {
         self.domains.iter().flat_map(|domain| &domain.partitions).map(|partition| partition.lag).max()
+    }
+
+    /// Of the domain in which it is greatest.
+    pub fn knn_failure_rate(&self) -> Option<f64> {
+        self.domains.iter().filter_map(|domain| domain.knn_failure_rate).max_by(f64::total_cmp)
+    }
+
+    /// Of the domain in which it is greatest.
+    pub fn kl_divergence(&self) -> Option<f64> {
+        self.domains.iter().filter_map(|domain| domain.kl_divergence).max_by(f64::total_cmp)
     }
 
     /// The recent accuracy of the worst domain that has seen labels.

@@ -253,6 +253,8 @@ mod tests {
             labels: 0,
             accuracy: 0.0,
             recent_accuracy: None,
+            knn_failure_rate: None,
+            kl_divergence: None,
             drifts: 0,
             lag: 0,
             partitions: Vec::new(),

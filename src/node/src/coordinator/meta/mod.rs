@@ -25,8 +25,8 @@ use crate::stop::Stop;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long the partitions may take to report; those that didn't are simulated.
 const REPORT_WITHIN: Duration = Duration::from_secs(10);
-/// A cycle that takes longer hangs, and is given up.
-const CYCLE_WITHIN: Duration = Duration::from_secs(60);
+/// A cycle that takes longer hangs, and is given up: half a minute after it counts as stuck, so that rules see it.
+const CYCLE_WITHIN: Duration = Duration::from_secs(90);
 /// Wait after a cycle that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Partitions of a cycle.

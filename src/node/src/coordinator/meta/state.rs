@@ -285,7 +285,7 @@ impl State {
             add("plateau_detected", "warning", message, "exploration is boosted");
         }
         if within_interval(self.stuck_at) {
-            add("stuck_phase", "critical", "a cycle took longer than 60 s".to_owned(), "the cycle was given up");
+            add("stuck_phase", "critical", "a cycle hung".to_owned(), "the cycle was given up");
         }
         if !self.metrics_healthy() {
             add("metric_anomaly", "warning", "a metric is outside of 0 to 1".to_owned(), "none");
