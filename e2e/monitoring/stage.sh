@@ -57,7 +57,7 @@ stage() {
 apiVersion: hebb.dev/v1alpha1
 kind: LearningCluster
 metadata: {name: demo, namespace: default, labels: {app: demo}}
-spec: {domains: [{name: sensors, task: Classification, partitions: 2}]}
+spec: {domains: [{name: sensors, task: Classification, partitions: 2}], metaLearning: {interval: 2s}}
 YAML
   LOG_LEVEL=warn "$hebb" start -f "$WORK/cluster.yaml" --data-dir "$WORK/data" --port "$base" --coordinator-port $((base + 1)) \
     --worker-port $((base + 2)) --meta-port $((base + 4)) &
