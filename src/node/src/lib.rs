@@ -11,6 +11,7 @@ mod embedded;
 mod gated;
 pub mod gateway;
 mod health;
+mod leftover;
 mod memory;
 mod replay;
 pub mod report;

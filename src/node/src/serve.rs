@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tracing::debug;
 
+use crate::leftover::read_away;
 use crate::stop::Stop;
 
 /// Open connections get this long to finish after a stop; the longest wait for an answer is as long.
@@ -55,6 +57,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: Stop) -> Result<
             debug!(%error, "small writes to a connection may be held back");
         }
     });
+    let router = router.layer(middleware::from_fn(read_away));
     let served = axum::serve(listener, router).with_graceful_shutdown(async move { asked.asked().await });
     let overdue = async {
         late.asked().await;

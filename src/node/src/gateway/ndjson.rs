@@ -16,6 +16,7 @@ use super::dispatch::OnFull;
 use super::reply::Failure;
 use super::wire::{BODY_MAX, WireError};
 use super::{Shared, http};
+use crate::leftover::drain;
 
 /// Events of one stream that are under way: one append's worth.
 const IN_FLIGHT_MAX: usize = 512;
@@ -63,7 +64,8 @@ fn encode(value: &impl Serialize) -> Bytes {
 
 /// The lines of a body, without empty ones. A line over the bound, or a body that breaks off, is the last item.
 fn lines(body: Body) -> impl Stream<Item = Result<Vec<u8>, Failure>> {
-    let reader = Reader { chunks: body.into_data_stream(), buffer: Vec::new(), start: 0, scanned: 0, done: false };
+    let reader =
+        Reader { chunks: body.into_data_stream(), buffer: Vec::new(), start: 0, scanned: 0, done: false, over: false };
     stream::unfold(reader, |mut reader| async move { reader.next().await.map(|line| (line, reader)) })
 }
 
@@ -75,11 +77,17 @@ struct Reader {
     /// Up to where no line's end was found.
     scanned: usize,
     done: bool,
+    /// An error was the last item. The rest is read away, so that what was answered before arrives.
+    over: bool,
 }
 
 impl Reader {
     async fn next(&mut self) -> Option<Result<Vec<u8>, Failure>> {
         loop {
+            if self.over {
+                drain(&mut self.chunks).await;
+                return None;
+            }
             if let Some(length) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
                 let end = self.scanned + length + 1;
                 let line = self.take(end);
@@ -95,12 +103,8 @@ impl Reader {
             }
             let found = self.buffer.len() - self.start;
             if found > BODY_MAX {
-                return Some(self.end_with(WireError::TooLarge {
-                    what: "the line",
-                    unit: "bytes",
-                    found,
-                    max: BODY_MAX,
-                }));
+                let why = WireError::TooLarge { what: "the line", unit: "bytes", found, max: BODY_MAX };
+                return Some(self.end_with(why));
             }
             match self.chunks.next().await {
                 Some(Ok(chunk)) => {
@@ -126,8 +130,8 @@ impl Reader {
     }
 
     fn end_with(&mut self, why: WireError) -> Result<Vec<u8>, Failure> {
-        self.buffer.clear();
-        (self.start, self.scanned, self.done) = (0, 0, true);
+        self.buffer = Vec::new();
+        self.over = true;
         Err(why.into())
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod backups;
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod handover;

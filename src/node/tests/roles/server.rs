@@ -17,7 +17,8 @@ pub struct Server {
     pub api: Api,
     pub status: Api,
     pub worker: Api,
-    address: SocketAddr,
+    pub address: SocketAddr,
+    pub coordinator: SocketAddr,
     stopper: Stopper,
     task: JoinHandle<Result<(), NodeError>>,
 }
@@ -40,6 +41,7 @@ impl Server {
             status: Api::new(addresses.coordinator),
             worker: Api::new(addresses.worker),
             address: addresses.gateway,
+            coordinator: addresses.coordinator,
             stopper,
             task,
         };
