@@ -4,14 +4,16 @@
 //! gets an error in its place and the stream goes on.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
+use tokio::time::timeout;
 
+use super::admission::Admitted;
 use super::dispatch::OnFull;
 use super::reply::Failure;
 use super::wire::{BODY_MAX, WireError};
@@ -20,16 +22,19 @@ use crate::leftover::drain;
 
 /// Events of one stream that are under way: one append's worth.
 const IN_FLIGHT_MAX: usize = 512;
+/// How long a stream may say nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
 
 /// Answers a stream of `infer-and-adapt` events.
-pub fn stream(shared: Arc<Shared>, domain: String, body: Body) -> Response {
+pub fn stream(shared: Arc<Shared>, domain: String, admitted: Admitted, body: Body) -> Response {
     let domain: Arc<str> = domain.into();
     let (begin, finish) = (shared.clone(), shared);
     // Begun one after the other, so that the events are learned in the order of their lines; awaited many at once.
     let answers = lines(body)
         .then(move |line| {
-            let (shared, domain) = (begin.clone(), domain.clone());
+            let (shared, domain, admitted) = (begin.clone(), domain.clone(), admitted.clone());
             async move {
+                shared.admission.pace(&admitted).await;
                 let started = Instant::now();
                 let begun = match line {
                     Ok(line) => http::begin_event(&shared, &domain, &line, OnFull::Wait).await,
@@ -106,7 +111,10 @@ impl Reader {
                 let why = WireError::TooLarge { what: "the line", unit: "bytes", found, max: BODY_MAX };
                 return Some(self.end_with(why));
             }
-            match self.chunks.next().await {
+            let Ok(chunk) = timeout(SILENCE_MAX, self.chunks.next()).await else {
+                return Some(self.end_with(Failure::TooSlow(SILENCE_MAX)));
+            };
+            match chunk {
                 Some(Ok(chunk)) => {
                     self.buffer.drain(..self.start);
                     self.scanned -= self.start;
@@ -129,7 +137,7 @@ impl Reader {
         line
     }
 
-    fn end_with(&mut self, why: WireError) -> Result<Vec<u8>, Failure> {
+    fn end_with(&mut self, why: impl Into<Failure>) -> Result<Vec<u8>, Failure> {
         self.buffer = Vec::new();
         self.over = true;
         Err(why.into())

@@ -7,6 +7,7 @@ use std::fmt;
 use hebb_engine::{
     Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, PatternSummary, Prediction, Task, Value,
 };
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -14,6 +15,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub const FEATURES_MAX: usize = 4_096;
 /// Samples of one signal.
 pub const SIGNAL_MAX: usize = 65_536;
+/// Signals of one batch.
+pub const BATCH_MAX: usize = 1_000;
+/// Signals of one batch that are under way at once, unless it says how many.
+const BATCH_SIZE: usize = 64;
+/// The most that it may say: one append's worth.
+const BATCH_SIZE_MAX: usize = 512;
 /// Bytes of an id, a key, a feature's name or a category.
 pub const TEXT_MAX: usize = 256;
 /// Bytes of one JSON body, and of one line of NDJSON.
@@ -69,6 +76,61 @@ pub struct SignalBody {
     pub key: Option<String>,
     /// Consecutive samples.
     pub signal: Vec<f32>,
+}
+
+/// The body of `perceive:batch`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchBody {
+    /// What `perceive` takes, each, or its samples alone.
+    pub signals: Vec<BatchSignal>,
+    /// How many are under way at once.
+    pub batch_size: Option<usize>,
+}
+
+/// A signal, or its samples alone.
+#[derive(Debug)]
+pub struct BatchSignal(pub SignalBody);
+
+impl BatchBody {
+    /// The signals and how many are under way at once, within the bounds.
+    pub fn checked(self) -> Result<(Vec<SignalBody>, usize), WireError> {
+        let found = self.signals.len();
+        if found == 0 {
+            return Err(WireError::Unfit("signals is empty".to_owned()));
+        }
+        if found > BATCH_MAX {
+            return Err(WireError::TooLarge { what: "signals", unit: "signals", found, max: BATCH_MAX });
+        }
+        let size = self.batch_size.unwrap_or(BATCH_SIZE);
+        if !(1..=BATCH_SIZE_MAX).contains(&size) {
+            return Err(WireError::Unfit(format!("batch_size is {size}, it must be between 1 and {BATCH_SIZE_MAX}")));
+        }
+        Ok((self.signals.into_iter().map(|signal| signal.0).collect(), size))
+    }
+}
+
+impl<'de> Deserialize<'de> for BatchSignal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SignalVisitor;
+        impl<'de> Visitor<'de> for SignalVisitor {
+            type Value = BatchSignal;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of numbers, or an object with id, key and signal")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<BatchSignal, A::Error> {
+                let signal = Vec::deserialize(SeqAccessDeserializer::new(items))?;
+                Ok(BatchSignal(SignalBody { id: None, key: None, signal }))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, items: A) -> Result<BatchSignal, A::Error> {
+                SignalBody::deserialize(MapAccessDeserializer::new(items)).map(BatchSignal)
+            }
+        }
+        deserializer.deserialize_any(SignalVisitor)
+    }
 }
 
 /// A list of numbers, or an object of values by name.
