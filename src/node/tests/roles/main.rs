@@ -1,6 +1,8 @@
 //! The roles as a user meets them: by HTTP, over a local store, in one process or as several workers.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod backups;
 #[cfg(test)]
 mod bodies;

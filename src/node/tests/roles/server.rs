@@ -31,10 +31,23 @@ impl Server {
 
     /// The same, with the API at this address.
     pub async fn start_at(directory: &Path, settings: ClusterSettings, gateway: SocketAddr) -> Self {
+        let domains: Vec<String> = settings.domains.iter().map(|domain| domain.name.clone()).collect();
+        let server = Self::begin(directory, settings, gateway).await;
+        for domain in domains {
+            server.api.until(&format!("/v1/domains/{domain}"), |answer| answer.status == StatusCode::OK).await;
+        }
+        server
+    }
+
+    /// The same, where the API may ask for keys: waits until it is ready.
+    pub async fn start_locked(directory: &Path, settings: ClusterSettings) -> Self {
+        Self::begin(directory, settings, free_address()).await
+    }
+
+    async fn begin(directory: &Path, settings: ClusterSettings, gateway: SocketAddr) -> Self {
         let store = Store::new(open(directory).await);
         let addresses = EmbeddedAddresses { gateway, coordinator: free_address(), worker: free_address() };
         let (stopper, stop) = stop_channel();
-        let domains: Vec<String> = settings.domains.iter().map(|domain| domain.name.clone()).collect();
         let task = tokio::spawn(async move { run_embedded(store, &settings, addresses, stop).await });
         let server = Self {
             api: Api::new(addresses.gateway),
@@ -46,9 +59,6 @@ impl Server {
             task,
         };
         server.api.until("/health/readiness", |answer| answer.status == StatusCode::OK).await;
-        for domain in domains {
-            server.api.until(&format!("/v1/domains/{domain}"), |answer| answer.status == StatusCode::OK).await;
-        }
         server
     }
 
