@@ -35,7 +35,8 @@ pub async fn read_away(request: Request, next: Next) -> Response {
     // Nothing came back when it was read to its end, or when the answer is a stream that goes on reading.
     let is_off = match left.try_recv() {
         Ok(Left { body, begun }) => {
-            let hopeless = body.size_hint().lower() > LEFT_MAX || (holds_back && !begun);
+            let is_slow = response.status() == StatusCode::REQUEST_TIMEOUT;
+            let hopeless = is_slow || body.size_hint().lower() > LEFT_MAX || (holds_back && !begun);
             !hopeless && drain(&mut body.into_data_stream()).await
         }
         Err(_) => true,

@@ -9,7 +9,7 @@ use axum::extract::{Extension, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use futures::{StreamExt, stream};
 use hebb_engine::{Entry, FeedbackOutcome, Outcome, Query as EngineQuery, Statistics, Task};
 use hebb_log::{Domain, PartitionKey};
@@ -27,22 +27,36 @@ type Gateway = State<Arc<Shared>>;
 /// Patterns in one answer.
 const PATTERNS_MAX: u32 = 1_000;
 
+/// What OpenAPI says of all this. Kept by hand: `tests/roles/openapi.rs` compares it with the server, both ways.
+const DOCUMENT: &str = include_str!("openapi.json");
+
+/// The addresses under which there is something to be had, with a key where keys are asked for.
+fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 9] {
+    [
+        ("/v1/domains", get(list_domains)),
+        ("/v1/domains/{domain}", get(describe_domain)),
+        ("/v1/domains/{domain}/infer-and-adapt", post(infer_and_adapt)),
+        ("/v1/domains/{domain}/infer", post(infer)),
+        ("/v1/domains/{domain}/feedback", post(feedback)),
+        ("/v1/domains/{domain}/perceive", post(perceive)),
+        ("/v1/domains/{domain}/perceive:batch", post(perceive_batch)),
+        ("/v1/domains/{domain}/patterns", get(patterns)),
+        ("/v1/domains/{domain}/events/{id}", get(event)),
+    ]
+}
+
 pub fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/v1/domains", get(list_domains))
-        .route("/v1/domains/{domain}", get(describe_domain))
-        .route("/v1/domains/{domain}/infer-and-adapt", post(infer_and_adapt))
-        .route("/v1/domains/{domain}/infer", post(infer))
-        .route("/v1/domains/{domain}/feedback", post(feedback))
-        .route("/v1/domains/{domain}/perceive", post(perceive))
-        .route("/v1/domains/{domain}/perceive:batch", post(perceive_batch))
-        .route("/v1/domains/{domain}/patterns", get(patterns))
-        .route("/v1/domains/{domain}/events/{id}", get(event))
-        .route_layer(middleware::from_fn_with_state(shared.clone(), admit))
+    let api = routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    api.route_layer(middleware::from_fn_with_state(shared.clone(), admit))
         .route("/metrics", get(metrics))
+        .route("/openapi.json", get(document))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(shared)
+}
+
+async fn document() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT).into_response()
 }
 
 async fn unknown_route() -> Response {
@@ -433,4 +447,21 @@ async fn patterns(
         Ok(serde_json::json!({ "patterns": found }))
     };
     respond(&shared, "patterns", started, result.await)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::health;
+
+    #[test]
+    fn every_address_is_documented_and_no_other() {
+        let document: serde_json::Value = serde_json::from_str(DOCUMENT).unwrap();
+        let documented: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let served =
+            routes().into_iter().map(|(path, _)| path).chain(health::PATHS).chain(["/metrics", "/openapi.json"]);
+        assert_eq!(documented, served.collect());
+    }
 }
