@@ -57,6 +57,10 @@ test-web: build ## The dashboards: the page in a headless Chromium, `hebb top` i
 	node e2e/web/test.mjs $(BIN)/hebb target/web
 	e2e/web/top.sh $(BIN)/hebb
 
+.PHONY: test-openapi
+test-openapi: build ## The HTTP API against its OpenAPI document: schemathesis (from PyPI) asks a live `hebb start`
+	e2e/openapi.sh $(BIN)/hebb $(CARGO_TARGET_DIR)/openapi $(ARGS)
+
 .PHONY: scale
 scale: build ## The operator with 1,000 LearningClusters: target/scale/report.json (ARGS='--clusters 100')
 	@e2e/cluster/packages.sh control-plane

@@ -21,6 +21,9 @@ pub const BATCH_MAX: usize = 1_000;
 const BATCH_SIZE: usize = 64;
 /// The most that it may say: one append's worth.
 const BATCH_SIZE_MAX: usize = 512;
+/// The largest sample: the squares of a whole signal of them have a sum that 32 bits hold.
+const SAMPLE_MAX: f32 = 1e15;
+const _: () = assert!(4.0 * SAMPLE_MAX * SAMPLE_MAX * (SIGNAL_MAX as f32) < f32::MAX);
 /// Bytes of an id, a key, a feature's name or a category.
 pub const TEXT_MAX: usize = 256;
 /// Bytes of one JSON body, and of one line of NDJSON.
@@ -342,8 +345,8 @@ pub fn signal_input(signal: Vec<f32>, task: Task) -> Result<Input, WireError> {
     if signal.len() > SIGNAL_MAX {
         return Err(WireError::TooLarge { what: "the signal", unit: "samples", found: signal.len(), max: SIGNAL_MAX });
     }
-    if let Some(place) = signal.iter().position(|sample| !sample.is_finite()) {
-        return Err(WireError::Unfit(format!("sample {place} of the signal is too large for a 32-bit number")));
+    if let Some(place) = signal.iter().position(|sample| sample.abs() > SAMPLE_MAX || sample.is_nan()) {
+        return Err(WireError::Unfit(format!("sample {place} of the signal is beyond ±{SAMPLE_MAX:e}")));
     }
     Ok(Input::Signal(signal))
 }
@@ -542,6 +545,9 @@ mod tests {
         assert!(signal_input(vec![1.0, 2.0], Task::Classification).is_err());
         assert!(read(r#"{"features":[1]}"#, Task::Patterns).is_err());
         assert!(signal_input(vec![1.0], Task::Patterns).is_err());
-        assert!(signal_input(vec![1.0, f32::INFINITY], Task::Patterns).is_err());
+        for sample in [f32::INFINITY, f32::NAN, -2e15] {
+            assert!(signal_input(vec![1.0, sample], Task::Patterns).is_err(), "{sample}");
+        }
+        assert!(signal_input(vec![1e15, -1e15], Task::Patterns).is_ok());
     }
 }

@@ -141,6 +141,7 @@ async fn a_bad_request_gets_a_reason_and_changes_nothing() {
         (post.clone(), "/v1/domains/d/perceive", text(r#"{"signal":[1,2,3]}"#), 422),
         (post.clone(), "/v1/domains/shapes/perceive", text(r#"{"signal":[1]}"#), 422),
         (post.clone(), "/v1/domains/shapes/perceive", text(r#"{"signal":[1,1e300]}"#), 400),
+        (post.clone(), "/v1/domains/shapes/perceive", text(r#"{"signal":[1,1e16]}"#), 422),
         (post.clone(), "/v1/domains/shapes/perceive", text(r#"{"features":[1,2]}"#), 400),
         (post.clone(), "/v1/domains/shapes/feedback", text(r#"{"id":"a","label":"up"}"#), 422),
         (post.clone(), "/v1/domains/d/feedback", text(r#"{"id":"event-0"}"#), 400),
