@@ -4,7 +4,8 @@
 #   openapi.sh HEBB_BINARY FOLDER [ARGUMENT_OF_SCHEMATHESIS…]
 set -euo pipefail
 hebb=$(realpath "$1")
-folder=$2
+mkdir -p "$2"
+folder=$(realpath "$2")
 shift 2
 version=4.32.5
 tool=$folder/schemathesis-$version
@@ -46,4 +47,5 @@ curl -fsS "$url/v1/domains/shapes/perceive" -d '{"id":"s1","signal":[0,1,4,1,0]}
 
 checks=not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance
 checks+=,response_schema_conformance,unsupported_method
+cd "$data"
 "$tool/bin/schemathesis" run "$url/openapi.json" --checks "$checks" --max-examples 50 --seed 1 --no-color "$@"

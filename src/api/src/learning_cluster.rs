@@ -91,6 +91,9 @@ pub struct LearningClusterSpec {
     /// How the engine learns.
     #[serde(default)]
     pub engine: EngineSpec,
+    /// Learning how to learn: cycles that try other parameters on recorded experience and keep what is better.
+    #[serde(default, skip_serializing_if = "MetaLearningSpec::is_default")]
+    pub meta_learning: MetaLearningSpec,
     /// The HTTP API.
     #[serde(default)]
     pub gateway: GatewaySpec,
@@ -131,6 +134,7 @@ impl Default for LearningClusterSpec {
             allow_undeclared_domains: true,
             domains: Vec::new(),
             engine: EngineSpec::default(),
+            meta_learning: MetaLearningSpec::default(),
             gateway: GatewaySpec::default(),
             coordinator: CoordinatorSpec::default(),
             workers: WorkersSpec::default(),
@@ -817,6 +821,38 @@ pub enum DeletionPolicy {
     Delete,
 }
 
+/// Learning how to learn.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetaLearningSpec {
+    /// Whether the cycles run by themselves. Default: true.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// From the end of one cycle to the next, 1s to 168h. Default: 5m.
+    #[serde(default = "five_minutes_between")]
+    pub interval: Duration,
+    /// After how many cycles they end; 0 for never. Default: 0.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub max_cycles: i32,
+}
+
+fn five_minutes_between() -> Duration {
+    Duration::from_secs(300)
+}
+
+impl MetaLearningSpec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for MetaLearningSpec {
+    fn default() -> Self {
+        Self { enabled: true, interval: five_minutes_between(), max_cycles: 0 }
+    }
+}
+
 /// Backups of what was learned.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -997,7 +1033,8 @@ pub struct LearningClusterStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// One word for people: Pending, Progressing, Restoring, Ready, Degraded, Suspended, Paused or Invalid. Programs read the conditions.
+    /// One word for people: Progressing, Restoring, Ready, Upgrading, RolledBack, Degraded, Suspended, Paused or Invalid.
+    /// Programs read the conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// What is true of the cluster: Ready, Reconciling, Stalled, Initialized, GatewayAvailable, LeaderElected,

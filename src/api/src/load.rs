@@ -158,6 +158,10 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
         "spec.engine.checkpointInterval: must be between 100ms and 5m",
     );
     check(
+        (1.0..=604_800.0).contains(&seconds(spec.meta_learning.interval)),
+        "spec.metaLearning.interval: must be between 1s and 168h",
+    );
+    check(
         (1.0..=3600.0).contains(&seconds(spec.workers.drain_timeout)),
         "spec.workers.drainTimeout: must be between 1s and 1h",
     );

@@ -28,6 +28,8 @@ pub const API_KEYS_PATH: &str = "/etc/hebb-api-keys";
 pub const GATEWAY_PORT: i32 = 8080;
 /// Port of the coordinator's API.
 pub const COORDINATOR_PORT: i32 = 8000;
+/// Port of the coordinators' meta-learning API.
+pub const META_PORT: i32 = 3002;
 /// Port of a worker's health and metrics.
 pub const WORKER_PORT: i32 = 8081;
 /// Port of Redis.

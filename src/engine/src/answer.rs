@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Task;
 use crate::entry::{DecodeError, EntryId, Label};
+use crate::meta::CycleReport;
 
 /// The result of applying one entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub enum Outcome {
     Done,
     /// The entry does not fit this partition; it changed nothing but the position.
     Rejected(Rejection),
+    /// Of [`crate::Control::Cycle`].
+    Cycle(Box<CycleReport>),
 }
 
 /// A prediction and how it came about.
@@ -219,6 +222,13 @@ pub struct Statistics {
     pub memory_bytes: u64,
     /// The last entry applied.
     pub position: EntryId,
+    /// Share of the look-ups of neighbours, among experiences that there are, that found none; of about the last thousand.
+    #[serde(default)]
+    pub knn_failure_rate: Option<f64>,
+    /// Kullback-Leibler divergence of the distribution of the last hundred answers from that of the last thousand, in nats;
+    /// classification only.
+    #[serde(default)]
+    pub kl_divergence: Option<f64>,
 }
 
 impl From<Label> for Prediction {

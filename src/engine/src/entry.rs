@@ -129,6 +129,15 @@ pub enum Control {
     Configure(PartitionConfig),
     /// Forgets everything learned but keeps the record of applied events.
     Reset,
+    /// One cycle of meta-learning; answered by a [`crate::CycleReport`].
+    Cycle,
+    /// Has so many of the next cycles try everything there is to try; at most 20.
+    Boost {
+        /// How many.
+        cycles: u32,
+    },
+    /// Forgets what meta-learning has found; what was learned stays.
+    ResetMeta,
 }
 
 /// Stored or sent bytes that are no entry or outcome.

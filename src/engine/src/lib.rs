@@ -9,6 +9,7 @@ mod config;
 mod entry;
 mod learner;
 mod math;
+mod meta;
 mod partition;
 mod pattern;
 mod random;
@@ -16,6 +17,7 @@ mod recent;
 mod schema;
 mod score;
 mod snapshot;
+mod vitals;
 
 pub use answer::{
     Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction, Rejection,
@@ -23,5 +25,6 @@ pub use answer::{
 };
 pub use config::{GateMode, Hyperparameters, PartitionConfig, Task};
 pub use entry::{Control, DecodeError, Entry, EntryId, Event, Features, Input, Label, Query, Value, event_digest};
+pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;
 pub use snapshot::SnapshotError;

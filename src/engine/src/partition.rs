@@ -10,12 +10,14 @@ use crate::answer::{
 use crate::config::{GateMode, Hyperparameters, PartitionConfig, Task};
 use crate::entry::{Control, Entry, EntryId, Event, Input, Label, Query, event_digest};
 use crate::learner::{Classifier, MEMBERS, Opinion, Regression, best};
+use crate::meta::{Estimate, Meta, Present, Signal, Vote as MemberVote};
 use crate::pattern::Patterns;
 use crate::random::Random;
 use crate::recent::{Recent, Remembered};
 use crate::schema::Schema;
 use crate::score::Score;
 use crate::snapshot::{self, SnapshotError};
+use crate::vitals::Vitals;
 
 /// Classes of a partition.
 const CLASSES_MAX: usize = 1_000;
@@ -63,6 +65,27 @@ struct State {
     score: Score,
     recent: Recent,
     learned: Learned,
+    meta: Meta,
+    vitals: Vitals,
+}
+
+/// A state of version 1, which knew neither meta-learning nor vitals.
+#[derive(Deserialize)]
+struct StateOf1 {
+    config: PartitionConfig,
+    position: EntryId,
+    counts: Counts,
+    score: Score,
+    recent: Recent,
+    learned: Learned,
+}
+
+impl From<StateOf1> for State {
+    fn from(old: StateOf1) -> Self {
+        let StateOf1 { config, position, counts, score, recent, learned } = old;
+        let meta = Meta::new(config.task);
+        Self { config, position, counts, score, recent, learned, meta, vitals: Vitals::default() }
+    }
 }
 
 /// What is counted whatever the task.
@@ -127,12 +150,15 @@ struct Predicted {
     votes: Vec<Vote>,
     /// Of regression: what each member expects.
     expected: Option<[f64; 3]>,
+    /// Whether the look-up among the experiences found any; nothing where there are none.
+    found: Option<bool>,
 }
 
 impl Partition {
     /// A partition that has seen nothing.
     pub fn new(config: PartitionConfig) -> Self {
         let learned = Learned::new(&config);
+        let meta = Meta::new(config.task);
         Self::with_state(State {
             config,
             position: EntryId::default(),
@@ -140,6 +166,8 @@ impl Partition {
             score: Score::default(),
             recent: Recent::default(),
             learned,
+            meta,
+            vitals: Vitals::default(),
         })
     }
 
@@ -159,7 +187,7 @@ impl Partition {
 
     /// Counts and quality.
     pub fn statistics(&self) -> Statistics {
-        let State { position, counts, score, recent, learned, .. } = &self.state;
+        let State { position, counts, score, recent, learned, meta, vitals, .. } = &self.state;
         let (experiences, patterns, bytes) = match &learned.model {
             Model::Classification(model) => (model.experiences(), 0, model.bytes()),
             Model::Regression(model) => (model.experiences(), 0, model.bytes()),
@@ -177,11 +205,12 @@ impl Partition {
             patterns: patterns as u64,
             classes: learned.classes.clone(),
             features: learned.schema.len() as u32,
-            memory_bytes: (bytes + recent.bytes()) as u64,
+            memory_bytes: (bytes + recent.bytes() + meta.bytes() + vitals.bytes()) as u64,
             position: *position,
             ..Statistics::default()
         };
         score.fill(&mut statistics);
+        vitals.fill(&mut statistics);
         statistics
     }
 
@@ -200,7 +229,7 @@ impl Partition {
     /// # Errors
     /// [`SnapshotError`] when the bytes are damaged or of a newer version.
     pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        snapshot::read(bytes).map(Self::with_state)
+        snapshot::read::<State, StateOf1>(bytes).map(Self::with_state)
     }
 
     /// Applies the entry at `id`.
@@ -215,6 +244,17 @@ impl Partition {
             Entry::Control(Control::Configure(config)) => self.configure(config),
             Entry::Control(Control::Reset) => {
                 self.state.learned = Learned::new(&self.state.config);
+                self.state.meta = Meta::new(self.state.config.task);
+                self.state.vitals = Vitals::default();
+                Ok(Outcome::Done)
+            }
+            Entry::Control(Control::Cycle) => Ok(self.cycle()),
+            Entry::Control(Control::Boost { cycles }) => {
+                self.state.meta.boost(*cycles);
+                Ok(Outcome::Done)
+            }
+            Entry::Control(Control::ResetMeta) => {
+                self.state.meta = Meta::new(self.state.config.task);
                 Ok(Outcome::Done)
             }
         };
@@ -222,6 +262,16 @@ impl Partition {
             self.state.counts.rejected += 1;
             Outcome::Rejected(rejection)
         })
+    }
+
+    fn cycle(&mut self) -> Outcome {
+        let State { config, learned, meta, .. } = &mut self.state;
+        let present = match &learned.model {
+            Model::Classification(model) => Present::Votes(model.weights()),
+            Model::Regression(model) => Present::Estimates(model.weights()),
+            Model::Patterns(patterns, _) => Present::Signals(patterns),
+        };
+        Outcome::Cycle(Box::new(meta.cycle(&config.hyperparameters, &present)))
     }
 
     fn query(&self, query: &Query) -> Outcome {
@@ -326,6 +376,12 @@ impl Partition {
         self.fill_row(&event.input)?;
         let patterns = self.perceive(&event.input, true);
         let predicted = self.predict();
+        if let Some(found) = predicted.found {
+            self.state.vitals.looked_up(found);
+        }
+        if matches!(predicted.prediction, Some(Prediction::Class(_))) {
+            self.state.vitals.answered(&self.opinion.shares);
+        }
         let (learned, drift) = match &event.label {
             Some(label) => self.teach(label, &predicted.prediction, predicted.confidence, predicted.expected)?,
             None => (false, false),
@@ -381,9 +437,16 @@ impl Partition {
     }
 
     fn perceive(&mut self, input: &Input, learn: bool) -> Vec<crate::answer::PatternMatch> {
-        match (&mut self.state.learned.model, input) {
+        let State { config, learned, meta, .. } = &mut self.state;
+        match (&mut learned.model, input) {
             (Model::Patterns(patterns, random), Input::Signal(signal)) => {
-                patterns.perceive(signal, &self.state.config.hyperparameters, random, learn)
+                let tuned = meta.tuning.tuned(&config.hyperparameters);
+                let found = patterns.perceive(signal, &tuned, random, learn);
+                if learn {
+                    meta.experience.signal(Signal::new(signal, &found));
+                    meta.lived();
+                }
+                found
             }
             _ => Vec::new(),
         }
@@ -394,7 +457,8 @@ impl Partition {
         let learned = &self.state.learned;
         let cold = learned.experiences < u64::from(self.state.config.hyperparameters.cold_start_experiences);
         let path = if cold { AnswerPath::ColdStart } else { AnswerPath::Ensemble };
-        let nothing = Predicted { prediction: None, confidence: 0.0, path, votes: Vec::new(), expected: None };
+        let nothing =
+            Predicted { prediction: None, confidence: 0.0, path, votes: Vec::new(), expected: None, found: None };
         match &learned.model {
             Model::Patterns(..) => nothing,
             Model::Classification(model) => {
@@ -420,12 +484,14 @@ impl Partition {
                     path,
                     votes: votes.collect(),
                     expected: None,
+                    found: (model.experiences() > 0).then_some(self.opinion.found_neighbours()),
                 }
             }
             Model::Regression(model) => {
-                let expected = model.consider(&self.row);
+                let (expected, found) = model.consider(&self.row);
+                let found = (model.experiences() > 0).then_some(found);
                 if learned.experiences == 0 {
-                    return Predicted { expected: Some(expected), ..nothing };
+                    return Predicted { expected: Some(expected), found, ..nothing };
                 }
                 let votes = crate::learner::REGRESSION_MEMBERS.iter().zip(expected).zip(model.weights());
                 let votes = votes.map(|((member, value), weight)| Vote {
@@ -440,6 +506,7 @@ impl Partition {
                     path,
                     votes: votes.collect(),
                     expected: Some(expected),
+                    found,
                 }
             }
         }
@@ -454,7 +521,7 @@ impl Partition {
         expected: Option<[f64; 3]>,
     ) -> Result<(bool, bool), Rejection> {
         let parameters = self.state.config.hyperparameters.clone();
-        let State { score, learned, counts, .. } = &mut self.state;
+        let State { score, learned, counts, meta, .. } = &mut self.state;
         let cold = learned.experiences < u64::from(parameters.cold_start_experiences);
         let opens = |right: bool| {
             cold || match parameters.gate_mode {
@@ -478,19 +545,26 @@ impl Partition {
                     // The members must know of the class before they are told.
                     model.consider(&self.row, learned.classes.len(), &mut self.opinion);
                 }
-                model.see(class, &self.opinion);
-                let opened = opens(predicted == Some(class));
+                let right = predicted == Some(class);
+                meta.experience.vote(MemberVote::new(right, class, &self.opinion.members, &self.opinion.shares));
+                model.see(class, &self.opinion, meta.tuning.pace());
+                let opened = opens(right);
                 (opened, if opened { model.learn(&self.row, class, &mut self.opinion) } else { 0 })
             }
             Label::Number(target) => {
                 let Model::Regression(model) = &mut learned.model else { return Ok((false, false)) };
-                let expected = expected.unwrap_or_else(|| model.consider(&self.row));
+                let expected = expected.unwrap_or_else(|| model.consider(&self.row).0);
                 if let Some(Prediction::Number(number)) = prediction {
                     score.estimated(*number, *target);
                 } else {
                     score.labels += 1;
                 }
-                model.see(*target, &expected);
+                let predicted = match prediction {
+                    Some(Prediction::Number(number)) => Some(*number),
+                    Some(Prediction::Class(_)) | None => None,
+                };
+                meta.experience.estimate(Estimate::new(predicted, expected, *target, model.unit()));
+                model.see(*target, &expected, meta.tuning.pace());
                 let opened = opens(false);
                 if opened {
                     model.learn(&self.row, *target);
@@ -499,6 +573,7 @@ impl Partition {
             }
         };
         learned.experiences += 1;
+        meta.lived();
         counts.updates += u64::from(opened);
         counts.drifts += drifts as u64;
         Ok((opened, drifts > 0))

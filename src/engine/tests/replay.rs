@@ -59,6 +59,9 @@ fn entry(task: Task) -> impl Strategy<Value = Entry> {
         1 => id.prop_map(|id| Entry::Query(Query::Event { id })),
         1 => parameters,
         1 => Just(Entry::Control(Control::Reset)),
+        3 => Just(Entry::Control(Control::Cycle)),
+        1 => (0u32..30).prop_map(|cycles| Entry::Control(Control::Boost { cycles })),
+        1 => Just(Entry::Control(Control::ResetMeta)),
         1 => Just(Entry::Control(Control::Configure(PartitionConfig::new(Task::Regression)))),
     ]
 }
@@ -168,7 +171,7 @@ fn a_future_version_is_refused_by_its_number() {
     let mut snapshot = Partition::new(PartitionConfig::new(Task::Classification)).snapshot();
     snapshot[4] = 9;
     let error = Partition::restore(&snapshot).unwrap_err();
-    assert!(matches!(error, SnapshotError::Version { found: 9, supported: 1 }), "{error}");
+    assert!(matches!(error, SnapshotError::Version { found: 9, supported: 2 }), "{error}");
 }
 
 #[test]

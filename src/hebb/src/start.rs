@@ -13,7 +13,7 @@ use crate::access::AccessOptions;
 use crate::alerts::{Surroundings, Watch};
 use crate::cli::Outcome;
 use crate::config;
-use crate::node::{runtime, wait_for_signal};
+use crate::node::{MetaOptions, runtime, wait_for_signal};
 use crate::redis::TlsOptions;
 
 #[derive(Args)]
@@ -43,6 +43,11 @@ pub struct Options {
     /// Port of the status API
     #[arg(long, default_value_t = 8000)]
     coordinator_port: u16,
+    /// Port of the meta-learning API
+    #[arg(long, env = "META_PORT", default_value_t = 3002)]
+    meta_port: u16,
+    #[command(flatten)]
+    meta: MetaOptions,
     /// Port of the worker's health and metrics
     #[arg(long, default_value_t = 8081)]
     worker_port: u16,
@@ -60,7 +65,8 @@ pub fn run(options: Options) -> Outcome {
     }
     let cluster = clusters.pop().unwrap_or_else(default_cluster);
     let access = options.access.with(&cluster.spec.gateway)?;
-    let settings = ClusterSettings { access, ..ClusterSettings::from(&cluster) };
+    let mut settings = ClusterSettings { access, ..ClusterSettings::from(&cluster) };
+    options.meta.apply(&mut settings);
     let durability = match cluster.spec.redis.durability {
         hebb_api::Durability::Async => Durability::Async,
         hebb_api::Durability::Replicated if options.redis.is_some() => {
@@ -76,6 +82,7 @@ pub fn run(options: Options) -> Outcome {
     let addresses = EmbeddedAddresses {
         gateway: address(options.port),
         coordinator: address(options.coordinator_port),
+        meta: address(options.meta_port),
         worker: address(options.worker_port),
     };
     let watch = match policies.is_empty() {

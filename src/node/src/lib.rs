@@ -28,6 +28,6 @@ pub use health::{Health, HealthReport};
 pub use memory::Memory;
 pub use roles::{Identity, run_coordinator, run_gateway, run_worker};
 pub use serve::NodeError;
-pub use settings::{Access, ClusterSettings};
+pub use settings::{Access, ClusterSettings, MetaLearning};
 pub use stop::{Stop, Stopper, stop_channel};
 pub use store::Store;

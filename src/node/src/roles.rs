@@ -58,7 +58,7 @@ pub async fn run_gateway(
     ended
 }
 
-/// Runs a coordinator.
+/// Runs a coordinator, with the API of meta-learning on a port of its own.
 ///
 /// # Errors
 /// [`NodeError`] when the port is taken or the server fails.
@@ -66,15 +66,25 @@ pub async fn run_coordinator(
     store: Store,
     settings: &ClusterSettings,
     identity: Identity,
+    meta: SocketAddr,
     token: Option<String>,
     stop: Stop,
 ) -> Result<(), NodeError> {
-    let listener = listen(identity.listen).await?;
-    let options =
-        CoordinatorOptions { id: identity.id, address: identity.advertise, domains: settings.domains.clone(), token };
+    let (listener, meta_listener) = (listen(identity.listen).await?, listen(meta).await?);
+    let options = CoordinatorOptions {
+        id: identity.id,
+        address: identity.advertise,
+        domains: settings.domains.clone(),
+        token,
+        meta: settings.meta_learning.clone(),
+    };
     let coordinator = Coordinator::new(store, options)?;
-    let (ended, ()) = tokio::join!(serve(listener, coordinator.router(), stop.clone()), coordinator.run(stop));
-    ended
+    let (ended, meta_ended, ()) = tokio::join!(
+        serve(listener, coordinator.router(), stop.clone()),
+        serve(meta_listener, coordinator.meta_router(), stop.clone()),
+        coordinator.run(stop),
+    );
+    ended.and(meta_ended)
 }
 
 /// Runs a worker. Its health is served until everything is handed over.

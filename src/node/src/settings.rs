@@ -6,8 +6,21 @@ use std::time::Duration;
 use hebb_api::{EngineSpec, LearningCluster, RateLimitSpec};
 use hebb_engine::{GateMode, Hyperparameters, PartitionConfig, Task, event_digest};
 use hebb_log::Domain;
+use serde::{Deserialize, Serialize};
 
 use crate::gateway::Limits;
+
+/// Whether and how often the cycles of meta-learning run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetaLearning {
+    /// Whether they start by themselves.
+    pub enabled: bool,
+    /// From the end of one to the next, in milliseconds.
+    pub interval_ms: u64,
+    /// After how many they end; 0 for never.
+    pub max_cycles: u64,
+}
 
 /// The part of a LearningCluster that the nodes follow.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +39,8 @@ pub struct ClusterSettings {
     pub checkpoint_interval: Duration,
     /// Whom gateways serve, and how much.
     pub access: Access,
+    /// The cycles of meta-learning.
+    pub meta_learning: MetaLearning,
 }
 
 /// Whom gateways serve, and how much.
@@ -78,6 +93,11 @@ impl From<&LearningCluster> for ClusterSettings {
             checkpoint_interval: spec.engine.checkpoint_interval.0,
             // Where the keys are, the process is told.
             access: Access { rate_limit: spec.gateway.rate_limit.clone(), ..Access::default() },
+            meta_learning: MetaLearning {
+                enabled: spec.meta_learning.enabled,
+                interval_ms: u64::try_from(spec.meta_learning.interval.0.as_millis()).unwrap_or(u64::MAX),
+                max_cycles: u64::from(count(spec.meta_learning.max_cycles)),
+            },
         }
     }
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use self::forest::Forest;
 use self::linear::Linear;
 use self::memory::{Memory, Neighbours};
-pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression};
+pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression, reweigh as reweigh_estimates};
 use self::scale::Scale;
 use self::simple::{Bayes, Sequence};
 pub use self::tree::best;
@@ -33,6 +33,26 @@ const RATE: f64 = 0.15;
 const SHARE: f64 = 0.002;
 /// A member that was sure of something else is punished no more than for this share.
 const FLOOR: f64 = 0.01;
+
+/// Factors on [`RATE`] and [`SHARE`], or on those of regression.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub rate: f64,
+    pub share: f64,
+}
+
+/// Moves the weights by whether each member was wrong and by the share that it gave to what was true.
+pub fn reweigh(weights: &mut [f64; MEMBERS.len()], said: [(bool, f64); MEMBERS.len()], pace: Pace) {
+    let (rate, dealt) = (RATE * pace.rate, SHARE * pace.share);
+    let mut sum = 0.0;
+    for (weight, (wrong, share)) in weights.iter_mut().zip(said) {
+        *weight *= exp(-rate * (f64::from(u8::from(wrong)) - 0.5 * ln(share.max(FLOOR))));
+        sum += *weight;
+    }
+    for weight in weights {
+        *weight = *weight / sum * (1.0 - dealt) + dealt / MEMBERS.len() as f64;
+    }
+}
 
 /// Classification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +79,13 @@ pub struct Opinion {
     favourites: Vec<Option<usize>>,
     neighbours: Neighbours,
     scratch: Vec<f64>,
+}
+
+impl Opinion {
+    /// Whether the memory found anything like the row.
+    pub fn found_neighbours(&self) -> bool {
+        !self.neighbours.long.is_empty()
+    }
 }
 
 impl Classifier {
@@ -113,8 +140,9 @@ impl Classifier {
     }
 
     /// Follows the sequence of labels, whether or not the gate lets the event through.
-    pub fn see(&mut self, class: usize, opinion: &Opinion) {
-        self.reweigh(class, opinion);
+    pub fn see(&mut self, class: usize, opinion: &Opinion, pace: Pace) {
+        let said = |member: &Vec<f64>| (best(member) != Some(class), member.get(class).copied().unwrap_or(0.0));
+        reweigh(&mut self.weights, opinion.members.each_ref().map(said), pace);
         self.sequence.learn(class);
     }
 
@@ -127,19 +155,6 @@ impl Classifier {
         self.bayes.learn(&opinion.standard, class);
         self.memory.insert(&opinion.standard, class as f32);
         drifts
-    }
-
-    fn reweigh(&mut self, class: usize, opinion: &Opinion) {
-        let mut sum = 0.0;
-        for (weight, member) in self.weights.iter_mut().zip(&opinion.members) {
-            let wrong = f64::from(u8::from(best(member) != Some(class)));
-            let share = member.get(class).copied().unwrap_or(0.0).max(FLOOR);
-            *weight *= exp(-RATE * (wrong - 0.5 * ln(share)));
-            sum += *weight;
-        }
-        for weight in &mut self.weights {
-            *weight = *weight / sum * (1.0 - SHARE) + SHARE / MEMBERS.len() as f64;
-        }
     }
 
     pub fn bytes(&self) -> usize {

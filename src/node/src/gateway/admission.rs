@@ -19,6 +19,11 @@ use super::reply::{Failure, bearer};
 /// Requests under way in one process, streams among them. At 10 ms each that is 200,000 a second, far more than a gateway can.
 const REQUESTS_MAX: usize = 2_048;
 
+/// Why somebody is not let in.
+const BUSY: &str = "busy";
+const UNAUTHORIZED: &str = "unauthorized";
+const RATE_LIMIT: &str = "rate_limit";
+
 /// The door of the API.
 pub struct Admission {
     keys: Option<KeyRing>,
@@ -51,6 +56,10 @@ impl Admission {
         )?;
         let clients = IntGauge::new("hebb_limited_clients", "Clients whose requests are counted for the rate limit")?;
         registry.register(Box::new(refused.clone()))?;
+        // A rate can be told only of what was there before.
+        for reason in [BUSY, UNAUTHORIZED, RATE_LIMIT] {
+            refused.with_label_values(&[reason]);
+        }
         registry.register(Box::new(clients.clone()))?;
         let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
         Ok(Self { keys, limits, buckets: Mutex::default(), slots, refused, clients })
@@ -62,12 +71,12 @@ impl Admission {
     }
 
     fn admit(&self, request: &Request) -> Result<Admitted, Failure> {
-        let slot = self.slots.clone().try_acquire_owned().map_err(|_| self.refuse("busy", Failure::Busy))?;
+        let slot = self.slots.clone().try_acquire_owned().map_err(|_| self.refuse(BUSY, Failure::Busy))?;
         let (client, tier) = match &self.keys {
             Some(ring) => {
                 let keys = ring.now();
                 let owner = bearer(request.headers()).and_then(|key| keys.owner(key));
-                let owner = owner.ok_or_else(|| self.refuse("unauthorized", Failure::Unauthorized))?;
+                let owner = owner.ok_or_else(|| self.refuse(UNAUTHORIZED, Failure::Unauthorized))?;
                 (Client::Key(owner.name.clone()), owner.tier.clone())
             }
             None => (Client::at(address(request)), None),
@@ -105,7 +114,7 @@ impl Admission {
             verdict
         };
         let Verdict::Refused { wait, say } = verdict else { return Ok(()) };
-        self.refused.with_label_values(&["rate_limit"]).inc();
+        self.refused.with_label_values(&[RATE_LIMIT]).inc();
         if let Some(refused) = say {
             warn!(%client, refused, "rate_limit_exceeded");
         }

@@ -27,7 +27,7 @@ use self::domains::Domains;
 pub use self::domains::is_domain_name;
 pub use self::keys::{KeyError, KeyLine, KeyOwner, KeyRing};
 pub use self::limits::Limits;
-pub use self::reply::{ErrorBody, bearer_matches, expose};
+pub use self::reply::{Address, ErrorBody, bearer_matches, expose};
 pub use self::wire::LibraryPattern;
 use crate::health::Health;
 use crate::memory::Memory;

@@ -7,11 +7,12 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{IntGauge, Registry, TextEncoder};
 use serde::Serialize;
 
 use super::dispatch::DispatchError;
 use super::wire::WireError;
+use crate::memory::Memory;
 
 /// An error as clients see it: `{"error": {"code", "message"}}`.
 #[derive(Clone, Debug, Serialize)]
@@ -167,14 +168,22 @@ impl<S: Send + Sync, E: FromRequestParts<S, Rejection: fmt::Display>> FromReques
     }
 }
 
-/// Metrics in Prometheus' text format.
+/// Metrics in Prometheus' text format, those of the process with them.
 pub fn expose(registry: &Registry) -> Response {
-    let encoder = TextEncoder::new();
-    let mut text = Vec::new();
-    match encoder.encode(&registry.gather(), &mut text) {
-        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
+    match exposition(registry) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => ErrorBody::new("metrics", error.to_string()).respond(StatusCode::INTERNAL_SERVER_ERROR),
     }
+}
+
+fn exposition(registry: &Registry) -> Result<String, prometheus::Error> {
+    let process = Registry::new();
+    let memory = IntGauge::new("process_resident_memory_bytes", "Memory of this process, in bytes")?;
+    memory.set(i64::try_from(Memory::now().bytes).unwrap_or(i64::MAX));
+    process.register(Box::new(memory))?;
+    let mut families = registry.gather();
+    families.extend(process.gather());
+    TextEncoder::new().encode_to_string(&families)
 }
 
 /// The bearer token of a request.

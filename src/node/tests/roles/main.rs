@@ -11,6 +11,8 @@ mod embedded;
 #[cfg(test)]
 mod handover;
 #[cfg(test)]
+mod meta;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod restart;

@@ -16,6 +16,7 @@ use crate::support::{Api, free_address};
 pub struct Server {
     pub api: Api,
     pub status: Api,
+    pub meta: Api,
     pub worker: Api,
     pub address: SocketAddr,
     pub coordinator: SocketAddr,
@@ -46,12 +47,14 @@ impl Server {
 
     async fn begin(directory: &Path, settings: ClusterSettings, gateway: SocketAddr) -> Self {
         let store = Store::new(open(directory).await);
-        let addresses = EmbeddedAddresses { gateway, coordinator: free_address(), worker: free_address() };
+        let addresses =
+            EmbeddedAddresses { gateway, coordinator: free_address(), meta: free_address(), worker: free_address() };
         let (stopper, stop) = stop_channel();
         let task = tokio::spawn(async move { run_embedded(store, &settings, addresses, stop).await });
         let server = Self {
             api: Api::new(addresses.gateway),
             status: Api::new(addresses.coordinator),
+            meta: Api::new(addresses.meta),
             worker: Api::new(addresses.worker),
             address: addresses.gateway,
             coordinator: addresses.coordinator,

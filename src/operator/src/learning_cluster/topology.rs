@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hebb_api::names::{self, Role};
 use hebb_api::{
     AutoscalingSpec, DeletionPolicy, Durability, ExternalRedis, LearningCluster, LearningClusterSpec,
-    LearningClusterStatus, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy, UpgradeStrategy,
+    LearningClusterStatus, MetaLearningSpec, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy, UpgradeStrategy,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use sha2::{Digest, Sha256};
@@ -337,7 +337,7 @@ fn chosen_for_this_spec(cluster: &LearningCluster) -> Option<&LearningClusterSta
 /// The part of the spec that all pods read; what only the operator reads stays out, so that scaling restarts nothing, and
 /// so does what only gateways need, so that other limits restart nobody else.
 fn pod_config(name: &str, namespace: &str, spec: &LearningClusterSpec) -> Result<String, serde_yaml::Error> {
-    let config = serde_json::json!({
+    let mut config = serde_json::json!({
         "apiVersion": format!("{}/v1alpha1", names::GROUP),
         "kind": "LearningCluster",
         "metadata": {"name": name, "namespace": namespace},
@@ -347,6 +347,10 @@ fn pod_config(name: &str, namespace: &str, spec: &LearningClusterSpec) -> Result
             "engine": spec.engine,
         },
     });
+    // Only where it says something: what a newer operator knows in addition restarts no pod.
+    if spec.meta_learning != MetaLearningSpec::default() {
+        config["spec"]["metaLearning"] = serde_json::json!(spec.meta_learning);
+    }
     serde_yaml::to_string(&config)
 }
 

@@ -78,12 +78,17 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
     spec["updateStrategy"] = super::update_strategy(topology);
     spec["serviceName"] = json!(topology.object(role));
     spec["podManagementPolicy"] = json!("Parallel");
+    let mut service_ports = vec![json!({"name": "http", "port": port, "targetPort": port, "protocol": "TCP"})];
+    if role == Role::Coordinator {
+        let meta = names::META_PORT;
+        service_ports.push(json!({"name": "meta", "port": meta, "targetPort": meta, "protocol": "TCP"}));
+    }
     // Pods find each other before they are ready: readiness may depend on the other one.
     let service = json!({"spec": {
         "clusterIP": "None",
         "publishNotReadyAddresses": true,
         "selector": selector,
-        "ports": [{"name": "http", "port": port, "targetPort": port, "protocol": "TCP"}],
+        "ports": service_ports,
     }});
     vec![(Kind::Service, service), (Kind::StatefulSet, json!({"spec": spec}))]
 }
