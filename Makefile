@@ -59,6 +59,10 @@ test-web: build ## The dashboards: the page in a headless Chromium, `hebb top` i
 	node e2e/web/test.mjs $(BIN)/hebb target/web
 	e2e/web/top.sh $(BIN)/hebb
 
+.PHONY: test-openapi
+test-openapi: build ## The HTTP API against its OpenAPI document: schemathesis (from PyPI) asks a live `hebb start`
+	e2e/openapi.sh $(BIN)/hebb $(CARGO_TARGET_DIR)/openapi $(ARGS)
+
 .PHONY: test-monitoring
 test-monitoring: build ## Metrics, alert rules and dashboards by a real Prometheus that scrapes a live stream and an operator
 	@e2e/cluster/packages.sh control-plane monitoring

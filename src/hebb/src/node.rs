@@ -9,6 +9,7 @@ use hebb_log::RedisStore;
 use hebb_node::{ClusterSettings, Identity, Store, run_coordinator, run_gateway, run_worker, stop_channel};
 use tracing::info;
 
+use crate::access::AccessOptions;
 use crate::cli::Outcome;
 use crate::config::{self, ConfigError};
 use crate::redis::RedisOptions;
@@ -28,6 +29,8 @@ pub struct Options {
     file: PathBuf,
     #[command(flatten)]
     redis: RedisOptions,
+    #[command(flatten)]
+    access: AccessOptions,
     /// Token of the internal endpoints
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
     internal_token: Option<String>,
@@ -94,7 +97,8 @@ pub fn run(role: Role, options: Options) -> Outcome {
     let resources = config::read(&options.file)?;
     let cluster =
         resources.clusters.first().ok_or_else(|| ConfigError::NoCluster(options.file.display().to_string()))?;
-    let mut settings = ClusterSettings::from(cluster);
+    let access = options.access.with(&cluster.spec.gateway)?;
+    let mut settings = ClusterSettings { access, ..ClusterSettings::from(cluster) };
     options.meta.apply(&mut settings);
     let redis = options.redis.config(&settings.name)?;
     let listen = options.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], role.port())));

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use hebb_api::LearningCluster;
 use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore};
-use hebb_node::{ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
-use tracing::info;
+use hebb_node::{Access, ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
+use tracing::{info, warn};
 
+use crate::access::AccessOptions;
 use crate::alerts::{Surroundings, Watch};
 use crate::cli::Outcome;
 use crate::config;
@@ -31,7 +32,9 @@ pub struct Options {
     tls: TlsOptions,
     #[command(flatten)]
     surroundings: Surroundings,
-    /// Address to listen on; no key is asked for, so other machines should not reach it
+    #[command(flatten)]
+    access: AccessOptions,
+    /// Address to listen on. The status API and the dashboard ask for no key: other machines should not reach them
     #[arg(long, default_value = "127.0.0.1")]
     bind: IpAddr,
     /// Port of the API
@@ -61,7 +64,8 @@ pub fn run(options: Options) -> Outcome {
         return Err("one process runs one LearningCluster; the files hold several".into());
     }
     let cluster = clusters.pop().unwrap_or_else(default_cluster);
-    let mut settings = ClusterSettings::from(&cluster);
+    let access = options.access.with(&cluster.spec.gateway)?;
+    let mut settings = ClusterSettings { access, ..ClusterSettings::from(&cluster) };
     options.meta.apply(&mut settings);
     let durability = match cluster.spec.redis.durability {
         hebb_api::Durability::Async => Durability::Async,
@@ -107,8 +111,9 @@ pub fn run(options: Options) -> Outcome {
         });
         info!(
             cluster = settings.name, api = %addresses.gateway, status = %addresses.coordinator,
-            data, "serving; no API key is asked for"
+            data, "serving"
         );
+        say_who_is_served(&settings.access, options.bind);
         let alerts = async {
             if let Some(watch) = watch {
                 watch.run().await;
@@ -123,6 +128,15 @@ pub fn run(options: Options) -> Outcome {
         info!("stopped");
         Ok(())
     })
+}
+
+fn say_who_is_served(access: &Access, bind: IpAddr) {
+    let limits = if access.limits().is_some() { "by client" } else { "none" };
+    match (&access.api_keys, bind.is_loopback()) {
+        (Some(_), _) => info!(limits, "the API asks for a key"),
+        (None, true) => info!(limits, "the API asks for no key; only this machine reaches it"),
+        (None, false) => warn!(limits, %bind, "the API asks for no key, and other machines reach it: see `hebb keys`"),
+    }
 }
 
 fn redis_config(url: &str, tls: TlsOptions, cluster: &str, durability: Durability) -> Result<RedisConfig, LogError> {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::coordinator::{Coordinator, CoordinatorOptions};
-use crate::gateway::{Gateway, GatewayOptions};
+use crate::gateway::{Gateway, GatewayOptions, KeyRing};
 use crate::serve::{NodeError, listen, serve};
 use crate::settings::ClusterSettings;
 use crate::stop::{Stop, stop_channel};
@@ -24,7 +24,7 @@ pub struct Identity {
 /// Runs a gateway.
 ///
 /// # Errors
-/// [`NodeError`] when the port is taken or the server fails.
+/// [`NodeError`] when the port is taken, the API keys can't be read, or the server fails.
 pub async fn run_gateway(
     store: Store,
     settings: &ClusterSettings,
@@ -32,6 +32,10 @@ pub async fn run_gateway(
     stop: Stop,
 ) -> Result<(), NodeError> {
     let listener = listen(identity.listen).await?;
+    let keys = settings.access.api_keys.clone().map(|path| {
+        let shown = path.display().to_string();
+        KeyRing::open(path).map_err(|source| NodeError::Keys { path: shown, source })
+    });
     let gateway = Gateway::new(
         store,
         GatewayOptions {
@@ -39,6 +43,8 @@ pub async fn run_gateway(
             max_queue_size: settings.max_queue_size,
             allow_undeclared_domains: settings.allow_undeclared_domains,
             hyperparameters: settings.hyperparameters.clone(),
+            keys: keys.transpose()?,
+            limits: settings.access.limits(),
         },
     )?;
     // Replies are handed out until the last open request has ended, so that a stop leaves none without its answer.
