@@ -247,6 +247,10 @@ pub struct Statistics {
     /// classification only.
     #[serde(default)]
     pub kl_divergence: Option<f64>,
+    /// Share of the vectors that were rejected, a fading mean over about the last twenty; governed memory only, from the first
+    /// vector on.
+    #[serde(default)]
+    pub rejection_rate: Option<f64>,
 }
 
 impl From<Label> for Prediction {

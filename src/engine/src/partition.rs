@@ -218,6 +218,9 @@ impl Partition {
         };
         score.fill(&mut statistics);
         vitals.fill(&mut statistics);
+        if let Model::Governed(model) = &learned.model {
+            statistics.rejection_rate = model.rejection_rate();
+        }
         statistics
     }
 

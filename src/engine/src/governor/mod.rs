@@ -38,6 +38,7 @@ pub struct Verdict {
 
 /// What a governed memory says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct GovernorState {
     /// The phase of the next event.
     pub phase: Phase,
@@ -141,6 +142,11 @@ impl Governor {
     /// Takes up another bound; the least important go where it is smaller.
     pub fn limit(&mut self, max: u32) {
         self.keep.limit(max);
+    }
+
+    /// Share of the vectors that were rejected lately; nothing before the first.
+    pub fn rejection_rate(&self) -> Option<f64> {
+        (self.accepted + self.rejected > 0).then(|| 1.0 - self.filter.acceptance())
     }
 
     /// Vectors that are kept.
