@@ -31,6 +31,8 @@ test-unit: toolchain ## Unit and property tests, the store against a real Redis,
 	e2e/cluster/packages.sh redis-server alert control-plane
 	e2e/cluster/binaries.sh api >/dev/null
 	e2e/chart.sh
+	e2e/manifests.sh
+	cd e2e/gitops && go test ./...
 	cargo test $(CARGO_FLAGS)
 
 # They need the cluster, so that a plain `cargo test` passes them over. `permissions` judges what the others have left in
@@ -56,6 +58,16 @@ test-web: build ## The dashboards: the page in a headless Chromium, `hebb top` i
 	@e2e/cluster/packages.sh web
 	node e2e/web/test.mjs $(BIN)/hebb target/web
 	e2e/web/top.sh $(BIN)/hebb
+
+.PHONY: test-openapi
+test-openapi: build ## The HTTP API against its OpenAPI document: schemathesis (from PyPI) asks a live `hebb start`
+	e2e/openapi.sh $(BIN)/hebb $(CARGO_TARGET_DIR)/openapi $(ARGS)
+
+.PHONY: test-monitoring
+test-monitoring: build ## Metrics, alert rules and dashboards by a real Prometheus that scrapes a live stream and an operator
+	@e2e/cluster/packages.sh control-plane monitoring
+	e2e/monitoring/metrics.sh $(BIN)/hebb
+	e2e/monitoring/test.sh $(BIN)/hebb
 
 .PHONY: scale
 scale: build ## The operator with 1,000 LearningClusters: target/scale/report.json (ARGS='--clusters 100')
@@ -105,5 +117,10 @@ streams: toolchain ## Accuracy and speed of the engine on a folder of streams: D
 
 .PHONY: generate
 generate: toolchain ## Write the generated definitions and the golden files anew
-	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) --test crds --quiet
+	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) --test crds --test reference --quiet
 	HEBB_UPDATE=1 cargo test $(CARGO_FLAGS) --lib --quiet golden
+	@$(MAKE) --no-print-directory manifests
+
+.PHONY: manifests
+manifests: ## Write manifests/ from the Helm chart, and the chart's copies of other files
+	manifests/generate.sh

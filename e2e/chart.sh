@@ -34,6 +34,21 @@ expect 'topologySpreadConstraints:' --set 'topologySpreadConstraints[0].maxSkew=
 expect 'name: EXTRA' --set 'extraEnv[0].name=EXTRA,extraEnv[0].value=x'
 namespaced=$(render --set watchNamespace=team)
 if grep -q 'kind: ClusterRole' <<<"$namespaced"; then fail "a namespaced operator has cluster-wide rights"; fi
+expect 'kind: PodMonitor' --set podMonitor.enabled=true
+expect '{any: true}' --set podMonitor.enabled=true
+expect '{matchNames: [team]}' --set podMonitor.enabled=true,watchNamespace=team
+expect 'kind: PrometheusRule' --set prometheusRule.enabled=true
+expect 'alert: HebbServiceDown' --set prometheusRule.enabled=true
+expect 'release: kps' --set prometheusRule.enabled=true,prometheusRule.labels.release=kps
+expect 'grafana_dashboard: "1"' --set grafanaDashboards.enabled=true
+expect 'hebb-operator.json: ' --set grafanaDashboards.enabled=true
+policies=(--set 'defaultAlertPolicies.namespaces={a,b}' --api-versions hebb.dev/v1alpha1/AlertPolicy)
+expect 'namespace: b' "${policies[@]}"
+expect '{{ target }} has learned nothing' "${policies[@]}"
+if render "${policies[@]:0:2}" | grep -q '^kind: AlertPolicy'; then fail "a policy comes before its definition"; fi
+if render | grep -qE '^kind: (PodMonitor|ServiceMonitor|PrometheusRule|AlertPolicy|ConfigMap)'; then fail "what is off by default is on"; fi
+refuse --set 'defaultAlertPolicies.namespaces={Team}'
+refuse --set grafanaDashboards.on=true
 refuse --set replica=2
 refuse --set image.digest=latest
 refuse --set receiverCA.kind=File

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the single node needs, only those that are missing, and starts none of their services.
-#   packages.sh [control-plane|node|tools|redis|redis-server|alert|build|web]…    all by default
+#   packages.sh [control-plane|node|tools|redis|redis-server|alert|build|web|monitoring]…    all by default
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -40,6 +40,10 @@ chromium chromium
 chromedriver chromium-driver
 node nodejs
 tmux tmux"
+# The tests of metrics, alert rules and dashboards.
+MONITORING="
+curl curl
+jq jq"
 
 missing() {
   local command package
@@ -87,6 +91,7 @@ main() {
     alert) wanted+=$ALERT ;;
     build) wanted+=$BUILD ;;
     web) wanted+=$WEB ;;
+    monitoring) wanted+=$MONITORING ;;
     tools) wanted+=$TOOLS ;;
     redis) wanted+=$REDIS ;;
     *) die "unknown set of packages '$set'" ;;

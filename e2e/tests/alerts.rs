@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hebb_e2e::data::first_records;
+use hebb_e2e::data::{Record, first_records};
 use hebb_e2e::kubectl::{
     apply, fresh_namespace, gateway, get, kill_pod, kubectl, processes_of, signal, wait_for, wait_ready,
 };
@@ -102,6 +102,40 @@ spec:
   actions:
     - {name: more-workers, type: Scale, component: Worker, replicas: 2, maxAffected: '1', cooldown: 1m}
     - {name: restart-gateway, type: RestartComponent, component: Gateway, maxAffected: '1', cooldown: 1m}
+";
+
+const STILL: &str = "hebb-e2e-plateau";
+
+/// Cycles follow close upon each other, so that five of them don't take half an hour.
+const LEARNER: &str = "
+apiVersion: hebb.dev/v1alpha1
+kind: LearningCluster
+metadata: {name: learner}
+spec:
+  domains: [{name: coin, task: Classification, partitions: 1}]
+  metaLearning: {interval: 1s}
+  gateway: {replicas: 1}
+  coordinator: {replicas: 1}
+  workers: {replicas: 1}
+  redis: {storage: {size: 1Gi, deletionPolicy: Delete}}
+---
+apiVersion: hebb.dev/v1alpha1
+kind: AlertPolicy
+metadata: {name: plateau}
+spec:
+  targetRef: {name: learner}
+  interval: 5s
+  dedupInterval: 0s
+  rules:
+    - name: plateau-detected
+      all:
+        - {indicator: mean_improvement, aggregation: Max, window: 10s, operator: LessThan, threshold: 0.05}
+        - {indicator: meta_score, aggregation: Max, window: 10s, operator: LessThan, threshold: 0.95}
+      severity: Warning
+      actions: [boost]
+  routes: [{receiver: sink, groupWait: 0s, groupInterval: 5s}]
+  receivers: [{name: sink, timeout: 5s, webhook: {url: 'http://SINK/'}}]
+  actions: [{name: boost, type: BoostExploration, maxAffected: '1', cooldown: 10m}]
 ";
 
 /// What became of one trouble: told once, and once told to be over.
@@ -394,4 +428,66 @@ async fn a_full_queue_and_a_crash_loop_are_told_repaired_and_told_to_be_over() {
 
     kubectl(&["-n", TROUBLE, "delete", "alertpolicies,learningclusters", "--all"]).unwrap();
     kubectl(&["delete", "namespace", TROUBLE, "--wait=false"]).unwrap();
+}
+
+/// Labels that nothing tells in advance, or that the first feature tells.
+fn coins(count: u64, fair: bool) -> Vec<Record> {
+    let mut state = 7u64;
+    let mut next = || {
+        // A linear congruential generator (Knuth, MMIX).
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as f64 / f64::from(1u32 << 31)
+    };
+    let mut record = || {
+        let (feature, toss) = (next(), next());
+        let heads = if fair { toss < 0.5 } else { feature < 0.5 };
+        Record { features: vec![feature, next()], label: if heads { "heads" } else { "tails" }.to_owned() }
+    };
+    (0..count).map(|_| record()).collect()
+}
+
+/// What meta-learning answers on its port to the one who has the cluster's token.
+async fn meta_status() -> Value {
+    let pod = get(STILL, &["pod", "learner-coordinator-0"]).unwrap();
+    let url = format!("http://{}:3002/api/v4/meta-learning/status", pod["status"]["podIP"].as_str().unwrap());
+    let go_template = "go-template={{.data.token | base64decode}}";
+    let token = kubectl(&["-n", STILL, "get", "secret", "learner-internal", "-o", go_template]).unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    assert_eq!(http.get(&url).send().await.unwrap().status().as_u16(), 401, "without the token");
+    http.get(&url).bearer_auth(token).send().await.unwrap().json().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
+async fn a_learning_plateau_is_told_boosted_and_told_to_be_over() {
+    fresh_namespace(STILL).unwrap();
+    let sink = Sink::start();
+    apply(STILL, &LEARNER.replace("SINK", &sink.address)).unwrap();
+    wait_ready(STILL, "learner", READY).unwrap();
+
+    let address = gateway(STILL, "learner").unwrap();
+    let fair = Client::new(&address, "coin", "fair-").unwrap();
+    let at = Instant::now();
+    let load = fair.replay_beside(coins(2_500, true), 16, Some(100.0));
+    let told_after = wait_told(&sink, "plateau-detected", at);
+    wait_for("exploration is boosted", Duration::from_secs(60), || {
+        let policy = get(STILL, &["alertpolicy", "plateau"]).ok()?;
+        let action = policy["status"]["actions"][0].clone();
+        (action["lastOutcome"] == "Succeeded").then_some(action)
+    })
+    .unwrap();
+    let ledger = load.join().unwrap().unwrap();
+    let status = meta_status().await;
+    println!("meta-learning: {status}");
+    assert!(status["boosts"].as_u64().unwrap() >= 2, "once by itself, once for the policy: {status}");
+
+    // What can be learned is learned, so that there is little left to gain.
+    let told = Client::new(&address, "coin", "told-").unwrap();
+    let other = told.replay_beside(coins(2_500, false), 16, Some(100.0)).join().unwrap().unwrap();
+    told_once(&sink, "plateau-detected", told_after);
+    let events = fair.describe().await.unwrap()["events"].as_u64().unwrap();
+    assert_eq!(events, (ledger.events.len() + other.events.len()) as u64, "a cycle is no event");
+
+    kubectl(&["-n", STILL, "delete", "alertpolicies,learningclusters", "--all"]).unwrap();
+    kubectl(&["delete", "namespace", STILL, "--wait=false"]).unwrap();
 }

@@ -27,7 +27,12 @@ mod tests {
             linked.insert(page.to_owned());
         }
         let pages = std::fs::read_dir(&folder).unwrap().map(|page| page.unwrap().file_name().into_string().unwrap());
-        let unlinked: Vec<String> = pages.filter(|page| page != "README.md" && !linked.contains(page)).collect();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let of_prometheus = std::fs::read_to_string(root.join("integrations/prometheus/rules.yaml")).unwrap();
+        let is_linked = |page: &String| {
+            page == "README.md" || linked.contains(page) || of_prometheus.contains(&format!("/docs/runbooks/{page}"))
+        };
+        let unlinked: Vec<String> = pages.filter(|page| !is_linked(page)).collect();
         assert_eq!(unlinked, [] as [&str; 0], "no alert links to these");
     }
 

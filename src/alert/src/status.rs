@@ -35,7 +35,11 @@ impl Fact {
 /// What the conditions of a policy say that can't be used.
 pub fn invalid(problems: &[String]) -> Vec<Fact> {
     let text = problems.join("; ");
-    vec![Fact::new("Ready", false, "ConfigInvalid", text.clone()), Fact::new("ConfigValid", false, "Invalid", text)]
+    vec![
+        Fact::new("Ready", false, "ConfigInvalid", text.clone()),
+        Fact::new("Stalled", true, "ConfigInvalid", text.clone()),
+        Fact::new("ConfigValid", false, "Invalid", text),
+    ]
 }
 
 /// Seconds are as fine as Kubernetes writes times.
@@ -122,8 +126,9 @@ fn actions(policy: &Policy, record: &Record, now: Timestamp) -> Vec<ActionStatus
 
 fn facts(policy: &Policy, record: &Record, seen: &Observation) -> Vec<Fact> {
     let targets = seen.targets.len();
-    let ready = if targets == 0 {
-        Fact::new("Ready", false, "NoTarget", "no LearningCluster of this namespace is selected")
+    // A selector may wait for what it will select; a name that is nobody's is a mistake, or comes too early.
+    let ready = if targets == 0 && policy.spec.target_ref.is_some() {
+        Fact::new("Ready", false, "NoTarget", "no LearningCluster of this namespace has the name")
     } else if record.left_out > 0 {
         Fact::new(
             "Ready",
@@ -156,7 +161,8 @@ fn facts(policy: &Policy, record: &Record, seen: &Observation) -> Vec<Fact> {
     } else {
         Fact::new("RemediationExhausted", true, "Exhausted", format!("actions didn't help: {}", exhausted.join(", ")))
     };
-    vec![ready, Fact::new("ConfigValid", true, "Valid", ""), found, healthy(record), remediation]
+    let stalled = Fact::new("Stalled", false, "Working", "");
+    vec![ready, stalled, Fact::new("ConfigValid", true, "Valid", ""), found, healthy(record), remediation]
 }
 
 fn healthy(record: &Record) -> Fact {

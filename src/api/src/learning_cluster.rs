@@ -91,6 +91,9 @@ pub struct LearningClusterSpec {
     /// How the engine learns.
     #[serde(default)]
     pub engine: EngineSpec,
+    /// Learning how to learn: cycles that try other parameters on recorded experience and keep what is better.
+    #[serde(default, skip_serializing_if = "MetaLearningSpec::is_default")]
+    pub meta_learning: MetaLearningSpec,
     /// The HTTP API.
     #[serde(default)]
     pub gateway: GatewaySpec,
@@ -131,6 +134,7 @@ impl Default for LearningClusterSpec {
             allow_undeclared_domains: true,
             domains: Vec::new(),
             engine: EngineSpec::default(),
+            meta_learning: MetaLearningSpec::default(),
             gateway: GatewaySpec::default(),
             coordinator: CoordinatorSpec::default(),
             workers: WorkersSpec::default(),
@@ -178,6 +182,8 @@ pub enum Task {
     Regression,
     /// Which shapes recur in a signal.
     Patterns,
+    /// Which vectors are worth keeping: governed memory, by `POST /event` and `GET /state`.
+    Governed,
 }
 
 /// How the engine learns. A change is taken up by running partitions without a restart of what they learned.
@@ -280,14 +286,91 @@ pub struct GatewaySpec {
     pub replicas: i32,
     /// How the API is reached.
     pub service: ServiceSpec,
+    /// Who may use the API. Default: whoever reaches it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthSpec>,
+    /// How much a client may ask for. Default: 5 requests a second where `auth` is set, no limit where it isn't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitSpec>,
     /// What the pods get beyond the defaults.
     pub pod_template: PodTemplate,
 }
 
 impl Default for GatewaySpec {
     fn default() -> Self {
-        Self { replicas: 2, service: ServiceSpec::default(), pod_template: PodTemplate::default() }
+        Self {
+            replicas: 2,
+            service: ServiceSpec::default(),
+            auth: None,
+            rate_limit: None,
+            pod_template: PodTemplate::default(),
+        }
     }
+}
+
+/// Who may use the API: who sends `Authorization: Bearer` with one of these keys.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthSpec {
+    /// The Secret with the keys, in the same namespace. Each of its entries holds lines of `hebb keys new`, one a key. The
+    /// pods see a change within about a minute, without a restart.
+    pub secret_ref: SecretRef,
+}
+
+/// A Secret in the same namespace.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// How much a client may ask for: a client is the name of an API key, else an address. A line of a stream and a signal of a
+/// batch count as a request each. Each gateway counts for itself.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RateLimitSpec {
+    /// Requests a second of a client without a tier. Default: 5.
+    #[serde(default = "requests_per_second")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests_per_second: i32,
+    /// Requests that may come at once after a pause. Default: twice `requestsPerSecond`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: Option<i32>,
+    /// Other limits, for the keys that name them. At most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub tiers: Vec<TierSpec>,
+}
+
+/// What a person can click; programs have tiers.
+fn requests_per_second() -> i32 {
+    5
+}
+
+impl Default for RateLimitSpec {
+    fn default() -> Self {
+        Self { requests_per_second: requests_per_second(), burst: None, tiers: Vec::new() }
+    }
+}
+
+/// The limit of some keys.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TierSpec {
+    /// Its name, as keys name it: 1 to 63 letters, digits, '.', '_' and '-'.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
+    pub name: String,
+    /// Requests a second.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests_per_second: i32,
+    /// Requests that may come at once after a pause. Default: twice `requestsPerSecond`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: Option<i32>,
 }
 
 /// How the API is reached.
@@ -740,6 +823,38 @@ pub enum DeletionPolicy {
     Delete,
 }
 
+/// Learning how to learn.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetaLearningSpec {
+    /// Whether the cycles run by themselves. Default: true.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// From the end of one cycle to the next, 1s to 168h. Default: 5m.
+    #[serde(default = "five_minutes_between")]
+    pub interval: Duration,
+    /// After how many cycles they end; 0 for never. Default: 0.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub max_cycles: i32,
+}
+
+fn five_minutes_between() -> Duration {
+    Duration::from_secs(300)
+}
+
+impl MetaLearningSpec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for MetaLearningSpec {
+    fn default() -> Self {
+        Self { enabled: true, interval: five_minutes_between(), max_cycles: 0 }
+    }
+}
+
 /// Backups of what was learned.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -920,7 +1035,8 @@ pub struct LearningClusterStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// One word for people: Pending, Progressing, Restoring, Ready, Degraded, Suspended, Paused or Invalid. Programs read the conditions.
+    /// One word for people: Progressing, Restoring, Ready, Upgrading, RolledBack, Degraded, Suspended, Paused or Invalid.
+    /// Programs read the conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// What is true of the cluster: Ready, Reconciling, Stalled, Initialized, GatewayAvailable, LeaderElected,

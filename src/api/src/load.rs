@@ -158,6 +158,10 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
         "spec.engine.checkpointInterval: must be between 100ms and 5m",
     );
     check(
+        (1.0..=604_800.0).contains(&seconds(spec.meta_learning.interval)),
+        "spec.metaLearning.interval: must be between 1s and 168h",
+    );
+    check(
         (1.0..=3600.0).contains(&seconds(spec.workers.drain_timeout)),
         "spec.workers.drainTimeout: must be between 1s and 1h",
     );
@@ -166,6 +170,16 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
         "spec.upgrade.progressDeadline: must be between 10s and 24h",
     );
     check((60.0..=86_400.0).contains(&seconds(spec.healing.window)), "spec.healing.window: must be between 1m and 24h");
+    if let Some(limit) = &spec.gateway.rate_limit {
+        let rates = [("", limit.requests_per_second, limit.burst)].into_iter();
+        let tiers = limit.tiers.iter().map(|tier| (tier.name.as_str(), tier.requests_per_second, tier.burst));
+        for (tier, rate, burst) in rates.chain(tiers) {
+            check(
+                [rate, burst.unwrap_or(1)].iter().all(|value| (1..=1_000_000).contains(value)),
+                &format!("spec.gateway.rateLimit {tier}: requestsPerSecond and burst must be between 1 and 1000000"),
+            );
+        }
+    }
     if let Some(scaling) = &spec.workers.autoscaling {
         check(
             (1..=scaling.max_replicas).contains(&scaling.min_replicas) && scaling.max_replicas <= 500,

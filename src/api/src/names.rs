@@ -22,10 +22,14 @@ pub const CONFIG_ANNOTATION: &str = "hebb.dev/config-digest";
 pub const TEMPLATE_ANNOTATION: &str = "hebb.dev/template-digest";
 /// Where pods find their configuration.
 pub const CONFIG_PATH: &str = "/etc/hebb/learningcluster.yaml";
+/// Where gateways find the API keys.
+pub const API_KEYS_PATH: &str = "/etc/hebb-api-keys";
 /// Port of the gateway's API.
 pub const GATEWAY_PORT: i32 = 8080;
 /// Port of the coordinator's API.
 pub const COORDINATOR_PORT: i32 = 8000;
+/// Port of the coordinators' meta-learning API.
+pub const META_PORT: i32 = 3002;
 /// Port of a worker's health and metrics.
 pub const WORKER_PORT: i32 = 8081;
 /// Port of Redis.

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Task;
 use crate::entry::{DecodeError, EntryId, Label};
+use crate::governor::{GovernorState, Verdict};
+use crate::meta::CycleReport;
 
 /// The result of applying one entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +24,25 @@ pub enum Outcome {
     Done,
     /// The entry does not fit this partition; it changed nothing but the position.
     Rejected(Rejection),
+    /// Of [`crate::Control::Cycle`].
+    Cycle(Box<CycleReport>),
+    /// Of an event of a `Governed` domain.
+    Admission(Admission),
+    /// Of [`crate::Query::Governor`].
+    Governor(Box<GovernorState>),
+}
+
+/// What became of a vector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Admission {
+    /// The event's id.
+    pub id: String,
+    /// Whether it repeats an earlier event: then nothing was done.
+    pub duplicate: bool,
+    /// Whether it was accepted, of a duplicate the first time.
+    pub accepted: bool,
+    /// The verdict; nothing of a duplicate.
+    pub verdict: Option<Verdict>,
 }
 
 /// A prediction and how it came about.
@@ -219,6 +240,17 @@ pub struct Statistics {
     pub memory_bytes: u64,
     /// The last entry applied.
     pub position: EntryId,
+    /// Share of the look-ups of neighbours, among experiences that there are, that found none; of about the last thousand.
+    #[serde(default)]
+    pub knn_failure_rate: Option<f64>,
+    /// Kullback-Leibler divergence of the distribution of the last hundred answers from that of the last thousand, in nats;
+    /// classification only.
+    #[serde(default)]
+    pub kl_divergence: Option<f64>,
+    /// Share of the vectors that were rejected, a fading mean over about the last twenty; governed memory only, from the first
+    /// vector on.
+    #[serde(default)]
+    pub rejection_rate: Option<f64>,
 }
 
 impl From<Label> for Prediction {

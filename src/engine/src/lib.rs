@@ -7,8 +7,10 @@
 mod answer;
 mod config;
 mod entry;
+mod governor;
 mod learner;
 mod math;
+mod meta;
 mod partition;
 mod pattern;
 mod random;
@@ -16,12 +18,15 @@ mod recent;
 mod schema;
 mod score;
 mod snapshot;
+mod vitals;
 
 pub use answer::{
-    Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction, Rejection,
-    Statistics, Vote,
+    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction,
+    Rejection, Statistics, Vote,
 };
 pub use config::{GateMode, Hyperparameters, PartitionConfig, Task};
 pub use entry::{Control, DecodeError, Entry, EntryId, Event, Features, Input, Label, Query, Value, event_digest};
+pub use governor::{GovernorState, Phase, Verdict};
+pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;
 pub use snapshot::SnapshotError;

@@ -5,17 +5,20 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{
-    Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, Prediction, Rejection, Statistics, Vote,
+    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, Prediction, Rejection, Statistics, Vote,
 };
 use crate::config::{GateMode, Hyperparameters, PartitionConfig, Task};
-use crate::entry::{Control, Entry, EntryId, Event, Input, Label, Query, event_digest};
-use crate::learner::{Classifier, MEMBERS, Opinion, Regression, best};
+use crate::entry::{Control, Entry, EntryId, Event, Features, Input, Label, Query, event_digest};
+use crate::governor::Governor;
+use crate::learner::{Classifier, ClassifierOf1, MEMBERS, Opinion, Regression, best};
+use crate::meta::{Estimate, Meta, Present, Signal, Vote as MemberVote};
 use crate::pattern::Patterns;
 use crate::random::Random;
 use crate::recent::{Recent, Remembered};
-use crate::schema::Schema;
+use crate::schema::{SLOTS_MAX, Schema};
 use crate::score::Score;
 use crate::snapshot::{self, SnapshotError};
+use crate::vitals::Vitals;
 
 /// Classes of a partition.
 const CLASSES_MAX: usize = 1_000;
@@ -23,6 +26,9 @@ const CLASSES_MAX: usize = 1_000;
 const NAME_MAX: usize = 256;
 /// The member that predicts alone before the ensemble votes.
 const COLD_MEMBER: usize = 1;
+/// What is remembered of a vector.
+const ACCEPTED: &str = "accepted";
+const REJECTED: &str = "rejected";
 /// Patterns in one answer.
 const SUMMARY_MAX: u32 = 10_000;
 
@@ -63,6 +69,55 @@ struct State {
     score: Score,
     recent: Recent,
     learned: Learned,
+    meta: Meta,
+    vitals: Vitals,
+}
+
+/// A state of version 1, which knew neither meta-learning nor vitals and whose classifier had fewer members.
+#[derive(Deserialize)]
+struct StateOf1 {
+    config: PartitionConfig,
+    position: EntryId,
+    counts: Counts,
+    score: Score,
+    recent: Recent,
+    learned: LearnedOf1,
+}
+
+#[derive(Deserialize)]
+struct LearnedOf1 {
+    schema: Schema,
+    classes: Vec<String>,
+    class_of: BTreeMap<String, u32>,
+    experiences: u64,
+    model: ModelOf1,
+}
+
+#[derive(Deserialize)]
+enum ModelOf1 {
+    Classification(Box<ClassifierOf1>),
+    Regression(Box<Regression>),
+    Patterns(Box<Patterns>, Random),
+}
+
+impl From<LearnedOf1> for Learned {
+    fn from(old: LearnedOf1) -> Self {
+        let LearnedOf1 { schema, classes, class_of, experiences, model } = old;
+        let model = match model {
+            ModelOf1::Classification(model) => Model::Classification(Box::new((*model).into())),
+            ModelOf1::Regression(model) => Model::Regression(model),
+            ModelOf1::Patterns(model, random) => Model::Patterns(model, random),
+        };
+        Self { schema, classes, class_of, experiences, model }
+    }
+}
+
+impl From<StateOf1> for State {
+    fn from(old: StateOf1) -> Self {
+        let StateOf1 { config, position, counts, score, recent, learned } = old;
+        let meta = Meta::new(config.task);
+        Self { config, position, counts, score, recent, learned: learned.into(), meta, vitals: Vitals::default() }
+    }
 }
 
 /// What is counted whatever the task.
@@ -92,6 +147,7 @@ enum Model {
     Classification(Box<Classifier>),
     Regression(Box<Regression>),
     Patterns(Box<Patterns>, Random),
+    Governed(Box<Governor>),
 }
 
 impl Learned {
@@ -101,6 +157,7 @@ impl Learned {
             Task::Classification => Model::Classification(Box::new(Classifier::new(config.seed, memory))),
             Task::Regression => Model::Regression(Box::new(Regression::new(memory))),
             Task::Patterns => Model::Patterns(Box::default(), Random::new(config.seed)),
+            Task::Governed => Model::Governed(Box::new(Governor::new(memory))),
         };
         Self { schema: Schema::default(), classes: Vec::new(), class_of: BTreeMap::new(), experiences: 0, model }
     }
@@ -127,12 +184,15 @@ struct Predicted {
     votes: Vec<Vote>,
     /// Of regression: what each member expects.
     expected: Option<[f64; 3]>,
+    /// Whether the look-up among the experiences found any; nothing where there are none.
+    found: Option<bool>,
 }
 
 impl Partition {
     /// A partition that has seen nothing.
     pub fn new(config: PartitionConfig) -> Self {
         let learned = Learned::new(&config);
+        let meta = Meta::new(config.task);
         Self::with_state(State {
             config,
             position: EntryId::default(),
@@ -140,6 +200,8 @@ impl Partition {
             score: Score::default(),
             recent: Recent::default(),
             learned,
+            meta,
+            vitals: Vitals::default(),
         })
     }
 
@@ -159,11 +221,12 @@ impl Partition {
 
     /// Counts and quality.
     pub fn statistics(&self) -> Statistics {
-        let State { position, counts, score, recent, learned, .. } = &self.state;
+        let State { position, counts, score, recent, learned, meta, vitals, .. } = &self.state;
         let (experiences, patterns, bytes) = match &learned.model {
             Model::Classification(model) => (model.experiences(), 0, model.bytes()),
             Model::Regression(model) => (model.experiences(), 0, model.bytes()),
             Model::Patterns(model, _) => (0, model.len(), model.bytes()),
+            Model::Governed(model) => (model.len(), 0, model.bytes()),
         };
         let mut statistics = Statistics {
             entries: counts.entries,
@@ -177,11 +240,15 @@ impl Partition {
             patterns: patterns as u64,
             classes: learned.classes.clone(),
             features: learned.schema.len() as u32,
-            memory_bytes: (bytes + recent.bytes()) as u64,
+            memory_bytes: (bytes + recent.bytes() + meta.bytes() + vitals.bytes()) as u64,
             position: *position,
             ..Statistics::default()
         };
         score.fill(&mut statistics);
+        vitals.fill(&mut statistics);
+        if let Model::Governed(model) = &learned.model {
+            statistics.rejection_rate = model.rejection_rate();
+        }
         statistics
     }
 
@@ -200,7 +267,7 @@ impl Partition {
     /// # Errors
     /// [`SnapshotError`] when the bytes are damaged or of a newer version.
     pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        snapshot::read(bytes).map(Self::with_state)
+        snapshot::read::<State, StateOf1>(bytes).map(Self::with_state)
     }
 
     /// Applies the entry at `id`.
@@ -208,13 +275,27 @@ impl Partition {
         self.state.position = id;
         self.state.counts.entries += 1;
         let outcome = match entry {
+            Entry::Event(event) if self.state.config.task == Task::Governed => {
+                self.admit(id, event).map(Outcome::Admission)
+            }
             Entry::Event(event) => self.event(id, event).map(Outcome::Answer),
             Entry::Feedback { id, label } => self.feedback(id, label).map(Outcome::Feedback),
             Entry::Infer(input) => self.infer(input).map(Outcome::Answer),
-            Entry::Query(query) => Ok(self.query(query)),
+            Entry::Query(query) => self.query(query),
             Entry::Control(Control::Configure(config)) => self.configure(config),
             Entry::Control(Control::Reset) => {
                 self.state.learned = Learned::new(&self.state.config);
+                self.state.meta = Meta::new(self.state.config.task);
+                self.state.vitals = Vitals::default();
+                Ok(Outcome::Done)
+            }
+            Entry::Control(Control::Cycle) => Ok(self.cycle()),
+            Entry::Control(Control::Boost { cycles }) => {
+                self.state.meta.boost(*cycles);
+                Ok(Outcome::Done)
+            }
+            Entry::Control(Control::ResetMeta) => {
+                self.state.meta = Meta::new(self.state.config.task);
                 Ok(Outcome::Done)
             }
         };
@@ -224,15 +305,36 @@ impl Partition {
         })
     }
 
-    fn query(&self, query: &Query) -> Outcome {
-        match query {
+    fn cycle(&mut self) -> Outcome {
+        let State { config, learned, meta, .. } = &mut self.state;
+        let present = match &learned.model {
+            Model::Classification(model) => Present::Votes(model.weights()),
+            Model::Regression(model) => Present::Estimates(model.weights()),
+            Model::Patterns(patterns, _) => Present::Signals(patterns),
+            Model::Governed(_) => Present::Nothing,
+        };
+        Outcome::Cycle(Box::new(meta.cycle(&config.hyperparameters, &present)))
+    }
+
+    fn query(&self, query: &Query) -> Result<Outcome, Rejection> {
+        Ok(match query {
             Query::Statistics => Outcome::Statistics(Box::new(self.statistics())),
             Query::Event { id } => Outcome::Event(self.state.recent.get(id).map(|event| event.record.clone())),
             Query::Patterns { limit } => Outcome::Patterns(match &self.state.learned.model {
                 Model::Patterns(patterns, _) => patterns.summary((*limit).min(SUMMARY_MAX)),
-                Model::Classification(_) | Model::Regression(_) => Vec::new(),
+                Model::Classification(_) | Model::Regression(_) | Model::Governed(_) => Vec::new(),
             }),
-        }
+            Query::Governor => match &self.state.learned.model {
+                Model::Governed(governor) => Outcome::Governor(Box::new(governor.state())),
+                _ => {
+                    let task = self.state.config.task;
+                    return Err(Rejection::WrongInput {
+                        task,
+                        expected: "no question for a governed memory".to_owned(),
+                    });
+                }
+            },
+        })
     }
 
     fn configure(&mut self, config: &PartitionConfig) -> Result<Outcome, Rejection> {
@@ -246,6 +348,7 @@ impl Partition {
             Model::Classification(model) => model.limit(memory_max_vectors),
             Model::Regression(model) => model.limit(memory_max_vectors),
             Model::Patterns(model, _) => model.limit(max_local_patterns),
+            Model::Governed(model) => model.limit(memory_max_vectors),
         }
         Ok(Outcome::Done)
     }
@@ -261,6 +364,8 @@ impl Partition {
                 }
             }
             (Task::Classification | Task::Regression, Input::Features(_)) => {}
+            (Task::Governed, Input::Features(Features::Dense(vector))) => self.check_vector(vector)?,
+            (Task::Governed, _) => return Err(wrong_input("a vector of numbers")),
             (Task::Patterns, _) => return Err(wrong_input("a signal")),
             (Task::Classification | Task::Regression, _) => return Err(wrong_input("features")),
         }
@@ -283,6 +388,8 @@ impl Partition {
             (Task::Regression, Label::Number(number)) => Err(Rejection::NotFinite(number.to_string())),
             (Task::Classification, Label::Number(_)) => Err(wrong("a class")),
             (Task::Regression, Label::Class(_)) => Err(wrong("a number")),
+            (Task::Governed, Label::Number(number)) if (0.0..=1.0).contains(number) => Ok(()),
+            (Task::Governed, _) => Err(wrong("a number between 0 and 1")),
             (Task::Patterns, _) => Err(wrong("nothing")),
         }
     }
@@ -295,14 +402,76 @@ impl Partition {
         }
     }
 
-    fn event(&mut self, at: EntryId, event: &Event) -> Result<Answer, Rejection> {
+    fn check_vector(&self, vector: &[f64]) -> Result<(), Rejection> {
+        let Model::Governed(governor) = &self.state.learned.model else { return Ok(()) };
+        if SLOTS_MAX < vector.len() {
+            return Err(Rejection::TooManyFeatures { max: SLOTS_MAX as u32 });
+        }
+        if let Some(place) = vector.iter().position(|value| !(*value as f32).is_finite()) {
+            return Err(Rejection::NotFinite(format!("number {place}")));
+        }
+        let width = governor.width().unwrap_or(vector.len());
+        if vector.is_empty() || vector.len() != width {
+            let expected = format!("a vector of {} numbers, as the first was", width.max(1));
+            return Err(Rejection::WrongInput { task: Task::Governed, expected });
+        }
+        Ok(())
+    }
+
+    fn check_event(&self, event: &Event) -> Result<(), Rejection> {
         if event.id.is_empty() || event.id.len() > NAME_MAX {
             return Err(Rejection::WrongInput {
                 task: self.state.config.task,
                 expected: format!("an id of 1 to {NAME_MAX} bytes"),
             });
         }
-        self.check(&event.input, event.label.as_ref())?;
+        self.check(&event.input, event.label.as_ref())
+    }
+
+    /// One step of a governed memory.
+    fn admit(&mut self, at: EntryId, event: &Event) -> Result<Admission, Rejection> {
+        self.check_event(event)?;
+        let accepted = |record: &EventRecord| record.prediction == Some(Prediction::Class(ACCEPTED.to_owned()));
+        if let Some(known) = self.state.recent.get(&event.id) {
+            self.state.counts.duplicates += 1;
+            return Ok(Admission {
+                id: event.id.clone(),
+                duplicate: true,
+                accepted: accepted(&known.record),
+                verdict: None,
+            });
+        }
+        let (Input::Features(Features::Dense(vector)), Some(Label::Number(value))) = (&event.input, &event.label)
+        else {
+            let (task, expected) = (Task::Governed, "a number between 0 and 1".to_owned());
+            return Err(Rejection::WrongLabel { task, expected });
+        };
+        self.row.clear();
+        self.row.extend(vector.iter().map(|value| *value as f32));
+        let Model::Governed(governor) = &mut self.state.learned.model else { return Err(Rejection::TaskChange) };
+        let verdict = governor.step(&self.row, *value);
+        let word = if verdict.accepted { ACCEPTED } else { REJECTED };
+        let record = EventRecord {
+            applied_at: at,
+            prediction: Some(Prediction::Class(word.to_owned())),
+            confidence: 1.0,
+            path: AnswerPath::Ensemble,
+            labelled: true,
+        };
+        self.applied(&event.id, Remembered { record, input: None });
+        Ok(Admission { id: event.id.clone(), duplicate: false, accepted: verdict.accepted, verdict: Some(verdict) })
+    }
+
+    /// Counts an event and remembers it.
+    fn applied(&mut self, id: &str, remembered: Remembered) {
+        self.state.counts.events += 1;
+        self.state.counts.applied_digest = self.state.counts.applied_digest.wrapping_add(event_digest(id));
+        let horizon = self.state.config.hyperparameters.horizon_events;
+        self.state.recent.insert(id.to_owned(), remembered, horizon);
+    }
+
+    fn event(&mut self, at: EntryId, event: &Event) -> Result<Answer, Rejection> {
+        self.check_event(event)?;
         if let Some(known) = self.state.recent.get(&event.id) {
             let record = known.record.clone();
             self.state.counts.duplicates += 1;
@@ -326,12 +495,16 @@ impl Partition {
         self.fill_row(&event.input)?;
         let patterns = self.perceive(&event.input, true);
         let predicted = self.predict();
+        if let Some(found) = predicted.found {
+            self.state.vitals.looked_up(found);
+        }
+        if matches!(predicted.prediction, Some(Prediction::Class(_))) {
+            self.state.vitals.answered(&self.opinion.shares);
+        }
         let (learned, drift) = match &event.label {
             Some(label) => self.teach(label, &predicted.prediction, predicted.confidence, predicted.expected)?,
             None => (false, false),
         };
-        self.state.counts.events += 1;
-        self.state.counts.applied_digest = self.state.counts.applied_digest.wrapping_add(event_digest(&event.id));
         let takes_labels = self.state.config.task != Task::Patterns;
         let remembered = Remembered {
             record: EventRecord {
@@ -343,8 +516,7 @@ impl Partition {
             },
             input: (event.label.is_none() && takes_labels).then(|| event.input.clone()),
         };
-        let horizon = self.state.config.hyperparameters.horizon_events;
-        self.state.recent.insert(event.id.clone(), remembered, horizon);
+        self.applied(&event.id, remembered);
         Ok(Answer {
             id: event.id.clone(),
             duplicate: false,
@@ -359,6 +531,10 @@ impl Partition {
     }
 
     fn infer(&mut self, input: &Input) -> Result<Answer, Rejection> {
+        if self.state.config.task == Task::Governed {
+            let expected = "events with what they are worth, and predicts nothing".to_owned();
+            return Err(Rejection::WrongInput { task: Task::Governed, expected });
+        }
         self.check(input, None)?;
         if let Input::Features(features) = input {
             self.state.learned.schema.read(features, &mut self.row)?;
@@ -379,9 +555,16 @@ impl Partition {
     }
 
     fn perceive(&mut self, input: &Input, learn: bool) -> Vec<crate::answer::PatternMatch> {
-        match (&mut self.state.learned.model, input) {
+        let State { config, learned, meta, .. } = &mut self.state;
+        match (&mut learned.model, input) {
             (Model::Patterns(patterns, random), Input::Signal(signal)) => {
-                patterns.perceive(signal, &self.state.config.hyperparameters, random, learn)
+                let tuned = meta.tuning.tuned(&config.hyperparameters);
+                let found = patterns.perceive(signal, &tuned, random, learn);
+                if learn {
+                    meta.experience.signal(Signal::new(signal, &found));
+                    meta.lived();
+                }
+                found
             }
             _ => Vec::new(),
         }
@@ -392,9 +575,10 @@ impl Partition {
         let learned = &self.state.learned;
         let cold = learned.experiences < u64::from(self.state.config.hyperparameters.cold_start_experiences);
         let path = if cold { AnswerPath::ColdStart } else { AnswerPath::Ensemble };
-        let nothing = Predicted { prediction: None, confidence: 0.0, path, votes: Vec::new(), expected: None };
+        let nothing =
+            Predicted { prediction: None, confidence: 0.0, path, votes: Vec::new(), expected: None, found: None };
         match &learned.model {
-            Model::Patterns(..) => nothing,
+            Model::Patterns(..) | Model::Governed(_) => nothing,
             Model::Classification(model) => {
                 let classes = learned.classes.len();
                 if classes == 0 {
@@ -418,12 +602,14 @@ impl Partition {
                     path,
                     votes: votes.collect(),
                     expected: None,
+                    found: (model.experiences() > 0).then_some(self.opinion.found_neighbours()),
                 }
             }
             Model::Regression(model) => {
-                let expected = model.consider(&self.row);
+                let (expected, found) = model.consider(&self.row);
+                let found = (model.experiences() > 0).then_some(found);
                 if learned.experiences == 0 {
-                    return Predicted { expected: Some(expected), ..nothing };
+                    return Predicted { expected: Some(expected), found, ..nothing };
                 }
                 let votes = crate::learner::REGRESSION_MEMBERS.iter().zip(expected).zip(model.weights());
                 let votes = votes.map(|((member, value), weight)| Vote {
@@ -438,6 +624,7 @@ impl Partition {
                     path,
                     votes: votes.collect(),
                     expected: Some(expected),
+                    found,
                 }
             }
         }
@@ -452,7 +639,7 @@ impl Partition {
         expected: Option<[f64; 3]>,
     ) -> Result<(bool, bool), Rejection> {
         let parameters = self.state.config.hyperparameters.clone();
-        let State { score, learned, counts, .. } = &mut self.state;
+        let State { score, learned, counts, meta, .. } = &mut self.state;
         let cold = learned.experiences < u64::from(parameters.cold_start_experiences);
         let opens = |right: bool| {
             cold || match parameters.gate_mode {
@@ -476,8 +663,10 @@ impl Partition {
                     // The members must know of the class before they are told.
                     model.consider(&self.row, learned.classes.len(), &mut self.opinion);
                 }
-                let drifted = model.see(class, &self.opinion);
-                let opened = opens(predicted == Some(class));
+                let right = predicted == Some(class);
+                meta.experience.vote(MemberVote::new(right, class, &self.opinion.members, &self.opinion.shares));
+                let drifted = model.see(class, &self.opinion, meta.tuning.pace());
+                let opened = opens(right);
                 if opened {
                     model.learn(&self.row, class, &mut self.opinion);
                 }
@@ -485,13 +674,18 @@ impl Partition {
             }
             Label::Number(target) => {
                 let Model::Regression(model) = &mut learned.model else { return Ok((false, false)) };
-                let expected = expected.unwrap_or_else(|| model.consider(&self.row));
+                let expected = expected.unwrap_or_else(|| model.consider(&self.row).0);
                 if let Some(Prediction::Number(number)) = prediction {
                     score.estimated(*number, *target);
                 } else {
                     score.labels += 1;
                 }
-                model.see(*target, &expected);
+                let predicted = match prediction {
+                    Some(Prediction::Number(number)) => Some(*number),
+                    Some(Prediction::Class(_)) | None => None,
+                };
+                meta.experience.estimate(Estimate::new(predicted, expected, *target, model.unit()));
+                model.see(*target, &expected, meta.tuning.pace());
                 let opened = opens(false);
                 if opened {
                     model.learn(&self.row, *target);
@@ -500,6 +694,7 @@ impl Partition {
             }
         };
         learned.experiences += 1;
+        meta.lived();
         counts.updates += u64::from(opened);
         counts.drifts += u64::from(drifted);
         Ok((opened, drifted))

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{alerts, backup, config, demo, evaluate, node, operator, redis_member, restore, start, status, top};
+use crate::{
+    access, alerts, backup, config, demo, evaluate, node, operator, redis_member, restore, start, status, top,
+};
 
 /// What a subcommand ends with.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -40,6 +42,9 @@ pub enum Command {
     /// Check configuration files
     #[command(subcommand)]
     Config(config::Command),
+    /// Make API keys
+    #[command(subcommand)]
+    Keys(access::Command),
     /// Explain and try AlertPolicies
     #[command(subcommand)]
     Alerts(alerts::Command),
@@ -69,6 +74,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Backup(options) => backup::run(options),
         Command::Restore(options) => restore::run(options),
         Command::Config(command) => config::run(command),
+        Command::Keys(command) => access::run(command),
         Command::Alerts(command) => alerts::run(command),
         Command::Crd => config::print_crds(),
         Command::Operator(options) => operator::run(options),

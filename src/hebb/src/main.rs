@@ -1,5 +1,6 @@
 //! The `hebb` binary: one subcommand a file.
 
+mod access;
 mod alerts;
 mod backup;
 mod cli;

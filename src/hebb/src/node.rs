@@ -9,6 +9,7 @@ use hebb_log::RedisStore;
 use hebb_node::{ClusterSettings, Identity, Store, run_coordinator, run_gateway, run_worker, stop_channel};
 use tracing::info;
 
+use crate::access::AccessOptions;
 use crate::cli::Outcome;
 use crate::config::{self, ConfigError};
 use crate::redis::RedisOptions;
@@ -28,6 +29,8 @@ pub struct Options {
     file: PathBuf,
     #[command(flatten)]
     redis: RedisOptions,
+    #[command(flatten)]
+    access: AccessOptions,
     /// Token of the internal endpoints
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
     internal_token: Option<String>,
@@ -40,9 +43,34 @@ pub struct Options {
     /// Where the other processes reach this one, host:port [default: the address that it listens on]
     #[arg(long, env = "HEBB_ADVERTISE")]
     advertise: Option<String>,
+    /// Port of the meta-learning API, which coordinators serve
+    #[arg(long, env = "META_PORT", default_value_t = 3002)]
+    meta_port: u16,
+    #[command(flatten)]
+    meta: MetaOptions,
     /// Threads that serve [default: 1; a worker: one a processor, at least 2]
     #[arg(long, env = "HEBB_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+}
+
+/// What may be set of meta-learning beside the LearningCluster.
+#[derive(Args)]
+pub struct MetaOptions {
+    /// Whether the cycles of meta-learning start by themselves [default: metaLearning.enabled]
+    #[arg(long, env = "AUTOSTART_META_LEARNING")]
+    autostart_meta_learning: Option<bool>,
+    /// Milliseconds between two cycles of meta-learning [default: metaLearning.interval]
+    #[arg(long, env = "META_LEARNING_INTERVAL_MS", value_parser = clap::value_parser!(u64).range(100..=604_800_000))]
+    meta_learning_interval_ms: Option<u64>,
+}
+
+impl MetaOptions {
+    /// Puts what is given in place of what the LearningCluster says.
+    pub fn apply(&self, settings: &mut ClusterSettings) {
+        let meta = &mut settings.meta_learning;
+        meta.enabled = self.autostart_meta_learning.unwrap_or(meta.enabled);
+        meta.interval_ms = self.meta_learning_interval_ms.unwrap_or(meta.interval_ms);
+    }
 }
 
 impl Role {
@@ -69,9 +97,12 @@ pub fn run(role: Role, options: Options) -> Outcome {
     let resources = config::read(&options.file)?;
     let cluster =
         resources.clusters.first().ok_or_else(|| ConfigError::NoCluster(options.file.display().to_string()))?;
-    let settings = ClusterSettings::from(cluster);
+    let access = options.access.with(&cluster.spec.gateway)?;
+    let mut settings = ClusterSettings { access, ..ClusterSettings::from(cluster) };
+    options.meta.apply(&mut settings);
     let redis = options.redis.config(&settings.name)?;
     let listen = options.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], role.port())));
+    let meta = SocketAddr::new(listen.ip(), options.meta_port);
     let identity = Identity {
         id: options.id.unwrap_or_else(|| format!("{role:?}-{}", std::process::id()).to_lowercase()),
         listen,
@@ -90,7 +121,7 @@ pub fn run(role: Role, options: Options) -> Outcome {
         });
         match role {
             Role::Gateway => run_gateway(store, &settings, identity, stop).await?,
-            Role::Coordinator => run_coordinator(store, &settings, identity, token, stop).await?,
+            Role::Coordinator => run_coordinator(store, &settings, identity, meta, token, stop).await?,
             Role::Worker => run_worker(store, &settings, identity, stop).await?,
         }
         signal.abort();

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use clap::Args;
 use hebb_api::LearningCluster;
 use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore};
-use hebb_node::{ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
-use tracing::info;
+use hebb_node::{Access, ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
+use tracing::{info, warn};
 
+use crate::access::AccessOptions;
 use crate::alerts::{Surroundings, Watch};
 use crate::cli::Outcome;
 use crate::config;
-use crate::node::{runtime, wait_for_signal};
+use crate::node::{MetaOptions, runtime, wait_for_signal};
 use crate::redis::TlsOptions;
 
 #[derive(Args)]
@@ -31,7 +32,9 @@ pub struct Options {
     tls: TlsOptions,
     #[command(flatten)]
     surroundings: Surroundings,
-    /// Address to listen on; no key is asked for, so other machines should not reach it
+    #[command(flatten)]
+    access: AccessOptions,
+    /// Address to listen on. The status API and the dashboard ask for no key: other machines should not reach them
     #[arg(long, default_value = "127.0.0.1")]
     bind: IpAddr,
     /// Port of the API
@@ -40,6 +43,11 @@ pub struct Options {
     /// Port of the status API
     #[arg(long, default_value_t = 8000)]
     coordinator_port: u16,
+    /// Port of the meta-learning API
+    #[arg(long, env = "META_PORT", default_value_t = 3002)]
+    meta_port: u16,
+    #[command(flatten)]
+    meta: MetaOptions,
     /// Port of the worker's health and metrics
     #[arg(long, default_value_t = 8081)]
     worker_port: u16,
@@ -56,7 +64,9 @@ pub fn run(options: Options) -> Outcome {
         return Err("one process runs one LearningCluster; the files hold several".into());
     }
     let cluster = clusters.pop().unwrap_or_else(default_cluster);
-    let settings = ClusterSettings::from(&cluster);
+    let access = options.access.with(&cluster.spec.gateway)?;
+    let mut settings = ClusterSettings { access, ..ClusterSettings::from(&cluster) };
+    options.meta.apply(&mut settings);
     let durability = match cluster.spec.redis.durability {
         hebb_api::Durability::Async => Durability::Async,
         hebb_api::Durability::Replicated if options.redis.is_some() => {
@@ -72,6 +82,7 @@ pub fn run(options: Options) -> Outcome {
     let addresses = EmbeddedAddresses {
         gateway: address(options.port),
         coordinator: address(options.coordinator_port),
+        meta: address(options.meta_port),
         worker: address(options.worker_port),
     };
     let watch = match policies.is_empty() {
@@ -100,8 +111,9 @@ pub fn run(options: Options) -> Outcome {
         });
         info!(
             cluster = settings.name, api = %addresses.gateway, status = %addresses.coordinator,
-            data, "serving; no API key is asked for"
+            data, "serving"
         );
+        say_who_is_served(&settings.access, options.bind);
         let alerts = async {
             if let Some(watch) = watch {
                 watch.run().await;
@@ -116,6 +128,15 @@ pub fn run(options: Options) -> Outcome {
         info!("stopped");
         Ok(())
     })
+}
+
+fn say_who_is_served(access: &Access, bind: IpAddr) {
+    let limits = if access.limits().is_some() { "by client" } else { "none" };
+    match (&access.api_keys, bind.is_loopback()) {
+        (Some(_), _) => info!(limits, "the API asks for a key"),
+        (None, true) => info!(limits, "the API asks for no key; only this machine reaches it"),
+        (None, false) => warn!(limits, %bind, "the API asks for no key, and other machines reach it: see `hebb keys`"),
+    }
 }
 
 fn redis_config(url: &str, tls: TlsOptions, cluster: &str, durability: Durability) -> Result<RedisConfig, LogError> {

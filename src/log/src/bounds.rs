@@ -19,6 +19,9 @@ pub const MAX_PARTITIONS: u32 = 65_536;
 /// The most bytes of an assignment: 65,536 owners of 100 bytes and their keys.
 pub const MAX_ASSIGNMENT_BYTES: usize = 16 << 20;
 
+/// The most bytes of a leader's note.
+pub const MAX_NOTE_BYTES: usize = 1 << 20;
+
 /// A name that is part of a key: what would change the key's hash tag is refused.
 pub(crate) fn name(what: &str, name: &str) -> Result<(), LogError> {
     let allowed = |c: char| !c.is_control() && !matches!(c, '{' | '}' | '/' | ' ');
@@ -39,6 +42,11 @@ pub(crate) fn size(what: &str, size: usize, max: usize) -> Result<(), LogError> 
         return Err(LogError::Invalid(format!("{what} has {size} bytes, {max} are allowed")));
     }
     Ok(())
+}
+
+pub(crate) fn note(name: &str, note: &[u8]) -> Result<(), LogError> {
+    self::name("a note's name", name)?;
+    size("a note", note.len(), MAX_NOTE_BYTES)
 }
 
 pub(crate) fn domain(domain: &Domain) -> Result<(), LogError> {

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use bounds::{
-    MAX_ASSIGNMENT_BYTES, MAX_BATCH_BYTES, MAX_NAME_BYTES, MAX_PARTITIONS, MAX_READ, MAX_RECORDS, MAX_REPORT_BYTES,
-    MAX_STATE_BYTES,
+    MAX_ASSIGNMENT_BYTES, MAX_BATCH_BYTES, MAX_NAME_BYTES, MAX_NOTE_BYTES, MAX_PARTITIONS, MAX_READ, MAX_RECORDS,
+    MAX_REPORT_BYTES, MAX_STATE_BYTES,
 };
 pub use local::{LocalConfig, LocalStore, OpenError};
 pub use redis::{Address, DEFAULT_SERVICE, RedisConfig, RedisStore, Tls, Topology};
@@ -393,4 +393,16 @@ pub trait Directory: Send + Sync {
     /// # Errors
     /// [`LogError::Unavailable`], [`LogError::Corrupt`].
     async fn assignment(&self) -> Result<Assignment, LogError>;
+
+    /// Keeps a note of the leader of `term` under a name, in place of the one before it. It outlives leaders and processes.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`] where another term has begun, [`LogError::Invalid`] beyond 1 MiB, [`LogError::Unavailable`].
+    async fn note(&self, term: u64, name: &str, note: &[u8]) -> Result<(), LogError>;
+
+    /// The note under a name.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`].
+    async fn noted(&self, name: &str) -> Result<Option<Vec<u8>>, LogError>;
 }

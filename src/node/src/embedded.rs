@@ -17,6 +17,8 @@ pub struct EmbeddedAddresses {
     pub gateway: SocketAddr,
     /// The status API.
     pub coordinator: SocketAddr,
+    /// The API of meta-learning.
+    pub meta: SocketAddr,
     /// The worker's health and metrics.
     pub worker: SocketAddr,
 }
@@ -35,8 +37,14 @@ pub async fn run_embedded(
     let (front_stopper, front_stop) = stop_channel();
     let identity = |listen: SocketAddr| Identity { id: "local".to_owned(), listen, advertise: listen.to_string() };
     let gateway = run_gateway(store.clone(), settings, identity(addresses.gateway), front_stop);
-    let coordinator =
-        run_coordinator(store.clone(), settings, identity(addresses.coordinator), None, engine_stop.clone());
+    let coordinator = run_coordinator(
+        store.clone(),
+        settings,
+        identity(addresses.coordinator),
+        addresses.meta,
+        None,
+        engine_stop.clone(),
+    );
     let worker = run_worker(store, settings, identity(addresses.worker), engine_stop);
     let front = async {
         let ended = gateway.await;

@@ -17,6 +17,13 @@ use serde::Serialize;
 /// isn't an outage.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
+const LIVENESS: &str = "/health/liveness";
+const READINESS: &str = "/health/readiness";
+const HEALTH: &str = "/health";
+/// Where a process says how it is.
+#[cfg(test)]
+pub const PATHS: [&str; 3] = [LIVENESS, READINESS, HEALTH];
+
 /// The health of a process.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Mutex<BTreeMap<&'static str, Part>>>);
@@ -85,10 +92,7 @@ impl Health {
             }
         };
         let alive = || async { Json(HealthReport { status: "ok", troubles: BTreeMap::new() }) };
-        Router::new()
-            .route("/health/liveness", get(alive))
-            .route("/health/readiness", get(readiness.clone()))
-            .route("/health", get(readiness))
+        Router::new().route(LIVENESS, get(alive)).route(READINESS, get(readiness.clone())).route(HEALTH, get(readiness))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::coordinator::{Coordinator, CoordinatorOptions};
-use crate::gateway::{Gateway, GatewayOptions};
+use crate::gateway::{Gateway, GatewayOptions, KeyRing};
 use crate::serve::{NodeError, listen, serve};
 use crate::settings::ClusterSettings;
 use crate::stop::{Stop, stop_channel};
@@ -24,7 +24,7 @@ pub struct Identity {
 /// Runs a gateway.
 ///
 /// # Errors
-/// [`NodeError`] when the port is taken or the server fails.
+/// [`NodeError`] when the port is taken, the API keys can't be read, or the server fails.
 pub async fn run_gateway(
     store: Store,
     settings: &ClusterSettings,
@@ -32,6 +32,10 @@ pub async fn run_gateway(
     stop: Stop,
 ) -> Result<(), NodeError> {
     let listener = listen(identity.listen).await?;
+    let keys = settings.access.api_keys.clone().map(|path| {
+        let shown = path.display().to_string();
+        KeyRing::open(path).map_err(|source| NodeError::Keys { path: shown, source })
+    });
     let gateway = Gateway::new(
         store,
         GatewayOptions {
@@ -39,6 +43,8 @@ pub async fn run_gateway(
             max_queue_size: settings.max_queue_size,
             allow_undeclared_domains: settings.allow_undeclared_domains,
             hyperparameters: settings.hyperparameters.clone(),
+            keys: keys.transpose()?,
+            limits: settings.access.limits(),
         },
     )?;
     // Replies are handed out until the last open request has ended, so that a stop leaves none without its answer.
@@ -52,7 +58,7 @@ pub async fn run_gateway(
     ended
 }
 
-/// Runs a coordinator.
+/// Runs a coordinator, with the API of meta-learning on a port of its own.
 ///
 /// # Errors
 /// [`NodeError`] when the port is taken or the server fails.
@@ -60,15 +66,25 @@ pub async fn run_coordinator(
     store: Store,
     settings: &ClusterSettings,
     identity: Identity,
+    meta: SocketAddr,
     token: Option<String>,
     stop: Stop,
 ) -> Result<(), NodeError> {
-    let listener = listen(identity.listen).await?;
-    let options =
-        CoordinatorOptions { id: identity.id, address: identity.advertise, domains: settings.domains.clone(), token };
+    let (listener, meta_listener) = (listen(identity.listen).await?, listen(meta).await?);
+    let options = CoordinatorOptions {
+        id: identity.id,
+        address: identity.advertise,
+        domains: settings.domains.clone(),
+        token,
+        meta: settings.meta_learning.clone(),
+    };
     let coordinator = Coordinator::new(store, options)?;
-    let (ended, ()) = tokio::join!(serve(listener, coordinator.router(), stop.clone()), coordinator.run(stop));
-    ended
+    let (ended, meta_ended, ()) = tokio::join!(
+        serve(listener, coordinator.router(), stop.clone()),
+        serve(meta_listener, coordinator.meta_router(), stop.clone()),
+        coordinator.run(stop),
+    );
+    ended.and(meta_ended)
 }
 
 /// Runs a worker. Its health is served until everything is handed over.

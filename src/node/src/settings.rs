@@ -1,10 +1,26 @@
 //! What the nodes take from a LearningCluster: plain values, parsed once.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use hebb_api::{EngineSpec, LearningCluster};
+use hebb_api::{EngineSpec, LearningCluster, RateLimitSpec};
 use hebb_engine::{GateMode, Hyperparameters, PartitionConfig, Task, event_digest};
 use hebb_log::Domain;
+use serde::{Deserialize, Serialize};
+
+use crate::gateway::Limits;
+
+/// Whether and how often the cycles of meta-learning run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetaLearning {
+    /// Whether they start by themselves.
+    pub enabled: bool,
+    /// From the end of one to the next, in milliseconds.
+    pub interval_ms: u64,
+    /// After how many they end; 0 for never.
+    pub max_cycles: u64,
+}
 
 /// The part of a LearningCluster that the nodes follow.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +37,30 @@ pub struct ClusterSettings {
     pub max_queue_size: u64,
     /// How often a partition is checkpointed at most.
     pub checkpoint_interval: Duration,
+    /// Whom gateways serve, and how much.
+    pub access: Access,
+    /// The cycles of meta-learning.
+    pub meta_learning: MetaLearning,
+}
+
+/// Whom gateways serve, and how much.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Access {
+    /// A file with API keys, or a folder of such files, as `hebb keys new` prints them. None: whoever comes is served.
+    pub api_keys: Option<PathBuf>,
+    /// How much a client may ask for. None: the default limit where there are keys, no limit where there are none.
+    pub rate_limit: Option<RateLimitSpec>,
+    /// Whether nobody is limited, whatever else is said: for tests.
+    pub unlimited: bool,
+}
+
+impl Access {
+    /// The limits that hold, if any.
+    pub fn limits(&self) -> Option<Limits> {
+        let standard = || self.api_keys.as_ref().map(|_| RateLimitSpec::default());
+        let limit = self.rate_limit.clone().or_else(standard)?;
+        (!self.unlimited).then(|| Limits::from(&limit))
+    }
 }
 
 impl From<&LearningCluster> for ClusterSettings {
@@ -51,6 +91,13 @@ impl From<&LearningCluster> for ClusterSettings {
             hyperparameters,
             max_queue_size: u64::from(count(spec.engine.max_queue_size)),
             checkpoint_interval: spec.engine.checkpoint_interval.0,
+            // Where the keys are, the process is told.
+            access: Access { rate_limit: spec.gateway.rate_limit.clone(), ..Access::default() },
+            meta_learning: MetaLearning {
+                enabled: spec.meta_learning.enabled,
+                interval_ms: u64::try_from(spec.meta_learning.interval.0.as_millis()).unwrap_or(u64::MAX),
+                max_cycles: u64::from(count(spec.meta_learning.max_cycles)),
+            },
         }
     }
 }
@@ -79,6 +126,7 @@ fn task(task: hebb_api::Task) -> Task {
         hebb_api::Task::Classification => Task::Classification,
         hebb_api::Task::Regression => Task::Regression,
         hebb_api::Task::Patterns => Task::Patterns,
+        hebb_api::Task::Governed => Task::Governed,
     }
 }
 
@@ -90,6 +138,20 @@ fn count(value: i32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_needs_no_key_is_limited_by_a_wish_only_and_who_needs_one_by_default() {
+        let with = |api_keys: Option<&str>, rate_limit: Option<RateLimitSpec>, unlimited| {
+            Access { api_keys: api_keys.map(PathBuf::from), rate_limit, unlimited }.limits()
+        };
+        let wish = RateLimitSpec { requests_per_second: 9, ..RateLimitSpec::default() };
+        let standard = Some(Limits::from(&RateLimitSpec::default()));
+        assert_eq!(with(None, None, false), None);
+        assert_eq!(with(Some("keys"), None, false), standard);
+        assert_eq!(with(None, Some(wish.clone()), false), Some(Limits::from(&wish)));
+        assert_eq!(with(Some("keys"), Some(wish.clone()), false), Some(Limits::from(&wish)));
+        assert_eq!(with(Some("keys"), Some(wish), true), None);
+    }
 
     #[test]
     fn the_defaults_of_the_resource_are_those_of_the_engine() {

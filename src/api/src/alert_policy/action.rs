@@ -119,6 +119,10 @@ pub enum ActionType {
     Scale,
     /// Has another server of `redis.mode: Sentinel` become primary: the primary's pod hands its role over and is restarted.
     FailoverRedis,
+    /// Has meta-learning try every candidate for five cycles.
+    BoostExploration,
+    /// Has meta-learning forget what it found and begin with the configured parameters; what was learned stays.
+    ResetMetaLearning,
     /// Suspends the LearningCluster.
     Suspend,
     /// Calls an HTTP endpoint.
@@ -132,6 +136,8 @@ impl ActionType {
             ActionType::RestartComponent => "RestartComponent",
             ActionType::Scale => "Scale",
             ActionType::FailoverRedis => "FailoverRedis",
+            ActionType::BoostExploration => "BoostExploration",
+            ActionType::ResetMetaLearning => "ResetMetaLearning",
             ActionType::Suspend => "Suspend",
             ActionType::Webhook => "Webhook",
         }

@@ -16,7 +16,7 @@ const fn indicator(name: &'static str, unit: &'static str, meaning: &'static str
 }
 
 /// The indicators that rules may name. An indicator that can't be told is missing, which isn't zero.
-pub const INDICATORS: [Indicator; 23] = [
+pub const INDICATORS: [Indicator; 24] = [
     indicator("update_rate", "updates per minute", "how often the models learn"),
     indicator("knn_failure_rate", "0 to 1", "share of look-ups of neighbours that failed"),
     indicator("mean_kl_divergence", "nats", "how far the answers' distribution is from what it used to be"),
@@ -41,10 +41,15 @@ pub const INDICATORS: [Indicator; 23] = [
     indicator("workers_ready_ratio", "0 to 1", "ready workers, of those that are wanted"),
     indicator("restarts", "restarts", "restarts of containers since the pods were made"),
     indicator("crash_loops", "pods", "pods that wait after one crash too many"),
-    indicator("continuous_active", "0 or 1", "whether the cycles of meta-learning run"),
+    indicator(
+        "continuous_active",
+        "0 or 1",
+        "whether the cycles of meta-learning run as they should; missing where they were ended",
+    ),
     indicator("learning_velocity", "0 to 1", "how fast meta-learning gets better"),
     indicator("mean_improvement", "score per cycle", "mean gain of the last cycles of meta-learning"),
-    indicator("stuck_phase_seconds", "seconds", "how long the present phase of meta-learning has lasted"),
+    indicator("meta_score", "0 to 1", "mean score of the experience that the last cycle of meta-learning looked at"),
+    indicator("stuck_phase_seconds", "seconds", "how long the present cycle of meta-learning has run; 0 between two"),
     indicator("meta_memory_bytes", "bytes", "memory of the process that runs meta-learning"),
     indicator("meta_metric_min", "score", "the smallest of meta-learning's four metrics, which belong in 0 to 1"),
     indicator("meta_metric_max", "score", "the largest of meta-learning's four metrics, which belong in 0 to 1"),

@@ -14,7 +14,7 @@ pub struct AlertPolicyStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What is true of the policy: Ready, ConfigValid, TargetFound, ReceiversHealthy, RemediationExhausted.
+    /// What is true of the policy: Ready, Stalled, ConfigValid, TargetFound, ReceiversHealthy, RemediationExhausted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

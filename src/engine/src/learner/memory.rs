@@ -64,6 +64,11 @@ impl Memory {
     /// Takes up another bound; the oldest go where it is smaller.
     pub fn limit(&mut self, max: u32) {
         self.max = max;
+        self.fit();
+    }
+
+    /// Lets the oldest go that are beyond the bound, as in a memory that was stored when the bound was larger.
+    pub fn fit(&mut self) {
         self.rebuild(self.width);
     }
 

@@ -20,7 +20,7 @@ use self::adwin::Adwin;
 use self::forest::Forest;
 use self::linear::Linear;
 use self::memory::{Memory, Neighbours};
-pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression};
+pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression, reweigh as reweigh_estimates};
 use self::scale::Scale;
 use self::simple::{Bayes, Sequence};
 use self::stack::Stack;
@@ -44,6 +44,26 @@ const SHARE: f64 = 0.002;
 /// A member that was sure of something else is punished no more than for this share.
 const FLOOR: f64 = 0.01;
 
+/// Factors on [`RATE`] and [`SHARE`], or on those of regression.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub rate: f64,
+    pub share: f64,
+}
+
+/// Moves the weights by whether each member was wrong and by the share that it gave to what was true.
+pub fn reweigh(weights: &mut [f64; MEMBERS.len()], said: [(bool, f64); MEMBERS.len()], pace: Pace) {
+    let (rate, dealt) = (RATE * pace.rate, SHARE * pace.share);
+    let mut sum = 0.0;
+    for (weight, (wrong, share)) in weights.iter_mut().zip(said) {
+        *weight *= exp(-rate * (f64::from(u8::from(wrong)) - 0.5 * ln(share.max(FLOOR))));
+        sum += *weight;
+    }
+    for weight in weights {
+        *weight = *weight / sum * (1.0 - dealt) + dealt / MEMBERS.len() as f64;
+    }
+}
+
 /// Classification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Classifier {
@@ -63,6 +83,31 @@ pub struct Classifier {
     learned: u64,
 }
 
+/// A classifier of version 1 of the snapshot: without a stack, relevance and a detector of its own.
+#[derive(Deserialize)]
+pub struct ClassifierOf1 {
+    scale: Scale,
+    forest: Forest,
+    memory: Memory,
+    linear: Linear,
+    bayes: Bayes,
+    sequence: Sequence,
+    weights: [f64; STACKED],
+    random: Random,
+    learned: u64,
+}
+
+impl From<ClassifierOf1> for Classifier {
+    fn from(old: ClassifierOf1) -> Self {
+        let ClassifierOf1 { scale, forest, mut memory, linear, bayes, sequence, weights, random, learned } = old;
+        memory.fit();
+        let equal = 1.0 / MEMBERS.len() as f64;
+        let weights = std::array::from_fn(|member| weights.get(member).map_or(equal, |weight| weight * (1.0 - equal)));
+        let (stack, relevance, drift) = (Stack::default(), Vec::new(), Adwin::new(DRIFT));
+        Self { scale, forest, memory, linear, bayes, sequence, stack, relevance, weights, drift, random, learned }
+    }
+}
+
 /// What every member thinks of a row; kept between the prediction and the lesson.
 #[derive(Clone, Debug, Default)]
 pub struct Opinion {
@@ -74,6 +119,13 @@ pub struct Opinion {
     favourites: Vec<Favourites>,
     neighbours: Neighbours,
     scratch: Vec<f64>,
+}
+
+impl Opinion {
+    /// Whether the memory found anything like the row.
+    pub fn found_neighbours(&self) -> bool {
+        !self.neighbours.long.is_empty()
+    }
 }
 
 impl Classifier {
@@ -134,11 +186,12 @@ impl Classifier {
 
     /// Follows the sequence of labels, whether or not the gate lets the event through; whether the ensemble as a whole
     /// has begun to err more often.
-    pub fn see(&mut self, class: usize, opinion: &Opinion) -> bool {
+    pub fn see(&mut self, class: usize, opinion: &Opinion, pace: Pace) -> bool {
         let before = self.drift.mean();
         let wrong = f64::from(u8::from(best(&opinion.shares) != Some(class)));
         let drifted = self.drift.insert(wrong) && self.drift.mean() > before;
-        self.reweigh(class, opinion);
+        let said = |member: &Vec<f64>| (best(member) != Some(class), member.get(class).copied().unwrap_or(0.0));
+        reweigh(&mut self.weights, opinion.members.each_ref().map(said), pace);
         self.stack.learn(class, &opinion.members[..STACKED], &opinion.members[STACKED]);
         self.sequence.learn(class);
         drifted
@@ -157,20 +210,32 @@ impl Classifier {
         }
     }
 
-    fn reweigh(&mut self, class: usize, opinion: &Opinion) {
-        let mut sum = 0.0;
-        for (weight, member) in self.weights.iter_mut().zip(&opinion.members) {
-            let wrong = f64::from(u8::from(best(member) != Some(class)));
-            let share = member.get(class).copied().unwrap_or(0.0).max(FLOOR);
-            *weight *= exp(-RATE * (wrong - 0.5 * ln(share)));
-            sum += *weight;
-        }
-        for weight in &mut self.weights {
-            *weight = *weight / sum * (1.0 - SHARE) + SHARE / MEMBERS.len() as f64;
-        }
-    }
-
     pub fn bytes(&self) -> usize {
         self.forest.bytes() + self.memory.bytes() + self.linear.bytes() + self.bayes.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_classifier_of_version_1_goes_on_where_it_stood() {
+        let (mut new, mut opinion) = (Classifier::new(1, 100), Opinion::default());
+        for number in 0..300 {
+            let row = [(number % 7) as f32, 1.0];
+            new.consider(&row, 2, &mut opinion);
+            new.learn(&row, usize::from(number % 7 > 3), &mut opinion);
+        }
+        let weights = [1.0 / STACKED as f64; STACKED];
+        let Classifier { scale, forest, memory, linear, bayes, sequence, random, learned, .. } = &new;
+        // A tuple is stored as a struct with the same fields.
+        let old = (scale, forest, memory, linear, bayes, sequence, weights, random, learned);
+        let old: ClassifierOf1 = postcard::from_bytes(&postcard::to_stdvec(&old).unwrap()).unwrap();
+        let read = Classifier::from(old);
+        assert_eq!((&read.forest, read.experiences(), read.learned), (&new.forest, 100, 300));
+        assert!((read.weights.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        read.consider(&[6.0, 1.0], 2, &mut opinion);
+        assert_eq!(best(&opinion.shares), Some(1));
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Pace;
 use super::linear::LeastSquares;
 use super::memory::{self, Memory, Neighbours};
 use super::scale::Scale;
@@ -13,6 +14,20 @@ pub const MEMBERS: [&str; 3] = ["linear", "memory", "last"];
 const RATE: f64 = 0.5;
 /// Share of the weight that is dealt out anew with each event.
 const SHARE: f64 = 0.005;
+
+/// Moves the weights by each member's error, in units of the usual one.
+pub fn reweigh(weights: &mut [f64; MEMBERS.len()], errors: [f64; MEMBERS.len()], unit: f64, pace: Pace) {
+    let (rate, dealt) = (RATE * pace.rate, SHARE * pace.share);
+    let unit = unit.max(f64::MIN_POSITIVE);
+    let mut sum = 0.0;
+    for (weight, error) in weights.iter_mut().zip(errors) {
+        *weight *= exp(-rate * (error / unit).min(10.0) / 10.0);
+        sum += *weight;
+    }
+    for weight in weights {
+        *weight = *weight / sum * (1.0 - dealt) + dealt / MEMBERS.len() as f64;
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Regression {
@@ -42,6 +57,11 @@ impl Regression {
         &self.weights
     }
 
+    /// The usual error of the best member.
+    pub fn unit(&self) -> f64 {
+        self.unit
+    }
+
     /// Experiences in memory.
     pub fn experiences(&self) -> usize {
         self.memory.len()
@@ -52,12 +72,13 @@ impl Regression {
         self.memory.limit(memory_max);
     }
 
-    /// What every member expects.
-    pub fn consider(&self, row: &[f32]) -> [f64; MEMBERS.len()] {
+    /// What every member expects, and whether the memory found anything like the row.
+    pub fn consider(&self, row: &[f32]) -> ([f64; MEMBERS.len()], bool) {
         let (mut standard, mut found) = (Vec::new(), Neighbours::default());
         self.scale.standard(row, &mut standard);
         self.memory.search(&standard, &[], &mut found);
-        [self.linear.predict(&standard), memory::mean(&found.long).unwrap_or(self.last), self.last]
+        let near = memory::mean(&found.long);
+        ([self.linear.predict(&standard), near.unwrap_or(self.last), self.last], near.is_some())
     }
 
     /// The mixture of what the members expect.
@@ -73,19 +94,11 @@ impl Regression {
     }
 
     /// Moves the weights, whether or not the gate lets the event through.
-    pub fn see(&mut self, target: f64, members: &[f64; MEMBERS.len()]) {
+    pub fn see(&mut self, target: f64, members: &[f64; MEMBERS.len()], pace: Pace) {
         let errors = members.map(|member| (member - target).abs());
         let least = errors.iter().copied().fold(f64::INFINITY, f64::min);
         self.unit = if self.unit > 0.0 { self.unit * 0.99 + least * 0.01 } else { least };
-        let unit = self.unit.max(f64::MIN_POSITIVE);
-        let mut sum = 0.0;
-        for (weight, error) in self.weights.iter_mut().zip(errors) {
-            *weight *= exp(-RATE * (error / unit).min(10.0) / 10.0);
-            sum += *weight;
-        }
-        for weight in &mut self.weights {
-            *weight = *weight / sum * (1.0 - SHARE) + SHARE / MEMBERS.len() as f64;
-        }
+        reweigh(&mut self.weights, errors, self.unit, pace);
         self.last = target;
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hebb_alert::notify::{self, Edges};
 use hebb_alert::{Came, Delivery, Observation, Policy, Record, RecordError, Run, Target, evaluate};
 use hebb_api::{ActionType, AlertPolicy, Component, LearningCluster};
-use hebb_node::coordinator::ClusterStatus;
+use hebb_node::coordinator::{ClusterStatus, DomainStatus};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::sync::mpsc;
@@ -58,6 +58,16 @@ pub struct Watch {
 struct Reach {
     edges: Edges,
     surroundings: Surroundings,
+    meta_url: String,
+    http: reqwest::Client,
+}
+
+impl Reach {
+    /// Has meta-learning do something.
+    async fn meta(&self, what: &str) -> Result<(), String> {
+        let asked = self.http.post(format!("{}/{what}", self.meta_url)).timeout(CALL_DEADLINE).send().await;
+        asked.and_then(reqwest::Response::error_for_status).map(drop).map_err(|error| error.to_string())
+    }
 }
 
 struct Followed {
@@ -104,13 +114,19 @@ impl Watch {
             followed.push(Followed::load(ready, policy.name_any(), folder)?);
         }
         let edges = surroundings.edges(Some(messages)).map_err(|error| WatchError::Edges(error.to_string()))?;
+        let http = reqwest::Client::builder().timeout(DEADLINE).no_proxy().build()?;
         Ok(Self {
             followed,
             cluster: cluster.name_any(),
             status_url: format!("http://{}/api/v1/status", addresses.coordinator),
             health_url: format!("http://{}/health/readiness", addresses.gateway),
-            http: reqwest::Client::builder().timeout(DEADLINE).no_proxy().build()?,
-            reach: Arc::new(Reach { edges, surroundings }),
+            http: http.clone(),
+            reach: Arc::new(Reach {
+                edges,
+                surroundings,
+                meta_url: format!("http://{}/api/v4/meta-learning", addresses.meta),
+                http,
+            }),
         })
     }
 
@@ -161,10 +177,18 @@ impl Looks {
         add("queue_size", partitions.map(|partition| partition.lag).max().map(|lag| lag as f64));
         let accuracies = status.domains.iter().filter_map(|domain| domain.recent_accuracy);
         add("accuracy", accuracies.min_by(f64::total_cmp));
+        let greatest =
+            |of: fn(&DomainStatus) -> Option<f64>| status.domains.iter().filter_map(of).max_by(f64::total_cmp);
+        add("knn_failure_rate", greatest(|domain| domain.knn_failure_rate));
+        add("mean_kl_divergence", greatest(|domain| domain.kl_divergence));
+        add("rejection_rate", greatest(|domain| domain.rejection_rate));
         add("inference_latency_p99", status.answer_p99_seconds);
         add("latency_p95", status.apply_p95_seconds);
         add("memory_bytes", Some(status.memory_bytes as f64));
         add("memory_usage_ratio", status.memory_ratio);
+        for (name, value) in &status.meta {
+            add(name, Some(*value));
+        }
         add("update_rate", self.update_rate(status.domains.iter().map(|domain| domain.labels).sum()));
     }
 
@@ -282,6 +306,8 @@ impl Followed {
                     let called = notify::call(webhook, &run, &id, &secrets, &reach.edges, CALL_DEADLINE).await;
                     called.map_err(|error| error.reason)
                 }
+                (ActionType::BoostExploration, _) => reach.meta("boost").await,
+                (ActionType::ResetMetaLearning, _) => reach.meta("reset").await,
                 (type_, _) => Err(format!("{} needs pods; one process has none", type_.as_str())),
             };
             match &outcome {

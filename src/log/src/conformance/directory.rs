@@ -131,3 +131,19 @@ pub async fn an_assignment_is_fenced_by_the_term<S: Store>(store: &S) -> Result<
     assert_eq!(store.assignment().await?, assignment(3));
     Ok(())
 }
+
+/// The next leader finds it, and the one before it can't change it.
+pub async fn a_note_outlives_its_leader<S: Store>(store: &S) -> Result<(), LogError> {
+    assert_eq!(store.noted("meta").await?, None);
+    let first = store.campaign("coordinator-0", "a:1", LONG).await?;
+    store.note(first.term, "meta", &[0, 255, 1]).await?;
+    store.resign("coordinator-0").await?;
+    let second = store.campaign("coordinator-1", "b:1", LONG).await?;
+    assert!(matches!(store.note(first.term, "meta", &[2]).await, Err(LogError::Fenced)));
+    assert_eq!(store.noted("meta").await?, Some(vec![0, 255, 1]));
+    store.note(second.term, "meta", &[3]).await?;
+    assert_eq!((store.noted("meta").await?, store.noted("other").await?), (Some(vec![3]), None));
+    let large = vec![0; crate::MAX_NOTE_BYTES + 1];
+    assert!(matches!(store.note(second.term, "meta", &large).await, Err(LogError::Invalid(_))));
+    Ok(())
+}

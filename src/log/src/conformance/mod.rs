@@ -39,7 +39,7 @@ macro_rules! conformance_suite {
             a_checkpoint_never_goes_back, a_checkpoint_keeps_large_states, waiting_counts_what_is_not_applied,
             replies_come_in_batches, replies_of_others_stay_away, a_domain_is_declared_once,
             a_configuration_keeps_task_and_partitions, members_expire_and_leave, one_candidate_leads,
-            terms_grow, an_assignment_is_fenced_by_the_term,
+            terms_grow, an_assignment_is_fenced_by_the_term, a_note_outlives_its_leader,
         }
     };
 }

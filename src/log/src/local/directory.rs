@@ -1,4 +1,4 @@
-//! The directory of one process: domains in the file, the rest in memory.
+//! The directory of one process: domains and notes in the file, the rest in memory.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use redb::{ReadableDatabase, ReadableTable};
 
-use super::tables::{DOMAINS, failed};
+use super::tables::{DOMAINS, NOTES, failed};
 use super::{LocalStore, lock};
 use crate::codec::{decode, encode, reconfigured, unknown};
 use crate::{Assignment, Directory, Domain, Leadership, LogError, Member, bounds};
@@ -136,5 +136,27 @@ impl Directory for LocalStore {
 
     async fn assignment(&self) -> Result<Assignment, LogError> {
         Ok(lock(&self.inner.office).assignment.clone())
+    }
+
+    async fn note(&self, term: u64, name: &str, note: &[u8]) -> Result<(), LogError> {
+        bounds::note(name, note)?;
+        if lock(&self.inner.office).term != term {
+            return Err(LogError::Fenced);
+        }
+        let (name, note) = (name.to_owned(), note.to_vec());
+        self.write(move |tables, _| {
+            tables.notes.insert(name.as_str(), note.as_slice())?;
+            Ok(Ok(()))
+        })
+        .await
+    }
+
+    async fn noted(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
+        let name = name.to_owned();
+        self.read_blocking(move |database| {
+            let table = database.begin_read().map_err(failed)?.open_table(NOTES).map_err(failed)?;
+            Ok(table.get(name.as_str()).map_err(failed)?.map(|note| note.value().to_vec()))
+        })
+        .await
     }
 }

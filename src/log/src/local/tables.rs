@@ -18,6 +18,7 @@ pub(super) const LOG: TableDefinition<'_, Place, &[u8]> = TableDefinition::new("
 pub(super) const CHECKPOINTS: TableDefinition<'_, u32, Stored> = TableDefinition::new("checkpoints");
 pub(super) const OWNERS: TableDefinition<'_, u32, Owned> = TableDefinition::new("owners");
 pub(super) const DOMAINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("domains");
+pub(super) const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
 
 /// The most bytes of one read; one entry is read even if it's larger.
 const MAX_READ_BYTES: usize = 64 << 20;
@@ -29,6 +30,7 @@ pub(super) struct Tables<'a> {
     pub(super) checkpoints: Table<'a, u32, Stored>,
     pub(super) owners: Table<'a, u32, Owned>,
     pub(super) domains: Table<'a, &'static str, &'static [u8]>,
+    pub(super) notes: Table<'a, &'static str, &'static [u8]>,
     /// Who is to be woken after the commit.
     pub(super) appended: Vec<(watch::Sender<EntryId>, EntryId)>,
 }
@@ -41,6 +43,7 @@ impl<'a> Tables<'a> {
             checkpoints: write.open_table(CHECKPOINTS)?,
             owners: write.open_table(OWNERS)?,
             domains: write.open_table(DOMAINS)?,
+            notes: write.open_table(NOTES)?,
             appended: Vec::new(),
         })
     }

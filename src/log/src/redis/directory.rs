@@ -132,6 +132,22 @@ impl Directory for RedisStore {
             assignment => decode(&bytes(assignment, "assignment")?),
         }
     }
+
+    async fn note(&self, term: u64, name: &str, note: &[u8]) -> Result<(), LogError> {
+        bounds::note(name, note)?;
+        let keys = [self.cluster_key("term"), self.cluster_key(&format!("note:{name}"))];
+        let call = Call::with_capacity(&self.inner.scripts.assign, &keys, 2, 64 + note.len()).arg(term).arg(note);
+        let written = self.write(Way::Control, &call, CALL_DEADLINE).await?;
+        fenced(&written.answer, "note")?;
+        written.lasting().map(drop)
+    }
+
+    async fn noted(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
+        match self.ask("GET", &format!("note:{name}"), &[]).await? {
+            Value::Nil => Ok(None),
+            note => bytes(note, "note").map(Some),
+        }
+    }
 }
 
 fn leadership(value: Value) -> Result<Option<Leadership>, LogError> {

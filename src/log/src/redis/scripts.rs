@@ -172,7 +172,7 @@ const RESIGN: &str = r"
 if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1";
 
-/// Keys: term, assignment. Arguments: term, assignment. A term begins with its first leader and ends with the next term.
+/// Keys: term, what is written. Arguments: term, assignment or note. A term begins with its first leader and ends with the next term.
 const ASSIGN: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2])

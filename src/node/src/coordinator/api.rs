@@ -1,22 +1,30 @@
 //! The coordinator's API: `GET /api/v1/status` and `/metrics`. A follower forwards the status to the leader.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use prometheus::{IntGauge, Opts, Registry};
+use prometheus::{GaugeVec, IntGauge, Opts, Registry};
 
-use super::{ClusterStatus, Shared};
+use super::{ClusterStatus, DomainStatus, Shared, leader, meta};
 use crate::gateway::{ErrorBody, bearer_matches, expose};
 
-/// Says that a request was forwarded already, so that two coordinators that take each other for the leader don't loop.
-pub const FORWARDED: &str = "x-hebb-forwarded";
+/// How long the leader's answer is waited for.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
+/// Domains that metrics tell of by name, seven series each: undeclared ones appear at a client's wish.
+const DOMAINS_TOLD: usize = 200;
 
 pub fn router(shared: Arc<Shared>) -> Router {
-    Router::new().route("/api/v1/status", get(status)).route("/metrics", get(metrics)).with_state(shared)
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/metrics", get(metrics))
+        .with_state(shared.clone())
+        .merge(meta::router(shared))
 }
 
 /// The answer to a request without the token, where there is one.
@@ -27,37 +35,18 @@ pub fn refusal(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
     })
 }
 
-async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+async fn status(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap) -> Response {
     if let Some(refusal) = refusal(&shared, &headers) {
         return refusal;
     }
-    let (leadership, status) = {
-        let view = shared.view.lock().unwrap_or_else(PoisonError::into_inner);
-        (view.leadership.clone(), view.status.clone())
-    };
-    match (status, leadership) {
-        (Some(status), _) => Json(status).into_response(),
-        (None, Some(leadership)) if !headers.contains_key(FORWARDED) => {
-            forward(&shared, &leadership.address).await.unwrap_or_else(|error| {
-                ErrorBody::new(
-                    "leader_unreachable",
-                    format!("the leader {} doesn't answer: {error}", leadership.leader),
-                )
-                .respond(StatusCode::BAD_GATEWAY)
-            })
-        }
-        _ => ErrorBody::new("no_leader", "no coordinator leads at the moment; try again in a few seconds")
-            .respond(StatusCode::SERVICE_UNAVAILABLE),
+    let status = shared.view.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
+    if let Some(status) = status {
+        return Json(status).into_response();
     }
-}
-
-async fn forward(shared: &Shared, address: &str) -> Result<Response, reqwest::Error> {
-    let mut request = shared.client.get(format!("http://{address}/api/v1/status")).header(FORWARDED, "1");
-    if let Some(token) = &shared.options.token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    match leader::other(&shared, &headers) {
+        Some(leader) => leader::forward(&shared, &leader, Method::GET, &uri, Bytes::new(), FORWARD_TIMEOUT).await,
+        None => leader::nobody(),
     }
-    let status: ClusterStatus = request.send().await?.error_for_status()?.json().await?;
-    Ok(Json(status).into_response())
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
@@ -85,6 +74,68 @@ fn gather(leads: bool, status: Option<&ClusterStatus>) -> Result<Registry, prome
         gauge("hebb_unowned_partitions", "Partitions that nobody owns", status.unowned as i64)?;
         let events = status.domains.iter().map(|domain| domain.events as i64).sum();
         gauge("hebb_events_applied", "Distinct events applied, of all domains", events)?;
+        tell_of_domains(&registry, &status.domains)?;
+        let meta = GaugeVec::new(Opts::new("hebb_meta_learning", "Indicators of meta-learning"), &["indicator"])?;
+        for (name, value) in &status.meta {
+            meta.with_label_values(&[name]).set(*value);
+        }
+        registry.register(Box::new(meta))?;
     }
     Ok(registry)
+}
+
+/// Domains beyond the first [`DOMAINS_TOLD`] are left out.
+fn tell_of_domains(registry: &Registry, domains: &[DomainStatus]) -> Result<(), prometheus::Error> {
+    let gauge = |name: &str, help: &str, value: fn(&DomainStatus) -> Option<f64>| {
+        let gauge = GaugeVec::new(Opts::new(name, help), &["domain"])?;
+        for domain in domains.iter().take(DOMAINS_TOLD) {
+            if let Some(value) = value(domain) {
+                gauge.with_label_values(&[&domain.name]).set(value);
+            }
+        }
+        registry.register(Box::new(gauge))
+    };
+    gauge("hebb_domain_events", "Distinct events applied", |domain| Some(domain.events as f64))?;
+    gauge("hebb_domain_labels", "Labels seen", |domain| Some(domain.labels as f64))?;
+    gauge("hebb_domain_drifts", "Drifts detected", |domain| Some(domain.drifts as f64))?;
+    let help = "Share of the look-ups of neighbours that found none";
+    gauge("hebb_domain_knn_failure_rate", help, |domain| domain.knn_failure_rate)?;
+    let help = "Divergence of the recent answers from the usual ones, in nats";
+    gauge("hebb_domain_kl_divergence", help, |domain| domain.kl_divergence)?;
+    gauge("hebb_domain_lag", "Entries appended and not yet applied", |domain| Some(domain.lag as f64))?;
+    let help = "Share of right answers among the last thousand or so, of classification";
+    gauge("hebb_domain_recent_accuracy", help, |domain| domain.recent_accuracy)
+}
+
+#[cfg(test)]
+mod tests {
+    use hebb_engine::Task;
+
+    use super::*;
+
+    #[test]
+    fn metrics_name_as_many_domains_as_a_scrape_bears() {
+        let domain = |number: usize| DomainStatus {
+            name: format!("d{number}"),
+            task: Task::Classification,
+            events: 3,
+            labels: 2,
+            accuracy: 0.5,
+            recent_accuracy: (number == 0).then_some(0.5),
+            knn_failure_rate: None,
+            kl_divergence: None,
+            rejection_rate: None,
+            drifts: 0,
+            lag: 0,
+            partitions: Vec::new(),
+        };
+        let registry = Registry::new();
+        tell_of_domains(&registry, &(0..DOMAINS_TOLD + 9).map(domain).collect::<Vec<_>>()).unwrap();
+        let series = |name: &str| {
+            let families = registry.gather();
+            families.iter().find(|family| family.name() == name).map_or(0, |family| family.get_metric().len())
+        };
+        assert_eq!(series("hebb_domain_events"), DOMAINS_TOLD);
+        assert_eq!(series("hebb_domain_recent_accuracy"), 1, "what isn't known isn't told");
+    }
 }

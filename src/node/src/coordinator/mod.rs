@@ -6,6 +6,8 @@
 mod api;
 mod assign;
 mod board;
+mod leader;
+mod meta;
 mod status;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +24,7 @@ pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus}
 use crate::health::Health;
 use crate::memory::Memory;
 use crate::report::{GatewayReport, Report, WorkerReport};
+use crate::settings::MetaLearning;
 use crate::stop::Stop;
 use crate::store::Store;
 
@@ -40,6 +43,8 @@ pub struct CoordinatorOptions {
     pub domains: Vec<Domain>,
     /// What a caller of the status API must present, if anything.
     pub token: Option<String>,
+    /// Whether and how often the cycles of meta-learning run.
+    pub meta: MetaLearning,
 }
 
 /// What the passes leave for the API.
@@ -57,6 +62,7 @@ struct Shared {
     view: Mutex<View>,
     board: Board,
     client: reqwest::Client,
+    meta: meta::Meta,
 }
 
 /// A coordinator and its HTTP routes.
@@ -72,7 +78,15 @@ impl Coordinator {
         let health = Health::default();
         health.expect("leadership");
         let client = reqwest::Client::builder().timeout(Duration::from_secs(1)).build()?;
-        Ok(Self(Arc::new(Shared { store, options, health, view: Mutex::default(), board: Board::default(), client })))
+        Ok(Self(Arc::new(Shared {
+            store,
+            options,
+            health,
+            view: Mutex::default(),
+            board: Board::default(),
+            client,
+            meta: meta::Meta::default(),
+        })))
     }
 
     /// The status API, the dashboard, health and metrics.
@@ -80,8 +94,17 @@ impl Coordinator {
         api::router(self.0.clone()).merge(board::router(self.0.clone())).merge(self.0.health.router())
     }
 
+    /// The API of meta-learning on a port of its own.
+    pub fn meta_router(&self) -> Router {
+        meta::port_router(self.0.clone())
+    }
+
     /// Coordinates until the stop; then gives the leadership up.
     pub async fn run(&self, stop: Stop) {
+        tokio::join!(self.lead(stop.clone()), meta::drive(&self.0, stop));
+    }
+
+    async fn lead(&self, stop: Stop) {
         let shared = &self.0;
         let mut declared_in_term = None;
         let mut begun = false;
@@ -171,7 +194,8 @@ async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus,
         info!(version = assignment.version, workers = staying.len(), partitions = partitions.len(), "new assignment");
     }
     let views = futures::future::try_join_all(partitions.iter().map(|key| shared.store.log.status(key))).await?;
-    let said = status::Said { workers: &workers, gateways: &gateways, own: Memory::now() };
+    let own = Memory::now();
+    let said = status::Said { workers: &workers, gateways: &gateways, own, meta: meta::indicators(shared, own) };
     let status = status::summarise(leadership, &domains, &partitions, &views, &said);
     shared.board.observe(&status, &said);
     Ok(status)

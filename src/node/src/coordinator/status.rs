@@ -36,6 +36,9 @@ pub struct ClusterStatus {
     /// Memory of the fullest process, as a share of its limit; nothing where none has a limit.
     #[serde(default)]
     pub memory_ratio: Option<f64>,
+    /// Indicators of meta-learning, by the names that rules give them. One that can't be told is missing.
+    #[serde(default)]
+    pub meta: BTreeMap<String, f64>,
 }
 
 /// One worker.
@@ -68,6 +71,15 @@ pub struct DomainStatus {
     /// nothing before the first label.
     #[serde(default)]
     pub recent_accuracy: Option<f64>,
+    /// Share of the look-ups of neighbours that found none: a mean over the partitions, weighted by their events.
+    #[serde(default)]
+    pub knn_failure_rate: Option<f64>,
+    /// Divergence of the answers from the usual ones, in nats; a mean likewise.
+    #[serde(default)]
+    pub kl_divergence: Option<f64>,
+    /// Share of the vectors of a governed memory that were rejected lately; a mean likewise.
+    #[serde(default)]
+    pub rejection_rate: Option<f64>,
     /// Drifts detected.
     pub drifts: u64,
     /// Entries appended and not yet applied.
@@ -99,6 +111,8 @@ pub struct Said<'a> {
     pub gateways: &'a [(String, GatewayReport)],
     /// The memory of this coordinator.
     pub own: Memory,
+    /// Indicators of meta-learning.
+    pub meta: BTreeMap<String, f64>,
 }
 
 /// Puts together what the store and the nodes say.
@@ -140,6 +154,7 @@ pub fn summarise(
         apply_p95_seconds: greatest(&mut reports.iter().filter_map(|(_, worker)| worker.apply_p95_seconds)),
         memory_bytes: memories().map(|memory| memory.bytes).max().unwrap_or(0),
         memory_ratio: greatest(&mut memories().filter_map(|memory| memory.ratio())),
+        meta: said.meta.clone(),
     }
 }
 
@@ -167,12 +182,16 @@ fn domain_status(
         labels: 0,
         accuracy: 0.0,
         recent_accuracy: None,
+        knn_failure_rate: None,
+        kl_divergence: None,
+        rejection_rate: None,
         drifts: 0,
         lag: 0,
         partitions: Vec::new(),
     };
     let newest = newest(reports, &domain.name);
     let (mut correct, mut recent) = (0, 0.0);
+    let (mut failures, mut divergence, mut rejections) = (Mean::default(), Mean::default(), Mean::default());
     for index in 0..domain.partitions {
         let key = PartitionKey { domain: domain.name.clone(), index };
         let Some(view) = views.get(&key) else { continue };
@@ -184,6 +203,9 @@ fn domain_status(
         status.drifts += statistics.drifts;
         correct += statistics.correct;
         recent += statistics.recent_accuracy * statistics.labels as f64;
+        failures.add(statistics.knn_failure_rate, statistics.events);
+        divergence.add(statistics.kl_divergence, statistics.events);
+        rejections.add(statistics.rejection_rate, statistics.events);
         status.lag += view.waiting;
         status.partitions.push(PartitionView {
             index,
@@ -198,7 +220,29 @@ fn domain_status(
         let recent = recent / status.labels as f64;
         status.recent_accuracy = (domain.config.task == Task::Classification).then_some(recent);
     }
+    (status.knn_failure_rate, status.kl_divergence) = (failures.value(), divergence.value());
+    status.rejection_rate = rejections.value();
     status
+}
+
+/// A weighted mean of what is known.
+#[derive(Default)]
+struct Mean {
+    sum: f64,
+    weight: f64,
+}
+
+impl Mean {
+    fn add(&mut self, value: Option<f64>, weight: u64) {
+        if let Some(value) = value {
+            self.sum += value * weight as f64;
+            self.weight += weight as f64;
+        }
+    }
+
+    fn value(&self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.sum / self.weight)
+    }
 }
 
 #[cfg(test)]
@@ -233,7 +277,7 @@ mod tests {
         let views = vec![view; keys.len()];
         let workers = [("worker-0".to_owned(), WorkerReport { partitions, ..WorkerReport::default() })];
         let leader = Leadership { leader: String::new(), address: String::new(), term: 1 };
-        let said = Said { workers: &workers, gateways: &[], own: Memory::default() };
+        let said = Said { workers: &workers, gateways: &[], own: Memory::default(), meta: BTreeMap::new() };
         let status = summarise(&leader, &domains, &keys, &views, &said);
         assert!(status.domains[0].recent_accuracy.is_some_and(|accuracy| (accuracy - 0.8).abs() < 1e-9));
         assert_eq!(status.domains[1].recent_accuracy, None);
@@ -250,12 +294,12 @@ mod tests {
             WorkerReport { memory: memory(90, Some(300)), apply_p95_seconds: Some(0.01), ..WorkerReport::default() };
         let workers = [("worker-0".to_owned(), worker)];
         let leader = Leadership { leader: String::new(), address: String::new(), term: 1 };
-        let said = Said { workers: &workers, gateways: &gateways, own: memory(40, Some(50)) };
+        let said = Said { workers: &workers, gateways: &gateways, own: memory(40, Some(50)), meta: BTreeMap::new() };
         let status = summarise(&leader, &[], &[], &[], &said);
         assert_eq!((status.answer_p99_seconds, status.apply_p95_seconds), (Some(0.2), Some(0.01)));
         assert_eq!((status.memory_bytes, status.memory_ratio), (90, Some(0.8)));
         assert_eq!(status.workers.len(), 1, "a gateway is no worker");
-        let nobody = Said { workers: &[], gateways: &[], own: memory(40, None) };
+        let nobody = Said { workers: &[], gateways: &[], own: memory(40, None), meta: BTreeMap::new() };
         let status = summarise(&leader, &[], &[], &[], &nobody);
         assert_eq!((status.answer_p99_seconds, status.memory_ratio), (None, None), "what can't be told is missing");
     }

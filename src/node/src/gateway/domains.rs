@@ -56,17 +56,30 @@ impl Domains {
         if let Some(domain) = self.find(name).await? {
             return Ok(domain);
         }
+        self.check_new(name)?;
+        let config =
+            PartitionConfig { task: task(), hyperparameters: self.hyperparameters.clone(), seed: event_digest(name) };
+        let domain = self.store.directory.declare(&Domain { name: name.to_owned(), partitions: 1, config }).await?;
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(domain.name.clone(), domain.clone());
+        Ok(domain)
+    }
+
+    /// Whether the domain of this name is known, or may be made.
+    pub async fn find_or_allow(&self, name: &str) -> Result<(), Failure> {
+        match self.find(name).await? {
+            Some(_) => Ok(()),
+            None => self.check_new(name),
+        }
+    }
+
+    fn check_new(&self, name: &str) -> Result<(), Failure> {
         if !self.allow_undeclared {
             return Err(Failure::UndeclaredDomain(name.to_owned()));
         }
         if self.all().len() >= UNDECLARED_MAX {
             return Err(Failure::TooManyDomains { name: name.to_owned(), max: UNDECLARED_MAX });
         }
-        let config =
-            PartitionConfig { task: task(), hyperparameters: self.hyperparameters.clone(), seed: event_digest(name) };
-        let domain = self.store.directory.declare(&Domain { name: name.to_owned(), partitions: 1, config }).await?;
-        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(domain.name.clone(), domain.clone());
-        Ok(domain)
+        Ok(())
     }
 
     fn known(&self, name: &str) -> Option<Domain> {

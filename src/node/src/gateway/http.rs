@@ -4,41 +4,61 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::body::Body;
+use axum::extract::{Extension, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
+use futures::{StreamExt, stream};
 use hebb_engine::{Entry, FeedbackOutcome, Outcome, Query as EngineQuery, Statistics, Task};
 use hebb_log::{Domain, PartitionKey};
 use serde::{Deserialize, Serialize};
 
+use super::admission::{Admitted, admit};
 use super::dispatch::{OnFull, Sent};
 use super::domains::partition_of;
 use super::reply::{Address, ErrorBody, Failure, expose};
-use super::wire::{self, AnswerBody, BODY_MAX, EventBody, FeedbackBody, LibraryPattern, SignalBody};
-use super::{Shared, ndjson};
+use super::wire::{self, AnswerBody, BatchBody, EventBody, FeedbackBody, LibraryPattern, SignalBody};
+use super::{Shared, governed, ndjson};
 
 type Gateway = State<Arc<Shared>>;
 
 /// Patterns in one answer.
 const PATTERNS_MAX: u32 = 1_000;
 
+/// What OpenAPI says of all this. Kept by hand: `tests/roles/openapi.rs` compares it with the server, both ways.
+const DOCUMENT: &str = include_str!("openapi.json");
+
+/// The addresses under which there is something to be had, with a key where keys are asked for.
+fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
+    [
+        ("/v1/domains", get(list_domains)),
+        ("/v1/domains/{domain}", get(describe_domain)),
+        ("/v1/domains/{domain}/infer-and-adapt", post(infer_and_adapt)),
+        ("/v1/domains/{domain}/infer", post(infer)),
+        ("/v1/domains/{domain}/feedback", post(feedback)),
+        ("/v1/domains/{domain}/perceive", post(perceive)),
+        ("/v1/domains/{domain}/perceive:batch", post(perceive_batch)),
+        ("/v1/domains/{domain}/patterns", get(patterns)),
+        ("/v1/domains/{domain}/events/{id}", get(event)),
+        ("/event", post(governed::event)),
+        ("/state", get(governed::state)),
+    ]
+}
+
 pub fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/v1/domains", get(list_domains))
-        .route("/v1/domains/{domain}", get(describe_domain))
-        .route("/v1/domains/{domain}/infer-and-adapt", post(infer_and_adapt))
-        .route("/v1/domains/{domain}/infer", post(infer))
-        .route("/v1/domains/{domain}/feedback", post(feedback))
-        .route("/v1/domains/{domain}/perceive", post(perceive))
-        .route("/v1/domains/{domain}/patterns", get(patterns))
-        .route("/v1/domains/{domain}/events/{id}", get(event))
+    let api = routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    api.route_layer(middleware::from_fn_with_state(shared.clone(), admit))
         .route("/metrics", get(metrics))
+        .route("/openapi.json", get(document))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(shared)
+}
+
+async fn document() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT).into_response()
 }
 
 async fn unknown_route() -> Response {
@@ -53,13 +73,6 @@ async fn metrics(State(shared): Gateway) -> Response {
     expose(&shared.metrics.registry)
 }
 
-/// The whole body, or why it was refused.
-async fn read_body(body: Body) -> Result<Bytes, Failure> {
-    axum::body::to_bytes(body, BODY_MAX).await.map_err(|_| {
-        Failure::Wire(wire::WireError::TooLarge { what: "the body", unit: "bytes", found: BODY_MAX + 1, max: BODY_MAX })
-    })
-}
-
 fn is_ndjson(request: &Request) -> bool {
     request
         .headers()
@@ -71,14 +84,15 @@ fn is_ndjson(request: &Request) -> bool {
 async fn infer_and_adapt(
     State(shared): Gateway,
     Address(Path(domain)): Address<Path<String>>,
+    Extension(admitted): Extension<Admitted>,
     request: Request,
 ) -> Response {
     if is_ndjson(&request) {
-        return ndjson::stream(shared, domain, request.into_body());
+        return ndjson::stream(shared, domain, admitted, request.into_body());
     }
     let started = Instant::now();
     let result = async {
-        let body = read_body(request.into_body()).await?;
+        let body = shared.bodies.read(request.into_body()).await?;
         one_event(&shared, &domain, &body, OnFull::Refuse).await
     };
     respond(&shared, "infer-and-adapt", started, result.await)
@@ -143,11 +157,16 @@ fn checked_key(key: Option<&str>) -> Result<Option<String>, Failure> {
 }
 
 /// 128 random bits: two gateways never give the same.
-fn fresh_id() -> String {
+pub fn fresh_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-fn respond<T: Serialize>(shared: &Shared, operation: &str, started: Instant, result: Result<T, Failure>) -> Response {
+pub fn respond<T: Serialize>(
+    shared: &Shared,
+    operation: &str,
+    started: Instant,
+    result: Result<T, Failure>,
+) -> Response {
     shared.metrics.answered(operation, result.is_ok(), started.elapsed().as_secs_f64());
     match result {
         Ok(body) => Json(body).into_response(),
@@ -155,14 +174,14 @@ fn respond<T: Serialize>(shared: &Shared, operation: &str, started: Instant, res
     }
 }
 
-async fn known_domain(shared: &Shared, name: &str) -> Result<Domain, Failure> {
+pub async fn known_domain(shared: &Shared, name: &str) -> Result<Domain, Failure> {
     shared.domains.find(name).await?.ok_or_else(|| Failure::UnknownDomain(name.to_owned()))
 }
 
 async fn infer(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
-        let body = read_body(body).await?;
+        let body = shared.bodies.read(body).await?;
         let body: EventBody = wire::parse(&body)?;
         if body.label.is_some() {
             let why = "infer takes no label: use infer-and-adapt to learn".to_owned();
@@ -181,24 +200,73 @@ async fn infer(State(shared): Gateway, Address(Path(domain)): Address<Path<Strin
 async fn perceive(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
-        let body = read_body(body).await?;
-        let body: SignalBody = wire::parse(&body)?;
-        let key = checked_key(body.key.as_deref())?;
-        if let Some(id) = &body.id {
-            wire::check_name("the id", id)?;
-        }
-        let known = shared.domains.find(&domain).await?;
-        let task = known.as_ref().map_or(Task::Patterns, |domain| domain.config.task);
-        let input = wire::signal_input(body.signal, task)?;
-        let domain = match known {
-            Some(domain) => domain,
-            None => shared.domains.find_or_declare(&domain, || Task::Patterns).await?,
-        };
-        let event = hebb_engine::Event { id: body.id.unwrap_or_else(fresh_id), input, label: None };
-        let partition = partition_of(&domain, key.as_deref(), &event.id);
-        answer(&shared, &partition, &Entry::Event(event), OnFull::Refuse, started).await
+        let body = shared.bodies.read(body).await?;
+        let signal = wire::parse(&body)?;
+        finish(&shared, begin_signal(&shared, &domain, signal, OnFull::Refuse).await?).await
     };
     respond(&shared, "perceive", started, result.await)
+}
+
+/// Checks a signal and sends it; signals that are begun one after the other are learned in that order.
+async fn begin_signal(shared: &Shared, domain: &str, body: SignalBody, on_full: OnFull) -> Result<Begun, Failure> {
+    let started = Instant::now();
+    let key = checked_key(body.key.as_deref())?;
+    if let Some(id) = &body.id {
+        wire::check_name("the id", id)?;
+    }
+    let known = shared.domains.find(domain).await?;
+    let task = known.as_ref().map_or(Task::Patterns, |domain| domain.config.task);
+    let input = wire::signal_input(body.signal, task)?;
+    let domain = match known {
+        Some(domain) => domain,
+        None => shared.domains.find_or_declare(domain, || Task::Patterns).await?,
+    };
+    let event = hebb_engine::Event { id: body.id.unwrap_or_else(fresh_id), input, label: None };
+    let partition = partition_of(&domain, key.as_deref(), &event.id);
+    let sent = shared.dispatcher.send(&partition, Entry::Event(event).encode(), on_full).await?;
+    Ok(Begun { sent, started })
+}
+
+/// An answer of a batch, or why there is none.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum BatchAnswer {
+    Answer(AnswerBody),
+    Failed(ErrorBody),
+}
+
+/// Answers in the order of the signals. Where the signals are for several partitions they are learned at the same time.
+async fn perceive_batch(
+    State(shared): Gateway,
+    Address(Path(domain)): Address<Path<String>>,
+    Extension(admitted): Extension<Admitted>,
+    body: Body,
+) -> Response {
+    let started = Instant::now();
+    let result = async {
+        let body = shared.bodies.read(body).await?;
+        let (signals, size) = wire::parse::<BatchBody>(&body)?.checked()?;
+        // What is wrong with the domain is wrong with the request, not with each signal.
+        shared.domains.find_or_allow(&domain).await?;
+        shared.admission.charge(&admitted, signals.len() - 1);
+        let (begin, end, domain): (_, _, Arc<str>) = (shared.clone(), shared.clone(), domain.into());
+        let answers = stream::iter(signals)
+            .then(move |signal| {
+                let (shared, domain) = (begin.clone(), domain.clone());
+                async move { begin_signal(&shared, &domain, signal, OnFull::Wait).await }
+            })
+            .map(move |begun| {
+                let shared = end.clone();
+                async move { finish(&shared, begun?).await }
+            })
+            .buffered(size)
+            .map(|result| match result {
+                Ok(answer) => BatchAnswer::Answer(answer),
+                Err(failure) => BatchAnswer::Failed(failure.body()),
+            });
+        Ok(serde_json::json!({ "answers": answers.collect::<Vec<_>>().await }))
+    };
+    respond(&shared, "perceive-batch", started, result.await)
 }
 
 #[derive(Serialize)]
@@ -211,7 +279,7 @@ struct FeedbackAnswer {
 async fn feedback(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
     let started = Instant::now();
     let result = async {
-        let body = read_body(body).await?;
+        let body = shared.bodies.read(body).await?;
         let body: FeedbackBody = wire::parse(&body)?;
         wire::check_name("the id", &body.id)?;
         let key = checked_key(body.key.as_deref())?;
@@ -367,20 +435,40 @@ async fn patterns(
     let result = async {
         let domain = known_domain(&shared, &name).await?;
         let limit = query.limit.unwrap_or(100).min(PATTERNS_MAX);
-        let mut found = Vec::new();
-        for index in 0..domain.partitions {
+        let asked = (0..domain.partitions).map(|index| {
+            let shared = &shared;
             let partition = PartitionKey { domain: domain.name.clone(), index };
             let entry = Entry::Query(EngineQuery::Patterns { limit }).encode();
-            match shared.dispatcher.submit(&partition, entry, OnFull::Refuse).await? {
-                Outcome::Patterns(patterns) => {
-                    found.extend(patterns.into_iter().map(|pattern| LibraryPattern::new(index, pattern)));
+            async move {
+                match shared.dispatcher.submit(&partition, entry, OnFull::Refuse).await? {
+                    Outcome::Patterns(patterns) => {
+                        Ok(patterns.into_iter().map(move |pattern| LibraryPattern::new(index, pattern)))
+                    }
+                    _ => Err(Failure::Unexpected),
                 }
-                _ => return Err(Failure::Unexpected),
             }
-        }
+        });
+        let mut found: Vec<_> = futures::future::try_join_all(asked).await?.into_iter().flatten().collect();
         found.sort_by(|a, b| b.support.cmp(&a.support).then(a.id.cmp(&b.id)));
         found.truncate(limit as usize);
         Ok(serde_json::json!({ "patterns": found }))
     };
     respond(&shared, "patterns", started, result.await)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::health;
+
+    #[test]
+    fn every_address_is_documented_and_no_other() {
+        let document: serde_json::Value = serde_json::from_str(DOCUMENT).unwrap();
+        let documented: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let served =
+            routes().into_iter().map(|(path, _)| path).chain(health::PATHS).chain(["/metrics", "/openapi.json"]);
+        assert_eq!(documented, served.collect());
+    }
 }

@@ -1,8 +1,13 @@
 //! The gateway: the HTTP API. It parses and bounds, appends to the log, and answers with what the owner says.
 
+mod admission;
+mod bodies;
 mod dispatch;
 mod domains;
+mod governed;
 mod http;
+mod keys;
+mod limits;
 mod ndjson;
 mod reply;
 mod wire;
@@ -16,10 +21,15 @@ use hebb_log::{LogError, Member};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 use tracing::debug;
 
+use self::admission::Admission;
+use self::bodies::Bodies;
 use self::dispatch::Dispatcher;
 use self::domains::Domains;
 pub use self::domains::is_domain_name;
-pub use self::reply::{ErrorBody, bearer_matches, expose};
+use self::governed::GovernedMetrics;
+pub use self::keys::{KeyError, KeyLine, KeyOwner, KeyRing};
+pub use self::limits::Limits;
+pub use self::reply::{Address, ErrorBody, bearer_matches, expose};
 pub use self::wire::LibraryPattern;
 use crate::health::Health;
 use crate::memory::Memory;
@@ -43,6 +53,10 @@ pub struct GatewayOptions {
     pub allow_undeclared_domains: bool,
     /// What undeclared domains start from.
     pub hyperparameters: Hyperparameters,
+    /// Whom it serves; whoever comes where there are none.
+    pub keys: Option<KeyRing>,
+    /// How much a client may ask for; as much as it likes where there are none.
+    pub limits: Option<Limits>,
 }
 
 /// A gateway and its HTTP routes.
@@ -52,6 +66,8 @@ pub struct Gateway(Arc<Shared>);
 struct Shared {
     id: String,
     store: Store,
+    admission: Admission,
+    bodies: Bodies,
     dispatcher: Dispatcher,
     domains: Domains,
     health: Health,
@@ -64,6 +80,7 @@ struct GatewayMetrics {
     latency: Histogram,
     /// The same of the last minute.
     recent: Window,
+    governed: GovernedMetrics,
 }
 
 impl GatewayMetrics {
@@ -79,7 +96,8 @@ impl GatewayMetrics {
         )?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(latency.clone()))?;
-        Ok(Self { registry, requests, latency, recent: Window::default() })
+        let governed = GovernedMetrics::new(&registry)?;
+        Ok(Self { registry, requests, latency, recent: Window::default(), governed })
     }
 
     fn answered(&self, operation: &str, ok: bool, seconds: f64) {
@@ -101,7 +119,9 @@ impl Gateway {
         let domains = Domains::new(store.clone(), options.allow_undeclared_domains, options.hyperparameters);
         let dispatcher = Dispatcher::new(store.clone(), options.id.clone(), options.max_queue_size);
         let metrics = GatewayMetrics::new()?;
-        Ok(Self(Arc::new(Shared { id: options.id, store, dispatcher, domains, health, metrics })))
+        let admission = Admission::new(options.keys, options.limits, &metrics.registry)?;
+        let (id, bodies) = (options.id, Bodies::default());
+        Ok(Self(Arc::new(Shared { id, store, admission, bodies, dispatcher, domains, health, metrics })))
     }
 
     /// The API, health and metrics.
@@ -109,10 +129,15 @@ impl Gateway {
         http::router(self.0.clone()).merge(self.0.health.router())
     }
 
-    /// Receives replies and follows the directory until the stop.
+    /// Receives replies and follows the directory and the keys until the stop.
     pub async fn run(&self, stop: Stop) {
         let receive = self.0.dispatcher.receive(self.0.health.clone(), stop.clone());
-        tokio::join!(receive, self.follow(stop));
+        let keys = async {
+            if let Some(keys) = self.0.admission.keys() {
+                keys.follow(stop.clone()).await;
+            }
+        };
+        tokio::join!(receive, keys, self.follow(stop.clone()));
     }
 
     async fn follow(&self, mut stop: Stop) {

@@ -4,31 +4,37 @@
 //! gets an error in its place and the stream goes on.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
+use tokio::time::timeout;
 
+use super::admission::Admitted;
 use super::dispatch::OnFull;
 use super::reply::Failure;
 use super::wire::{BODY_MAX, WireError};
 use super::{Shared, http};
+use crate::leftover::drain;
 
 /// Events of one stream that are under way: one append's worth.
 const IN_FLIGHT_MAX: usize = 512;
+/// How long a stream may say nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
 
 /// Answers a stream of `infer-and-adapt` events.
-pub fn stream(shared: Arc<Shared>, domain: String, body: Body) -> Response {
+pub fn stream(shared: Arc<Shared>, domain: String, admitted: Admitted, body: Body) -> Response {
     let domain: Arc<str> = domain.into();
     let (begin, finish) = (shared.clone(), shared);
     // Begun one after the other, so that the events are learned in the order of their lines; awaited many at once.
     let answers = lines(body)
         .then(move |line| {
-            let (shared, domain) = (begin.clone(), domain.clone());
+            let (shared, domain, admitted) = (begin.clone(), domain.clone(), admitted.clone());
             async move {
+                shared.admission.pace(&admitted).await;
                 let started = Instant::now();
                 let begun = match line {
                     Ok(line) => http::begin_event(&shared, &domain, &line, OnFull::Wait).await,
@@ -63,7 +69,8 @@ fn encode(value: &impl Serialize) -> Bytes {
 
 /// The lines of a body, without empty ones. A line over the bound, or a body that breaks off, is the last item.
 fn lines(body: Body) -> impl Stream<Item = Result<Vec<u8>, Failure>> {
-    let reader = Reader { chunks: body.into_data_stream(), buffer: Vec::new(), start: 0, scanned: 0, done: false };
+    let reader =
+        Reader { chunks: body.into_data_stream(), buffer: Vec::new(), start: 0, scanned: 0, done: false, over: false };
     stream::unfold(reader, |mut reader| async move { reader.next().await.map(|line| (line, reader)) })
 }
 
@@ -75,11 +82,17 @@ struct Reader {
     /// Up to where no line's end was found.
     scanned: usize,
     done: bool,
+    /// An error was the last item. The rest is read away, so that what was answered before arrives.
+    over: bool,
 }
 
 impl Reader {
     async fn next(&mut self) -> Option<Result<Vec<u8>, Failure>> {
         loop {
+            if self.over {
+                drain(&mut self.chunks).await;
+                return None;
+            }
             if let Some(length) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
                 let end = self.scanned + length + 1;
                 let line = self.take(end);
@@ -95,14 +108,13 @@ impl Reader {
             }
             let found = self.buffer.len() - self.start;
             if found > BODY_MAX {
-                return Some(self.end_with(WireError::TooLarge {
-                    what: "the line",
-                    unit: "bytes",
-                    found,
-                    max: BODY_MAX,
-                }));
+                let why = WireError::TooLarge { what: "the line", unit: "bytes", found, max: BODY_MAX };
+                return Some(self.end_with(why));
             }
-            match self.chunks.next().await {
+            let Ok(chunk) = timeout(SILENCE_MAX, self.chunks.next()).await else {
+                return Some(self.end_with(Failure::TooSlow(SILENCE_MAX)));
+            };
+            match chunk {
                 Some(Ok(chunk)) => {
                     self.buffer.drain(..self.start);
                     self.scanned -= self.start;
@@ -125,9 +137,9 @@ impl Reader {
         line
     }
 
-    fn end_with(&mut self, why: WireError) -> Result<Vec<u8>, Failure> {
-        self.buffer.clear();
-        (self.start, self.scanned, self.done) = (0, 0, true);
+    fn end_with(&mut self, why: impl Into<Failure>) -> Result<Vec<u8>, Failure> {
+        self.buffer = Vec::new();
+        self.over = true;
         Err(why.into())
     }
 }

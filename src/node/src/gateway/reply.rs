@@ -1,16 +1,18 @@
 //! What every endpoint answers with: errors as JSON, metrics as text; and the check of a bearer token.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{IntGauge, Registry, TextEncoder};
 use serde::Serialize;
 
 use super::dispatch::DispatchError;
 use super::wire::WireError;
+use crate::memory::Memory;
 
 /// An error as clients see it: `{"error": {"code", "message"}}`.
 #[derive(Clone, Debug, Serialize)]
@@ -39,6 +41,23 @@ impl ErrorBody {
 /// Why a request failed: with a status and an [`ErrorBody`].
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    /// No key, or none that is known.
+    #[error("send `Authorization: Bearer` with an API key; this gateway knows no such key")]
+    Unauthorized,
+    /// The client has used up what it may ask for.
+    #[error("{client} asks for more than it may; come again in {} s", seconds(.wait))]
+    RateLimited {
+        /// The client's name or address.
+        client: String,
+        /// Until when there is a token again.
+        wait: Duration,
+    },
+    /// Too many requests at once.
+    #[error("this gateway has as many requests under way as it can; try again")]
+    Busy,
+    /// The body doesn't arrive.
+    #[error("the body did not arrive within {} s", .0.as_secs())]
+    TooSlow(Duration),
     /// What was sent is refused.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -84,6 +103,10 @@ pub enum Failure {
 impl Failure {
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
+            Failure::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Failure::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
+            Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Failure::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
             Failure::Wire(WireError::Shape(_)) => (StatusCode::BAD_REQUEST, "bad_body"),
             Failure::Wire(WireError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Failure::Wire(WireError::Unfit(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "unfit"),
@@ -108,12 +131,27 @@ impl Failure {
     }
 }
 
+/// Whole seconds after which a client finds what it waits for.
+fn seconds(wait: &Duration) -> u64 {
+    wait.as_secs_f64().ceil().max(1.0) as u64
+}
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let (status, _) = self.status_and_code();
         let mut response = self.body().respond(status);
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let headers = response.headers_mut();
+        match self {
+            Failure::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Failure::RateLimited { wait, .. } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(&wait)));
+            }
+            _ if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
         }
         response
     }
@@ -130,27 +168,39 @@ impl<S: Send + Sync, E: FromRequestParts<S, Rejection: fmt::Display>> FromReques
     }
 }
 
-/// Metrics in Prometheus' text format.
+/// Metrics in Prometheus' text format, those of the process with them.
 pub fn expose(registry: &Registry) -> Response {
-    let encoder = TextEncoder::new();
-    let mut text = Vec::new();
-    match encoder.encode(&registry.gather(), &mut text) {
-        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
+    match exposition(registry) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => ErrorBody::new("metrics", error.to_string()).respond(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 
+fn exposition(registry: &Registry) -> Result<String, prometheus::Error> {
+    let process = Registry::new();
+    let memory = IntGauge::new("process_resident_memory_bytes", "Memory of this process, in bytes")?;
+    memory.set(i64::try_from(Memory::now().bytes).unwrap_or(i64::MAX));
+    process.register(Box::new(memory))?;
+    let mut families = registry.gather();
+    families.extend(process.gather());
+    TextEncoder::new().encode_to_string(&families)
+}
+
+/// The bearer token of a request.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
 /// Whether the request carries this bearer token; the time taken doesn't tell how much of it was right.
 pub fn bearer_matches(headers: &HeaderMap, token: &str) -> bool {
-    let Some(given) = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
-    else {
-        return false;
-    };
-    let difference = given.bytes().zip(token.bytes()).fold(0, |seen, (a, b)| seen | (a ^ b));
-    given.len() == token.len() && difference == 0
+    bearer(headers).is_some_and(|given| equal(given.as_bytes(), token.as_bytes()))
+}
+
+/// Whether two texts are equal, in a time that tells nothing of where they differ.
+pub fn equal(a: &[u8], b: &[u8]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |seen, (a, b)| seen | (a ^ b));
+    a.len() == b.len() && std::hint::black_box(difference) == 0
 }
 
 #[cfg(test)]
@@ -161,9 +211,13 @@ mod tests {
     fn only_the_very_token_matches() {
         let mut headers = HeaderMap::new();
         assert!(!bearer_matches(&headers, "secret"));
-        for (given, matches) in
-            [("Bearer secret", true), ("Bearer secre", false), ("Bearer secrets", false), ("secret", false)]
-        {
+        for (given, matches) in [
+            ("Bearer secret", true),
+            ("bearer secret", true),
+            ("Bearer secre", false),
+            ("Bearer secrets", false),
+            ("secret", false),
+        ] {
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(given));
             assert_eq!(bearer_matches(&headers, "secret"), matches, "{given}");
         }

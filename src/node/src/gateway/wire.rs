@@ -7,6 +7,7 @@ use std::fmt;
 use hebb_engine::{
     Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, PatternSummary, Prediction, Task, Value,
 };
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -14,6 +15,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub const FEATURES_MAX: usize = 4_096;
 /// Samples of one signal.
 pub const SIGNAL_MAX: usize = 65_536;
+/// Signals of one batch.
+pub const BATCH_MAX: usize = 1_000;
+/// Signals of one batch that are under way at once, unless it says how many.
+const BATCH_SIZE: usize = 64;
+/// The most that it may say: one append's worth.
+const BATCH_SIZE_MAX: usize = 512;
+/// The largest sample: the squares of a whole signal of them have a sum that 32 bits hold.
+const SAMPLE_MAX: f32 = 1e15;
+const _: () = assert!(4.0 * SAMPLE_MAX * SAMPLE_MAX * (SIGNAL_MAX as f32) < f32::MAX);
 /// Bytes of an id, a key, a feature's name or a category.
 pub const TEXT_MAX: usize = 256;
 /// Bytes of one JSON body, and of one line of NDJSON.
@@ -69,6 +79,61 @@ pub struct SignalBody {
     pub key: Option<String>,
     /// Consecutive samples.
     pub signal: Vec<f32>,
+}
+
+/// The body of `perceive:batch`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchBody {
+    /// What `perceive` takes, each, or its samples alone.
+    pub signals: Vec<BatchSignal>,
+    /// How many are under way at once.
+    pub batch_size: Option<usize>,
+}
+
+/// A signal, or its samples alone.
+#[derive(Debug)]
+pub struct BatchSignal(pub SignalBody);
+
+impl BatchBody {
+    /// The signals and how many are under way at once, within the bounds.
+    pub fn checked(self) -> Result<(Vec<SignalBody>, usize), WireError> {
+        let found = self.signals.len();
+        if found == 0 {
+            return Err(WireError::Unfit("signals is empty".to_owned()));
+        }
+        if found > BATCH_MAX {
+            return Err(WireError::TooLarge { what: "signals", unit: "signals", found, max: BATCH_MAX });
+        }
+        let size = self.batch_size.unwrap_or(BATCH_SIZE);
+        if !(1..=BATCH_SIZE_MAX).contains(&size) {
+            return Err(WireError::Unfit(format!("batch_size is {size}, it must be between 1 and {BATCH_SIZE_MAX}")));
+        }
+        Ok((self.signals.into_iter().map(|signal| signal.0).collect(), size))
+    }
+}
+
+impl<'de> Deserialize<'de> for BatchSignal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SignalVisitor;
+        impl<'de> Visitor<'de> for SignalVisitor {
+            type Value = BatchSignal;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of numbers, or an object with id, key and signal")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<BatchSignal, A::Error> {
+                let signal = Vec::deserialize(SeqAccessDeserializer::new(items))?;
+                Ok(BatchSignal(SignalBody { id: None, key: None, signal }))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, items: A) -> Result<BatchSignal, A::Error> {
+                SignalBody::deserialize(MapAccessDeserializer::new(items)).map(BatchSignal)
+            }
+        }
+        deserializer.deserialize_any(SignalVisitor)
+    }
 }
 
 /// A list of numbers, or an object of values by name.
@@ -210,6 +275,7 @@ impl LabelBody {
             (Task::Regression, LabelBody::Text(text)) => {
                 Err(WireError::Unfit(format!("the label {text:?} is not a number: a Regression domain takes numbers")))
             }
+            (Task::Governed, _) => Err(not_governed()),
             (Task::Patterns, _) => Err(WireError::Unfit("a Patterns domain takes no labels".to_owned())),
         }
     }
@@ -246,10 +312,16 @@ pub fn check_name(what: &'static str, name: &str) -> Result<(), WireError> {
     bounded(what, name)
 }
 
+fn not_governed() -> WireError {
+    WireError::Unfit("a Governed domain takes vectors: use POST /event".to_owned())
+}
+
 /// Features within the bounds, for a domain that takes them.
 pub fn features_input(features: Features, task: Task) -> Result<Input, WireError> {
-    if task == Task::Patterns {
-        return Err(WireError::Unfit("a Patterns domain takes signals: use perceive".to_owned()));
+    match task {
+        Task::Patterns => return Err(WireError::Unfit("a Patterns domain takes signals: use perceive".to_owned())),
+        Task::Governed => return Err(not_governed()),
+        Task::Classification | Task::Regression => {}
     }
     let found = features.len();
     if found == 0 {
@@ -272,7 +344,11 @@ pub fn features_input(features: Features, task: Task) -> Result<Input, WireError
 /// A signal within the bounds, for a domain that takes one.
 pub fn signal_input(signal: Vec<f32>, task: Task) -> Result<Input, WireError> {
     if task != Task::Patterns {
-        return Err(WireError::Unfit("this domain takes features: use infer-and-adapt".to_owned()));
+        return Err(if task == Task::Governed {
+            not_governed()
+        } else {
+            WireError::Unfit("this domain takes features: use infer-and-adapt".to_owned())
+        });
     }
     if signal.len() < 2 {
         return Err(WireError::Unfit("a signal has at least 2 samples".to_owned()));
@@ -280,8 +356,8 @@ pub fn signal_input(signal: Vec<f32>, task: Task) -> Result<Input, WireError> {
     if signal.len() > SIGNAL_MAX {
         return Err(WireError::TooLarge { what: "the signal", unit: "samples", found: signal.len(), max: SIGNAL_MAX });
     }
-    if let Some(place) = signal.iter().position(|sample| !sample.is_finite()) {
-        return Err(WireError::Unfit(format!("sample {place} of the signal is too large for a 32-bit number")));
+    if let Some(place) = signal.iter().position(|sample| sample.abs() > SAMPLE_MAX || sample.is_nan()) {
+        return Err(WireError::Unfit(format!("sample {place} of the signal is beyond ±{SAMPLE_MAX:e}")));
     }
     Ok(Input::Signal(signal))
 }
@@ -480,6 +556,9 @@ mod tests {
         assert!(signal_input(vec![1.0, 2.0], Task::Classification).is_err());
         assert!(read(r#"{"features":[1]}"#, Task::Patterns).is_err());
         assert!(signal_input(vec![1.0], Task::Patterns).is_err());
-        assert!(signal_input(vec![1.0, f32::INFINITY], Task::Patterns).is_err());
+        for sample in [f32::INFINITY, f32::NAN, -2e15] {
+            assert!(signal_input(vec![1.0, sample], Task::Patterns).is_err(), "{sample}");
+        }
+        assert!(signal_input(vec![1e15, -1e15], Task::Patterns).is_ok());
     }
 }

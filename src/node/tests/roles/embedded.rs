@@ -141,6 +141,7 @@ async fn a_bad_request_gets_a_reason_and_changes_nothing() {
         (post.clone(), "/v1/domains/d/perceive", text(r#"{"signal":[1,2,3]}"#), 422),
         (post.clone(), "/v1/domains/shapes/perceive", text(r#"{"signal":[1]}"#), 422),
         (post.clone(), "/v1/domains/shapes/perceive", text(r#"{"signal":[1,1e300]}"#), 400),
+        (post.clone(), "/v1/domains/shapes/perceive", text(r#"{"signal":[1,1e16]}"#), 422),
         (post.clone(), "/v1/domains/shapes/perceive", text(r#"{"features":[1,2]}"#), 400),
         (post.clone(), "/v1/domains/shapes/feedback", text(r#"{"id":"a","label":"up"}"#), 422),
         (post.clone(), "/v1/domains/d/feedback", text(r#"{"id":"event-0"}"#), 400),
@@ -264,6 +265,54 @@ async fn shapes_that_recur_in_signals_are_found_and_listed() {
     assert!(listed.is_sorted_by_key(|pattern| std::cmp::Reverse(pattern["support"].as_u64())));
     let one = server.api.get("/v1/domains/shapes/patterns?limit=1").await;
     assert_eq!(one.body["patterns"], json!([listed[0]]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_signals_is_answered_in_order_each_as_if_it_had_come_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), settings(&[("shapes", Task::Patterns, 3)])).await;
+    let path = "/v1/domains/shapes/perceive:batch";
+    let signals: Vec<Value> = (0..50)
+        .map(|number| {
+            let samples: Vec<u32> = (0..40).map(|step| (step * (number % 5 + 1)) % 17).collect();
+            match number {
+                7 => json!({ "id": "short", "signal": [1] }),
+                number if number % 2 == 0 => json!(samples),
+                number => json!({ "id": id(number as usize), "key": "k", "signal": samples }),
+            }
+        })
+        .collect();
+    let answer = server.api.post(path, &json!({ "signals": signals, "batch_size": 8 })).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let answers = answer.body["answers"].as_array().unwrap();
+    assert_eq!(answers.len(), 50);
+    for (number, answer) in answers.iter().enumerate() {
+        match number {
+            7 => assert_eq!(answer["error"]["code"], json!("unfit"), "{answer}"),
+            number if number % 2 == 0 => assert_eq!(answer["id"].as_str().map(str::len), Some(32), "{answer}"),
+            number => {
+                assert_eq!((&answer["id"], &answer["duplicate"]), (&json!(id(number)), &json!(false)), "{answer}")
+            }
+        }
+    }
+    assert_eq!(server.api.counts("shapes").await["events"], json!(49));
+    let again = server.api.post(path, &json!({ "signals": [signals[9]] })).await;
+    assert_eq!(again.body["answers"][0]["duplicate"], json!(true), "{again:?}");
+    for (body, status) in [
+        (json!({ "signals": [] }), 422),
+        (json!({ "signals": [[1, 2]], "batch_size": 0 }), 422),
+        (json!({ "signals": [[1, 2]], "batch_size": 513 }), 422),
+        (json!({ "signals": [[1, 2]], "batchSize": 1 }), 400),
+        (json!({ "signals": [{ "id": "a" }] }), 400),
+        (json!({ "signals": [[1, 2], "x"] }), 400),
+        (json!({ "signals": vec![[1, 2]; 1_001] }), 413),
+    ] {
+        assert_eq!(server.api.post(path, &body).await.status.as_u16(), status, "{body}");
+    }
+    let nowhere = server.api.post("/v1/domains/nowhere/perceive:batch", &json!({ "signals": [[1, 2]] })).await;
+    assert_eq!(nowhere.status, StatusCode::NOT_FOUND, "{nowhere:?}");
+    assert_eq!(server.api.counts("shapes").await["events"], json!(49));
     server.stop().await;
 }
 

@@ -110,7 +110,7 @@ impl Front {
 
 async fn front_end(store: Store, settings: ClusterSettings, gateway: Identity, coordinator: Identity, stop: Stop) {
     let gateway = run_gateway(store.clone(), &settings, gateway, stop.clone());
-    let coordinator = run_coordinator(store, &settings, coordinator, None, stop);
+    let coordinator = run_coordinator(store, &settings, coordinator, free_address(), None, stop);
     let (gateway, coordinator) = tokio::join!(gateway, coordinator);
     gateway.and(coordinator).unwrap();
 }

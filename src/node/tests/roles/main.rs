@@ -1,11 +1,21 @@
 //! The roles as a user meets them: by HTTP, over a local store, in one process or as several workers.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod backups;
+#[cfg(test)]
+mod bodies;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]
+mod governed;
+#[cfg(test)]
 mod handover;
+#[cfg(test)]
+mod meta;
+#[cfg(test)]
+mod openapi;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]

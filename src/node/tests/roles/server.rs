@@ -16,8 +16,10 @@ use crate::support::{Api, free_address};
 pub struct Server {
     pub api: Api,
     pub status: Api,
+    pub meta: Api,
     pub worker: Api,
-    address: SocketAddr,
+    pub address: SocketAddr,
+    pub coordinator: SocketAddr,
     stopper: Stopper,
     task: JoinHandle<Result<(), NodeError>>,
 }
@@ -30,23 +32,36 @@ impl Server {
 
     /// The same, with the API at this address.
     pub async fn start_at(directory: &Path, settings: ClusterSettings, gateway: SocketAddr) -> Self {
-        let store = Store::new(open(directory).await);
-        let addresses = EmbeddedAddresses { gateway, coordinator: free_address(), worker: free_address() };
-        let (stopper, stop) = stop_channel();
         let domains: Vec<String> = settings.domains.iter().map(|domain| domain.name.clone()).collect();
+        let server = Self::begin(directory, settings, gateway).await;
+        for domain in domains {
+            server.api.until(&format!("/v1/domains/{domain}"), |answer| answer.status == StatusCode::OK).await;
+        }
+        server
+    }
+
+    /// The same, where the API may ask for keys: waits until it is ready.
+    pub async fn start_locked(directory: &Path, settings: ClusterSettings) -> Self {
+        Self::begin(directory, settings, free_address()).await
+    }
+
+    async fn begin(directory: &Path, settings: ClusterSettings, gateway: SocketAddr) -> Self {
+        let store = Store::new(open(directory).await);
+        let addresses =
+            EmbeddedAddresses { gateway, coordinator: free_address(), meta: free_address(), worker: free_address() };
+        let (stopper, stop) = stop_channel();
         let task = tokio::spawn(async move { run_embedded(store, &settings, addresses, stop).await });
         let server = Self {
             api: Api::new(addresses.gateway),
             status: Api::new(addresses.coordinator),
+            meta: Api::new(addresses.meta),
             worker: Api::new(addresses.worker),
             address: addresses.gateway,
+            coordinator: addresses.coordinator,
             stopper,
             task,
         };
         server.api.until("/health/readiness", |answer| answer.status == StatusCode::OK).await;
-        for domain in domains {
-            server.api.until(&format!("/v1/domains/{domain}"), |answer| answer.status == StatusCode::OK).await;
-        }
         server
     }
 

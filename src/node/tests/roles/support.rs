@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hebb_engine::{Hyperparameters, PartitionConfig, Task, event_digest};
 use hebb_log::Domain;
-use hebb_node::ClusterSettings;
+use hebb_node::{Access, ClusterSettings, MetaLearning};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -24,6 +24,8 @@ pub fn settings(domains: &[(&str, Task, u32)]) -> ClusterSettings {
         hyperparameters: Hyperparameters::default(),
         max_queue_size: 100_000,
         checkpoint_interval: Duration::from_secs(1),
+        access: Access::default(),
+        meta_learning: MetaLearning { enabled: false, interval_ms: 300_000, max_cycles: 0 },
     }
 }
 

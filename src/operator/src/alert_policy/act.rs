@@ -63,6 +63,8 @@ async fn carry_out(
         }
         (ActionType::Scale, Some(role)) => scale(context, cluster, role, run.spec.replicas.unwrap_or(1)).await,
         (ActionType::FailoverRedis, _) => ask(context, cluster, Ask::Failover).await,
+        (ActionType::BoostExploration, _) => meta(context, cluster, "boost").await,
+        (ActionType::ResetMetaLearning, _) => meta(context, cluster, "reset").await,
         (ActionType::Suspend, _) => {
             change(context, cluster, json!({"spec": {"suspend": true}})).await?;
             Ok("spec.suspend is true".to_owned())
@@ -76,6 +78,13 @@ async fn carry_out(
         }
         (ActionType::RestartComponent | ActionType::Scale, None) => Err("the action names no component".to_owned()),
     }
+}
+
+/// Has the coordinators' meta-learning do something.
+async fn meta(context: &Context, cluster: &LearningCluster, what: &str) -> Result<String, String> {
+    let path = format!("/api/v4/meta-learning/{what}");
+    let asked = context.coordinators.post(&ObjectRef::from_obj(cluster), &path).await?;
+    asked.error_for_status().map(|_| format!("meta-learning: {what}")).map_err(|error| error.to_string())
 }
 
 fn role(component: Component) -> Role {

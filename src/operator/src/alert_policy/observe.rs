@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hebb_alert::Target;
 use hebb_api::names::{self, Role};
-use hebb_api::{AlertPolicy, Component, LearningCluster, Phase};
+use hebb_api::{AlertPolicy, Component, LearningCluster, Phase, indicator_named};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -116,10 +116,18 @@ fn samples(watched: &Watched) -> BTreeMap<String, f64> {
     add("queue_size", scraped.and_then(Scraped::longest_queue).map(|lag| lag as f64));
     add("accuracy", scraped.and_then(Scraped::accuracy));
     add("update_rate", watched.update_rate);
+    add("knn_failure_rate", scraped.and_then(Scraped::knn_failure_rate));
+    add("mean_kl_divergence", scraped.and_then(Scraped::kl_divergence));
+    add("rejection_rate", scraped.and_then(Scraped::rejection_rate));
     add("inference_latency_p99", scraped.and_then(|said| said.answer_p99_seconds));
     add("latency_p95", scraped.and_then(|said| said.apply_p95_seconds));
     add("memory_bytes", scraped.and_then(|said| said.memory_bytes).map(|bytes| bytes as f64));
     add("memory_usage_ratio", scraped.and_then(|said| said.memory_ratio));
+    // Only what rules can name: an answer is bounded by what is known, not by who gave it.
+    for (name, value) in scraped.iter().flat_map(|said| &said.meta).filter(|(name, _)| indicator_named(name).is_some())
+    {
+        add(name, Some(*value));
+    }
     if !watched.pods.is_empty() {
         add("restarts", Some(f64::from(watched.pods.iter().map(|pod| pod.restarts).sum::<i32>())));
         let looping = watched.pods.iter().filter(|pod| pod.waiting.as_deref() == Some("CrashLoopBackOff"));

@@ -20,6 +20,8 @@ use super::scaling::{Load, Sample};
 const EVERY: Duration = Duration::from_secs(1);
 /// How long an answer is waited for.
 const DEADLINE: Duration = Duration::from_millis(900);
+/// How long an action is waited for.
+const POST_DEADLINE: Duration = Duration::from_secs(10);
 /// Three questions in a row without an answer.
 const STALE_AFTER: Duration = Duration::from_secs(4);
 /// Coordinators that are asked at once.
@@ -50,6 +52,9 @@ pub struct Scraped {
     /// Of the largest process, and of the fullest as a share of its limit.
     pub memory_bytes: Option<u64>,
     pub memory_ratio: Option<f64>,
+    /// Indicators of meta-learning, by name.
+    #[serde(default)]
+    pub meta: BTreeMap<String, f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -64,6 +69,9 @@ struct Domain {
     #[serde(default)]
     labels: u64,
     recent_accuracy: Option<f64>,
+    knn_failure_rate: Option<f64>,
+    kl_divergence: Option<f64>,
+    rejection_rate: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -90,6 +98,21 @@ impl Scraped {
     /// Entries that wait in the longest queue of a partition.
     pub fn longest_queue(&self) -> Option<u64> {
         self.domains.iter().flat_map(|domain| &domain.partitions).map(|partition| partition.lag).max()
+    }
+
+    /// Of the domain in which it is greatest.
+    pub fn knn_failure_rate(&self) -> Option<f64> {
+        self.domains.iter().filter_map(|domain| domain.knn_failure_rate).max_by(f64::total_cmp)
+    }
+
+    /// Of the domain in which it is greatest.
+    pub fn kl_divergence(&self) -> Option<f64> {
+        self.domains.iter().filter_map(|domain| domain.kl_divergence).max_by(f64::total_cmp)
+    }
+
+    /// Of the domain in which it is greatest.
+    pub fn rejection_rate(&self) -> Option<f64> {
+        self.domains.iter().filter_map(|domain| domain.rejection_rate).max_by(f64::total_cmp)
     }
 
     /// The recent accuracy of the worst domain that has seen labels.
@@ -221,6 +244,20 @@ impl Coordinators {
         let (_, known) = known.get(&id(key))?;
         fresh(known)?;
         Some(known.heard.iter().map(|(worker, at)| (worker.clone(), at.elapsed())).collect())
+    }
+
+    /// Calls a path of the coordinators' API.
+    pub async fn post(&self, key: &Key, path: &str) -> Result<reqwest::Response, String> {
+        let target = {
+            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&id(key)).map(|(_, known)| known.target.clone())
+        };
+        let target = target.ok_or("the coordinators aren't known yet")?;
+        let url =
+            target.url.parse::<reqwest::Url>().and_then(|url| url.join(path)).map_err(|error| error.to_string())?;
+        let client = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
+        let request = client.post(url).bearer_auth(&target.token).timeout(POST_DEADLINE);
+        request.send().await.map_err(|error| error.to_string())
     }
 
     /// Asks all of them again and again; sends the clusters that should be looked at.

@@ -241,18 +241,17 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
     let was_ready = is_true(&former.conditions, "Initialized");
     let settled = ready
         || (topology.suspended && gateway.existing + worker.existing + coordinator.existing + redis.existing == 0);
+    let stall = stalled(seen);
+    // Never both: what waits for a person would be read as work under way, and waited for in vain.
+    let reconciling = match (settled, stall.status) {
+        (true, _) => Desired::new("Reconciling", false, "Settled", ""),
+        (false, Some(true)) => Desired::new("Reconciling", false, "Stalled", ""),
+        (false, _) => Desired::new("Reconciling", true, "Progressing", message.clone()),
+    };
     parts.extend(backup_succeeded(cluster));
-    parts.insert(0, Desired::new("Ready", ready, reason, message.clone()));
-    parts.insert(
-        1,
-        Desired::new(
-            "Reconciling",
-            !settled,
-            if settled { "Settled" } else { "Progressing" },
-            if settled { String::new() } else { message },
-        ),
-    );
-    parts.insert(2, stalled(seen));
+    parts.insert(0, Desired::new("Ready", ready, reason, message));
+    parts.insert(1, reconciling);
+    parts.insert(2, stall);
     parts.insert(
         3,
         Desired::new("Initialized", was_ready || ready, if was_ready || ready { "WasReady" } else { "NeverReady" }, ""),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hebb_api::names::{self, Role};
 use hebb_api::{
     AutoscalingSpec, DeletionPolicy, Durability, ExternalRedis, LearningCluster, LearningClusterSpec,
-    LearningClusterStatus, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy, UpgradeStrategy,
+    LearningClusterStatus, MetaLearningSpec, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy, UpgradeStrategy,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use sha2::{Digest, Sha256};
@@ -125,6 +125,10 @@ pub struct Topology {
     pub awaits_restore: bool,
     pub gateway: Pods,
     pub service_type: &'static str,
+    /// The Secret with the keys of the API.
+    pub api_keys: Option<String>,
+    /// How much the gateways' clients may ask for, as the gateways read it.
+    pub rate_limit: Option<String>,
     pub coordinator: Pods,
     pub worker: Pods,
     pub workers_unavailable: i32,
@@ -218,6 +222,8 @@ impl Topology {
                 && cluster.status.as_ref().is_none_or(|status| status.restored.is_none()),
             gateway: pods(spec.gateway.replicas, &spec.gateway.pod_template),
             service_type: spec.gateway.service.type_.as_str(),
+            api_keys: spec.gateway.auth.as_ref().map(|auth| auth.secret_ref.name.clone()),
+            rate_limit: spec.gateway.rate_limit.as_ref().map(|limit| serde_json::json!(limit).to_string()),
             coordinator: pods(spec.coordinator.replicas, &spec.coordinator.pod_template),
             worker: pods(workers, &spec.workers.pod_template),
             workers_unavailable: spec.upgrade.max_unavailable,
@@ -328,9 +334,10 @@ fn chosen_for_this_spec(cluster: &LearningCluster) -> Option<&LearningClusterSta
     cluster.status.as_ref().filter(|status| status.observed_generation == cluster.metadata.generation)
 }
 
-/// The part of the spec that the pods read; what only the operator reads stays out, so that scaling restarts nothing.
+/// The part of the spec that all pods read; what only the operator reads stays out, so that scaling restarts nothing, and
+/// so does what only gateways need, so that other limits restart nobody else.
 fn pod_config(name: &str, namespace: &str, spec: &LearningClusterSpec) -> Result<String, serde_yaml::Error> {
-    let config = serde_json::json!({
+    let mut config = serde_json::json!({
         "apiVersion": format!("{}/v1alpha1", names::GROUP),
         "kind": "LearningCluster",
         "metadata": {"name": name, "namespace": namespace},
@@ -340,6 +347,10 @@ fn pod_config(name: &str, namespace: &str, spec: &LearningClusterSpec) -> Result
             "engine": spec.engine,
         },
     });
+    // Only where it says something: what a newer operator knows in addition restarts no pod.
+    if spec.meta_learning != MetaLearningSpec::default() {
+        config["spec"]["metaLearning"] = serde_json::json!(spec.meta_learning);
+    }
     serde_yaml::to_string(&config)
 }
 

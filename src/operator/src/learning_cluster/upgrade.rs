@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use hebb_api::names::Role;
 use hebb_api::{
-    CoordinatorSpec, DomainSpec, Durability, EngineSpec, GatewaySpec, LearningClusterSpec, PodTemplate, RedisSpec,
-    UpgradeSpec, UpgradeStatus, UpgradeStrategy,
+    AuthSpec, CoordinatorSpec, DomainSpec, Durability, EngineSpec, GatewaySpec, LearningClusterSpec, PodTemplate,
+    RateLimitSpec, RedisSpec, UpgradeSpec, UpgradeStatus, UpgradeStrategy,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -33,6 +33,10 @@ pub struct Revision {
     domains: Vec<DomainSpec>,
     engine: EngineSpec,
     gateway: PodTemplate,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway_auth: Option<AuthSpec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway_rate_limit: Option<RateLimitSpec>,
     coordinator: PodTemplate,
     workers: PodTemplate,
     redis_image: String,
@@ -50,6 +54,8 @@ impl Revision {
             domains: spec.domains.clone(),
             engine: spec.engine.clone(),
             gateway: spec.gateway.pod_template.clone(),
+            gateway_auth: spec.gateway.auth.clone(),
+            gateway_rate_limit: spec.gateway.rate_limit.clone(),
             coordinator: spec.coordinator.pod_template.clone(),
             workers: spec.workers.pod_template.clone(),
             redis_image: redis_image.to_owned(),
@@ -86,7 +92,12 @@ impl Revision {
         spec.allow_undeclared_domains = self.allow_undeclared_domains;
         spec.domains = self.domains.clone();
         spec.engine = self.engine.clone();
-        spec.gateway = GatewaySpec { pod_template: self.gateway.clone(), ..spec.gateway };
+        spec.gateway = GatewaySpec {
+            pod_template: self.gateway.clone(),
+            auth: self.gateway_auth.clone(),
+            rate_limit: self.gateway_rate_limit.clone(),
+            ..spec.gateway
+        };
         spec.coordinator = CoordinatorSpec { pod_template: self.coordinator.clone(), ..spec.coordinator };
         spec.workers.pod_template = self.workers.clone();
         spec.redis = RedisSpec {

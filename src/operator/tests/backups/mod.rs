@@ -141,6 +141,7 @@ pub async fn a_restore_comes_first_and_what_it_refuses_is_told(client: Client) {
     let status = scenario.status("refused", PATIENT, has("Ready", "False RestoreFailed")).await;
     let stalled = condition(&status, "Stalled");
     assert!(stalled.contains("it is cut short") && stalled.contains("delete the Job demo-restore"), "{stalled}");
+    assert_eq!(condition(&status, "Reconciling"), "False Stalled ", "nobody is to wait for it");
     assert_eq!(replicas("demo-worker").await, Some(0));
 
     let background = kube::api::DeleteParams::background();

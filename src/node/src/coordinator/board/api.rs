@@ -5,10 +5,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use hebb_engine::Task;
@@ -19,7 +19,8 @@ use tokio::sync::watch;
 use super::history::{HOURS_MAX, Metric, Scope};
 use super::{Frame, Overview, analysis, assets};
 use crate::coordinator::Shared;
-use crate::coordinator::api::{FORWARDED, refusal};
+use crate::coordinator::api::refusal;
+use crate::coordinator::leader;
 use crate::gateway::ErrorBody;
 
 /// A comment after this much silence, so that nobody on the way takes the connection for dead.
@@ -55,34 +56,9 @@ async fn leading(
     if let Frame::Overview(overview) = &*shared.board.frames.borrow() {
         return Ok(overview.clone());
     }
-    let (leads, leadership) = {
-        let view = shared.view.lock().unwrap_or_else(PoisonError::into_inner);
-        (view.leads, view.leadership.clone())
-    };
-    let Some(leadership) = leadership.filter(|_| !leads && !headers.contains_key(FORWARDED)) else {
-        let body = ErrorBody::new("no_leader", "no coordinator leads at the moment; try again in a few seconds");
-        return Err(body.respond(StatusCode::SERVICE_UNAVAILABLE));
-    };
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let url = format!("http://{}{path}", leadership.address);
-    let mut request = shared.client.get(url).header(FORWARDED, "1").timeout(timeout);
-    if let Some(token) = &shared.options.token {
-        request = request.bearer_auth(token);
-    }
-    Err(match request.send().await {
-        Ok(answer) => {
-            let status = answer.status();
-            let kind = answer.headers().get(header::CONTENT_TYPE).cloned();
-            let mut response = (status, Body::from_stream(answer.bytes_stream())).into_response();
-            if let Some(kind) = kind {
-                response.headers_mut().insert(header::CONTENT_TYPE, kind);
-            }
-            response
-        }
-        Err(error) => {
-            ErrorBody::new("leader_unreachable", format!("the leader {} doesn't answer: {error}", leadership.leader))
-                .respond(StatusCode::BAD_GATEWAY)
-        }
+    Err(match leader::other(shared, headers) {
+        Some(leader) => leader::forward(shared, &leader, Method::GET, uri, Bytes::new(), timeout).await,
+        None => leader::nobody(),
     })
 }
 

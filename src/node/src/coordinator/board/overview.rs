@@ -253,6 +253,9 @@ mod tests {
             labels: 0,
             accuracy: 0.0,
             recent_accuracy: None,
+            knn_failure_rate: None,
+            kl_divergence: None,
+            rejection_rate: None,
             drifts: 0,
             lag: 0,
             partitions: Vec::new(),
@@ -268,6 +271,7 @@ mod tests {
             apply_p95_seconds: None,
             memory_bytes: 0,
             memory_ratio: None,
+            meta: BTreeMap::new(),
         }
     }
 
@@ -276,7 +280,7 @@ mod tests {
     }
 
     fn said(workers: &[(String, WorkerReport)]) -> Said<'_> {
-        Said { workers, gateways: &[], own: Memory::default() }
+        Said { workers, gateways: &[], own: Memory::default(), meta: BTreeMap::new() }
     }
 
     fn worker(partitions: Vec<PartitionReport>) -> [(String, WorkerReport); 1] {
@@ -321,7 +325,7 @@ mod tests {
         let mut observer = Observer::default();
         let gateway = |id: &str, started_at| (id.to_owned(), GatewayReport { started_at, ..GatewayReport::default() });
         let mut look = |gateways: &[(String, GatewayReport)]| {
-            let said = Said { workers: &[], gateways, own: Memory::default() };
+            let said = Said { workers: &[], gateways, own: Memory::default(), meta: BTreeMap::new() };
             observer.observe(1.0, status(&[]), &said, 1).nodes
         };
         assert_eq!(look(&[gateway("gateway-a-0011aabb", 5)])[1].restarts, 0);

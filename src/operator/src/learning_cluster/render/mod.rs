@@ -263,7 +263,7 @@ mod tests {
     use super::*;
     use crate::learning_cluster::topology::{Defaults, Secrets};
 
-    /// What is made of four clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
+    /// What is made of some clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
     /// every pod out there would become.
     #[test]
     fn the_objects_are_those_in_the_golden_files() {
@@ -287,8 +287,15 @@ mod tests {
             },
             "restore": {"from": {"persistentVolumeClaim": {"claimName": "old"}}, "backup": "ns.old-1.hebb"},
         });
+        let keys = json!({
+            "gateway": {
+                "auth": {"secretRef": {"name": "clients"}},
+                "rateLimit": {"tiers": [{"name": "batch", "requestsPerSecond": 500}]},
+            },
+        });
         let all = [
             ("default", json!({})),
+            ("keys", keys),
             ("everything", everything),
             ("sentinel", sentinel),
             ("cluster", cluster),

@@ -36,7 +36,7 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
         image: &topology.image,
         body: body(topology, role, port),
         config_digest: &topology.digest,
-        volumes: Value::Array(redis_volumes(topology)),
+        volumes: Value::Array(volumes(topology, role)),
         grace_seconds: grace,
         default_resources: json!({
             "requests": {"cpu": "20m", "memory": memory}, "limits": {"memory": limit},
@@ -78,12 +78,17 @@ pub fn render(topology: &Topology, role: Role) -> Vec<(Kind, Value)> {
     spec["updateStrategy"] = super::update_strategy(topology);
     spec["serviceName"] = json!(topology.object(role));
     spec["podManagementPolicy"] = json!("Parallel");
+    let mut service_ports = vec![json!({"name": "http", "port": port, "targetPort": port, "protocol": "TCP"})];
+    if role == Role::Coordinator {
+        let meta = names::META_PORT;
+        service_ports.push(json!({"name": "meta", "port": meta, "targetPort": meta, "protocol": "TCP"}));
+    }
     // Pods find each other before they are ready: readiness may depend on the other one.
     let service = json!({"spec": {
         "clusterIP": "None",
         "publishNotReadyAddresses": true,
         "selector": selector,
-        "ports": [{"name": "http", "port": port, "targetPort": port, "protocol": "TCP"}],
+        "ports": service_ports,
     }});
     vec![(Kind::Service, service), (Kind::StatefulSet, json!({"spec": spec}))]
 }
@@ -106,17 +111,39 @@ fn body(topology: &Topology, role: Role, port: i32) -> Value {
     {
         env.push(json!({"name": "HEBB_THREADS", "value": threads.to_string()}));
     }
+    if role == Role::Gateway {
+        env.extend(access_env(topology));
+    }
     env.extend(redis_env(topology));
+    let mut mounts = redis_mounts(topology);
+    if role == Role::Gateway && topology.api_keys.is_some() {
+        mounts.push(json!({"name": "api-keys", "mountPath": names::API_KEYS_PATH, "readOnly": true}));
+    }
     let mut body = json!({
         "args": [role.as_str(), "--file", names::CONFIG_PATH],
         "env": env,
         "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
-        "volumeMounts": redis_mounts(topology),
+        "volumeMounts": mounts,
     });
     if let (Some(body), Value::Object(probes)) = (body.as_object_mut(), http_probes(port)) {
         body.extend(probes);
     }
     body
+}
+
+fn volumes(topology: &Topology, role: Role) -> Vec<Value> {
+    let mut volumes = redis_volumes(topology);
+    if let (Role::Gateway, Some(secret)) = (role, &topology.api_keys) {
+        volumes.push(json!({"name": "api-keys", "secret": {"secretName": secret}}));
+    }
+    volumes
+}
+
+/// What tells a gateway whom it serves, and how much.
+fn access_env(topology: &Topology) -> Vec<Value> {
+    let keys = topology.api_keys.as_ref().map(|_| json!({"name": "HEBB_API_KEYS", "value": names::API_KEYS_PATH}));
+    let limit = topology.rate_limit.as_ref().map(|limit| json!({"name": "HEBB_RATE_LIMIT", "value": limit}));
+    keys.into_iter().chain(limit).collect()
 }
 
 /// A gateway serves on one thread; a limit of more processors is a wish for more.

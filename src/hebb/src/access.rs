@@ -1,0 +1,73 @@
+//! Whom the API serves: `hebb keys`, and what gateways are told of keys and limits.
+
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Subcommand};
+use hebb_api::{GatewaySpec, RateLimitSpec};
+use hebb_node::Access;
+use hebb_node::gateway::KeyLine;
+
+use crate::cli::Outcome;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make an API key: prints it, once, and the line that lets it in
+    New {
+        /// Whom it is for; keys of one name share a limit
+        #[arg(long)]
+        name: String,
+        /// A tier of spec.gateway.rateLimit; without one the limit of everybody holds
+        #[arg(long)]
+        tier: Option<String>,
+    },
+}
+
+pub fn run(command: Command) -> Outcome {
+    let Command::New { name, tier } = command;
+    let (key, line) = KeyLine::new(&name, tier.as_deref())?;
+    println!("key:  {key}");
+    println!("line: {line}");
+    eprintln!(
+        "Give the key to {name}: it is stored nowhere. Add the line, without \"line: \", to the file of --api-keys or to \
+         the Secret of spec.gateway.auth."
+    );
+    Ok(())
+}
+
+/// Whom a gateway serves, and how much.
+#[derive(Args)]
+pub struct AccessOptions {
+    /// File with API keys, or a folder of such files, as `hebb keys new` prints them; without it no key is asked for
+    #[arg(long, env = "HEBB_API_KEYS", value_name = "PATH")]
+    api_keys: Option<PathBuf>,
+    /// How much a client may ask for, as JSON [default: spec.gateway.rateLimit; else 5 requests a second with keys]
+    #[arg(long, env = "HEBB_RATE_LIMIT", value_name = "JSON", value_parser = rate_limit)]
+    rate_limit: Option<RateLimitSpec>,
+    /// Let every client ask for as much as it likes: for tests
+    #[arg(long, env = "DISABLE_RATE_LIMIT", value_parser = FalseyValueParser::new())]
+    disable_rate_limit: bool,
+}
+
+fn rate_limit(text: &str) -> Result<RateLimitSpec, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+/// The file asks for keys, and nobody said where they are.
+#[derive(Debug, thiserror::Error)]
+#[error("spec.gateway.auth asks for the keys in the Secret {0}, which only Kubernetes can read: say --api-keys PATH")]
+pub struct MissingKeys(String);
+
+impl AccessOptions {
+    /// What the options say, and for the rest the cluster's file.
+    pub fn with(self, spec: &GatewaySpec) -> Result<Access, MissingKeys> {
+        if let (None, Some(auth)) = (&self.api_keys, &spec.auth) {
+            return Err(MissingKeys(auth.secret_ref.name.clone()));
+        }
+        Ok(Access {
+            api_keys: self.api_keys,
+            rate_limit: self.rate_limit.or_else(|| spec.rate_limit.clone()),
+            unlimited: self.disable_rate_limit,
+        })
+    }
+}

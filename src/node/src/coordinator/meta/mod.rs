@@ -1,0 +1,293 @@
+//! Meta-learning, driven by the leader: it writes the control entries into the partitions' logs and collects what they report.
+//!
+//! What it knows is a note in the store, written before anybody is told: the next leader, or the next life of this process,
+//! goes on with it.
+
+mod api;
+mod state;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hebb_engine::{Control, CycleReport, Entry, Outcome, Partition};
+use hebb_log::{LogError, PartitionKey, Record, ReplyTo};
+use jiff::Timestamp;
+use tracing::{debug, info, warn};
+
+pub use self::api::{port_router, router};
+use self::state::{Cycle, Heard, MetricsSource, State};
+use super::Shared;
+use crate::memory::Memory;
+use crate::stop::Stop;
+
+/// How often the leader looks whether a cycle is due.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long the partitions may take to report; those that didn't are simulated.
+const REPORT_WITHIN: Duration = Duration::from_secs(10);
+/// A cycle that takes longer hangs, and is given up: half a minute after it counts as stuck, so that rules see it.
+const CYCLE_WITHIN: Duration = Duration::from_secs(90);
+/// Wait after a cycle that failed.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Partitions of a cycle.
+const PARTITIONS_MAX: usize = 1_024;
+/// Partitions whose checkpoints are replayed in a cycle, one at a time: the leader's memory is small.
+const SIMULATED_MAX: usize = 16;
+/// Cycles that a boost is for.
+const BOOST_CYCLES: u32 = 5;
+/// Name of the note.
+const NOTE: &str = "meta-learning";
+/// A control entry is never refused for a full queue.
+const NO_WAITING_MAX: u64 = u64::MAX;
+
+/// What a coordinator holds of it.
+#[derive(Default)]
+pub struct Meta {
+    /// The state and the term in which it was read; nothing on a follower.
+    state: Mutex<Option<(u64, State)>>,
+    /// Held while the state is changed and stored.
+    turn: tokio::sync::Mutex<()>,
+    /// Held while a cycle runs.
+    cycling: tokio::sync::Mutex<()>,
+    /// Since when the present cycle runs.
+    since: Mutex<Option<Instant>>,
+}
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum MetaError {
+    /// Another coordinator leads, or none does.
+    #[error("this coordinator doesn't lead")]
+    NotLeading,
+    /// The store is away.
+    #[error(transparent)]
+    Store(#[from] LogError),
+    /// The stored note can't be read, or the new one not written.
+    #[error("the note of meta-learning can't be read or written")]
+    Note(#[from] serde_json::Error),
+    /// It hung.
+    #[error("the cycle took longer than {CYCLE_WITHIN:?} and was given up")]
+    Stuck,
+}
+
+impl Meta {
+    pub fn state(&self) -> Option<State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, state)| state.clone())
+    }
+
+    /// How long the present cycle has run, if one does.
+    pub fn running(&self) -> Option<Duration> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+    }
+
+    fn publish(&self, state: Option<(u64, State)>) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    fn set_running(&self, since: Option<Instant>) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+}
+
+/// Runs the cycles that are due, while this coordinator leads, until the stop.
+pub async fn drive(shared: &Shared, mut stop: Stop) {
+    while !stop.is_asked() {
+        let pause = match step(shared).await {
+            Ok(()) => LOOK_EVERY,
+            Err(MetaError::NotLeading) => {
+                shared.meta.publish(None);
+                LOOK_EVERY
+            }
+            Err(error) => {
+                warn!(%error, "meta-learning can't go on; trying again");
+                RETRY_AFTER
+            }
+        };
+        tokio::select! {
+            () = stop.asked() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// The indicators of meta-learning. Nothing is told on a follower, and before the leader has read the note.
+pub fn indicators(shared: &Shared, own: Memory) -> BTreeMap<String, f64> {
+    let running = shared.meta.running();
+    let known = shared.meta.state.lock().unwrap_or_else(PoisonError::into_inner);
+    known.as_ref().map(|(_, state)| state.indicators(running, own.bytes, Timestamp::now())).unwrap_or_default()
+}
+
+async fn step(shared: &Shared) -> Result<(), MetaError> {
+    let term = term(shared)?;
+    let known = shared.meta.state.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(term, _)| *term);
+    if known != Some(term) {
+        let _turn = shared.meta.turn.lock().await;
+        let mut state: State = match shared.store.directory.noted(NOTE).await? {
+            Some(note) => serde_json::from_slice(&note)?,
+            None => State::default(),
+        };
+        state.take_up(&shared.options.meta, Timestamp::now());
+        store(shared, term, state).await?;
+    }
+    if shared.meta.state().is_some_and(|state| state.is_due(Timestamp::now())) {
+        cycle(shared, true).await.map(drop)?;
+    }
+    Ok(())
+}
+
+fn term(shared: &Shared) -> Result<u64, MetaError> {
+    let view = shared.view.lock().unwrap_or_else(PoisonError::into_inner);
+    view.leadership.as_ref().filter(|_| view.leads).map(|leadership| leadership.term).ok_or(MetaError::NotLeading)
+}
+
+async fn store(shared: &Shared, term: u64, state: State) -> Result<(), MetaError> {
+    let note = serde_json::to_vec(&state)?;
+    match shared.store.directory.note(term, NOTE, &note).await {
+        Ok(()) => {
+            shared.meta.publish(Some((term, state)));
+            Ok(())
+        }
+        Err(LogError::Fenced) => Err(MetaError::NotLeading),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Changes the state: stored first, then told.
+pub async fn change<T>(shared: &Shared, how: impl FnOnce(&mut State) -> T) -> Result<(T, State), MetaError> {
+    let _turn = shared.meta.turn.lock().await;
+    let known = shared.meta.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let (term, mut state) = known.ok_or(MetaError::NotLeading)?;
+    let answer = how(&mut state);
+    store(shared, term, state.clone()).await?;
+    Ok((answer, state))
+}
+
+/// One cycle over all partitions; one at a time.
+pub async fn cycle(shared: &Shared, continuous: bool) -> Result<Cycle, MetaError> {
+    let _cycling = shared.meta.cycling.lock().await;
+    let began = Instant::now();
+    shared.meta.set_running(Some(began));
+    let heard = tokio::time::timeout(CYCLE_WITHIN, hear(shared)).await;
+    shared.meta.set_running(None);
+    let now = Timestamp::now();
+    let went_by = |state: &mut State| {
+        if continuous {
+            state.went_by(now);
+        }
+    };
+    let Ok(heard) = heard else {
+        let given_up = |state: &mut State| {
+            state.stuck_at = Some(now);
+            went_by(state);
+        };
+        change(shared, given_up).await?;
+        return Err(MetaError::Stuck);
+    };
+    let heard = heard?;
+    let duration_ms = began.elapsed().as_millis() as u64;
+    let record = |state: &mut State| {
+        let cycle = state.record(&heard, duration_ms, now);
+        went_by(state);
+        let boost = state.wants_boost();
+        if boost {
+            state.boosted();
+        }
+        (cycle, boost)
+    };
+    let ((cycle, wants_boost), _) = change(shared, record).await?;
+    info!(
+        cycle = cycle.cycle, score = cycle.score, delta = cycle.delta, adopted = cycle.adopted.len(),
+        source = ?cycle.metrics_source, milliseconds = duration_ms, "a cycle of meta-learning"
+    );
+    if wants_boost {
+        info!("a plateau: exploration is boosted");
+        tell(shared, &Control::Boost { cycles: BOOST_CYCLES }).await?;
+    }
+    Ok(cycle)
+}
+
+/// Boosts exploration, because somebody asks for it.
+pub async fn boost(shared: &Shared) -> Result<State, MetaError> {
+    let ((), state) = change(shared, State::boosted).await?;
+    tell(shared, &Control::Boost { cycles: BOOST_CYCLES }).await?;
+    Ok(state)
+}
+
+/// Forgets what meta-learning has found, here and in the partitions.
+pub async fn reset(shared: &Shared) -> Result<State, MetaError> {
+    tell(shared, &Control::ResetMeta).await?;
+    change(shared, State::reset).await.map(|((), state)| state)
+}
+
+async fn partitions(shared: &Shared) -> Result<Vec<PartitionKey>, LogError> {
+    let domains = shared.store.directory.domains().await?;
+    let keys = domains
+        .iter()
+        .flat_map(|domain| (0..domain.partitions).map(|index| PartitionKey { domain: domain.name.clone(), index }));
+    Ok(keys.take(PARTITIONS_MAX).collect())
+}
+
+/// Writes a control entry into every partition's log.
+async fn tell(shared: &Shared, control: &Control) -> Result<(), LogError> {
+    let entry = Entry::Control(control.clone()).encode();
+    for key in partitions(shared).await? {
+        let record = Record { entry: entry.clone(), reply_to: None };
+        shared.store.log.append(&key, &[record], NO_WAITING_MAX).await?;
+    }
+    Ok(())
+}
+
+/// Has every partition that somebody owns run a cycle; those that don't report are replayed from their checkpoints.
+async fn hear(shared: &Shared) -> Result<Vec<Heard>, MetaError> {
+    let store = &shared.store;
+    let own = format!("meta-{}-{:08x}", shared.options.id, rand::random::<u32>());
+    let mut replies = store.replies.subscribe(&own).await?;
+    let keys = partitions(shared).await?;
+    let entry = Entry::Control(Control::Cycle).encode();
+    let mut silent: BTreeMap<u64, PartitionKey> = BTreeMap::new();
+    let mut asked = 0;
+    for (request, key) in (0u64..).zip(keys) {
+        // An entry that waited for an owner would pile up with those of later cycles.
+        if store.log.status(&key).await?.owner.is_some() {
+            let reply_to = Some(ReplyTo { gateway: own.clone(), request });
+            store.log.append(&key, &[Record { entry: entry.clone(), reply_to }], NO_WAITING_MAX).await?;
+            asked += 1;
+        }
+        silent.insert(request, key);
+    }
+    let mut heard = Vec::new();
+    let deadline = tokio::time::Instant::now() + REPORT_WITHIN;
+    while heard.len() < asked {
+        let Ok(Some(batch)) = tokio::time::timeout_at(deadline, replies.recv()).await else { break };
+        for reply in batch {
+            let Some(key) = silent.remove(&reply.request) else { continue };
+            if let Ok(Outcome::Cycle(report)) = Outcome::decode(&reply.body) {
+                heard.push(Heard { partition: key.to_string(), report: *report, source: MetricsSource::Live });
+            }
+        }
+    }
+    for key in silent.into_values().take(SIMULATED_MAX) {
+        if let Some(report) = simulate(shared, &key).await? {
+            heard.push(Heard { partition: key.to_string(), report, source: MetricsSource::Simulated });
+        }
+    }
+    Ok(heard)
+}
+
+/// What a cycle would report of a partition's checkpoint. Nothing is kept of it.
+async fn simulate(shared: &Shared, key: &PartitionKey) -> Result<Option<CycleReport>, LogError> {
+    let Some(checkpoint) = shared.store.log.load(key).await? else { return Ok(None) };
+    let replay = move || {
+        let mut partition = Partition::restore(&checkpoint.state).ok()?;
+        let position = partition.position();
+        match partition.apply(position, &Entry::Control(Control::Cycle)) {
+            Outcome::Cycle(report) => Some(*report),
+            _ => None,
+        }
+    };
+    let replayed = tokio::task::spawn_blocking(replay).await;
+    Ok(replayed.unwrap_or_else(|error| {
+        debug!(partition = %key, %error, "a checkpoint could not be replayed");
+        None
+    }))
+}

@@ -1,0 +1,425 @@
+//! What the leader remembers of meta-learning, and what follows from it. Pure: the time comes from outside.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use hebb_engine::{CycleReport, Explored, MetaMetrics};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::MetaLearning;
+
+/// Cycles that are remembered: with [`ADOPTED_MAX`] adoptions each they stay far below the 1 MiB of a note.
+pub const HISTORY_MAX: usize = 256;
+const ADOPTED_MAX: usize = 8;
+/// A mean gain below this, over so many cycles, is a plateau.
+pub const PLATEAU_DELTA: f64 = 0.01;
+pub const PLATEAU_CYCLES: usize = 5;
+/// Models that score this much and more have little left to gain: that they stand still is no plateau.
+pub const PLATEAU_SCORE: f64 = 0.95;
+/// A process larger than this is worth an alert, in bytes.
+const MEMORY_MAX: u64 = 500_000_000;
+
+/// Where the scores of a cycle come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsSource {
+    /// The workers reported.
+    Live,
+    /// They did not: the recorded experience in their checkpoints was replayed, and nothing adopted.
+    Simulated,
+}
+
+/// A change of parameters that a partition adopted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Adopted {
+    /// `domain/index`.
+    pub partition: String,
+    /// What was changed, and what it gained.
+    #[serde(flatten)]
+    pub change: Explored,
+}
+
+/// One cycle over all partitions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cycle {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Its number.
+    pub cycle: u64,
+    /// Means over the partitions, weighted by experience; nothing where there is too little of it.
+    pub metrics: Option<MetaMetrics>,
+    /// Mean score, weighted likewise.
+    pub score: f64,
+    /// Its change since the cycle before that had new experience.
+    pub delta: f64,
+    /// Experiences since the cycle before.
+    pub fresh: u64,
+    /// Where this comes from.
+    pub metrics_source: MetricsSource,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// Partitions that were heard.
+    pub partitions: u64,
+    /// What was adopted; the first eight.
+    pub adopted: Vec<Adopted>,
+}
+
+/// What the cycles have found, and whether they go on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// The settings that were last taken up from the LearningCluster.
+    declared: Option<MetaLearning>,
+    pub continuous: bool,
+    pub interval_ms: u64,
+    /// 0 for no end.
+    pub max_cycles: u64,
+    /// Since the last start.
+    pub run: u64,
+    pub next_at: Option<Timestamp>,
+    pub cycles: u64,
+    pub total_improvements: u64,
+    pub boosts: u64,
+    /// Until when cycles of a plateau are forgiven: the number of the cycle at the last boost.
+    boosted_at: u64,
+    /// When cycles that nobody ran were taken up again.
+    pub restarted_at: Option<Timestamp>,
+    /// When a cycle was last given up because it hung.
+    pub stuck_at: Option<Timestamp>,
+    pub history: VecDeque<Cycle>,
+}
+
+/// What a partition said, or what its checkpoint did.
+pub struct Heard {
+    pub partition: String,
+    pub report: CycleReport,
+    pub source: MetricsSource,
+}
+
+/// An alert as `GET alerts` gives it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alert {
+    /// For example `plateau_detected`.
+    pub name: &'static str,
+    /// `warning` or `critical`.
+    pub severity: &'static str,
+    /// What is the case.
+    pub message: String,
+    /// What is done about it by itself.
+    pub action: &'static str,
+}
+
+impl State {
+    /// Takes up what the LearningCluster says where that has changed; what was started or stopped by hand stands otherwise.
+    /// Also notices cycles that should have run while nobody led.
+    pub fn take_up(&mut self, settings: &MetaLearning, now: Timestamp) {
+        if self.declared.as_ref() != Some(settings) {
+            self.declared = Some(settings.clone());
+            if settings.enabled {
+                self.start(settings.interval_ms, settings.max_cycles, now);
+            } else {
+                self.stop();
+            }
+        } else if self.continuous
+            && self.next_at.is_some_and(|next| now.as_millisecond() > next.as_millisecond() + self.interval())
+        {
+            self.restarted_at = Some(now);
+            self.next_at = Some(now);
+        }
+    }
+
+    pub fn start(&mut self, interval_ms: u64, max_cycles: u64, now: Timestamp) {
+        (self.continuous, self.interval_ms, self.max_cycles, self.run) = (true, interval_ms, max_cycles, 0);
+        self.next_at = Some(self.after(now));
+    }
+
+    pub fn stop(&mut self) {
+        (self.continuous, self.next_at) = (false, None);
+    }
+
+    /// Forgets what was found; whether cycles go on stands.
+    pub fn reset(&mut self) {
+        self.history.clear();
+        (self.total_improvements, self.boosts, self.boosted_at, self.stuck_at) = (0, 0, 0, None);
+        self.cycles = 0;
+    }
+
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.continuous && self.next_at.is_some_and(|next| next <= now)
+    }
+
+    /// Whether a cycle should have begun a minute ago.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.next_at.is_some_and(|next| now.as_millisecond() > next.as_millisecond().saturating_add(60_000))
+    }
+
+    /// Plans the next cycle after one that ended well, badly or not at all.
+    pub fn went_by(&mut self, now: Timestamp) {
+        self.run += 1;
+        self.next_at = Some(self.after(now));
+        if self.max_cycles > 0 && self.run >= self.max_cycles {
+            self.stop();
+        }
+    }
+
+    fn interval(&self) -> i64 {
+        i64::try_from(self.interval_ms).unwrap_or(i64::MAX / 4)
+    }
+
+    fn after(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_millisecond(now.as_millisecond().saturating_add(self.interval())).unwrap_or(now)
+    }
+
+    /// Takes note of a cycle.
+    pub fn record(&mut self, heard: &[Heard], duration_ms: u64, now: Timestamp) -> Cycle {
+        self.cycles += 1;
+        let said: Vec<&Heard> = heard.iter().filter(|heard| heard.report.experiences > 0).collect();
+        let weight = |heard: &Heard| heard.report.experiences as f64;
+        let total: f64 = said.iter().map(|heard| weight(heard)).sum();
+        let score = said.iter().map(|heard| weight(heard) * heard.report.score).sum::<f64>() / total.max(1.0);
+        let fresh = heard.iter().map(|heard| heard.report.fresh).sum();
+        let live = heard.iter().all(|heard| heard.source == MetricsSource::Live);
+        let before = self.history.iter().rev().find(|cycle| cycle.fresh > 0);
+        let delta = before.filter(|_| fresh > 0).map_or(0.0, |before| score - before.score);
+        let adoptions = heard.iter().filter(|heard| heard.source == MetricsSource::Live).filter_map(|heard| {
+            let change = heard.report.adopted.clone()?;
+            Some(Adopted { partition: heard.partition.clone(), change })
+        });
+        let mut adopted: Vec<Adopted> = adoptions.collect();
+        self.total_improvements += adopted.len() as u64;
+        adopted.truncate(ADOPTED_MAX);
+        let cycle = Cycle {
+            at: now,
+            cycle: self.cycles,
+            metrics: mean(&said),
+            score,
+            delta,
+            fresh,
+            metrics_source: if live { MetricsSource::Live } else { MetricsSource::Simulated },
+            duration_ms,
+            partitions: heard.len() as u64,
+            adopted,
+        };
+        if self.history.len() == HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(cycle.clone());
+        cycle
+    }
+
+    /// The newest metrics there are.
+    pub fn metrics(&self) -> Option<&MetaMetrics> {
+        self.history.iter().rev().find_map(|cycle| cycle.metrics.as_ref())
+    }
+
+    /// Mean gain over the last cycles that had new experience; nothing before there are five.
+    pub fn mean_delta(&self) -> Option<f64> {
+        let deltas: Vec<f64> = self.moving().take(PLATEAU_CYCLES).map(|cycle| cycle.delta).collect();
+        (deltas.len() == PLATEAU_CYCLES).then(|| deltas.iter().sum::<f64>() / PLATEAU_CYCLES as f64)
+    }
+
+    /// The cycles that had new experience, newest first. One without says nothing about how learning goes.
+    pub fn moving(&self) -> impl Iterator<Item = &Cycle> {
+        self.history.iter().rev().filter(|cycle| cycle.fresh > 0)
+    }
+
+    /// The newest mean score, 0 to 1; nothing before there is experience.
+    pub fn score(&self) -> Option<f64> {
+        self.moving().next().map(|cycle| cycle.score)
+    }
+
+    /// Whether the score stands still although there is something left to gain.
+    pub fn on_plateau(&self) -> bool {
+        self.mean_delta().is_some_and(|mean| mean < PLATEAU_DELTA)
+            && self.score().is_some_and(|score| score < PLATEAU_SCORE)
+    }
+
+    /// What rules can ask for, by the names of the indicators.
+    pub fn indicators(&self, running: Option<Duration>, memory_bytes: u64, now: Timestamp) -> BTreeMap<String, f64> {
+        let metrics = self.metrics().map(values);
+        // Cycles that somebody has ended don't count as stopped: there is nothing to mend.
+        let active = self.continuous.then(|| f64::from(u8::from(running.is_some() || !self.is_overdue(now))));
+        let all = [
+            ("continuous_active", active),
+            ("learning_velocity", metrics.map(|[velocity, ..]| velocity)),
+            ("mean_improvement", self.mean_delta()),
+            ("meta_score", self.score()),
+            ("stuck_phase_seconds", Some(running.map_or(0.0, |running| running.as_secs_f64()))),
+            ("meta_memory_bytes", Some(memory_bytes as f64)),
+            ("meta_metric_min", metrics.map(|values| values.into_iter().fold(f64::INFINITY, f64::min))),
+            ("meta_metric_max", metrics.map(|values| values.into_iter().fold(f64::NEG_INFINITY, f64::max))),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
+    /// Whether a boost is due: on a plateau, once in so many cycles as make one.
+    pub fn wants_boost(&self) -> bool {
+        self.on_plateau() && (self.boosts == 0 || self.cycles >= self.boosted_at + PLATEAU_CYCLES as u64)
+    }
+
+    pub fn boosted(&mut self) {
+        self.boosts += 1;
+        self.boosted_at = self.cycles;
+    }
+
+    /// Whether the metrics are what metrics can be.
+    pub fn metrics_healthy(&self) -> bool {
+        self.metrics().is_none_or(|metrics| values(metrics).iter().all(|value| (0.0..=1.0).contains(value)))
+    }
+
+    /// What is the matter.
+    pub fn alerts(&self, memory_bytes: u64, now: Timestamp) -> Vec<Alert> {
+        let within_interval = |at: Option<Timestamp>| {
+            at.is_some_and(|at| now.as_millisecond() - at.as_millisecond() <= self.interval().max(60_000))
+        };
+        let mut alerts = Vec::new();
+        let mut add = |name, severity, message: String, action| {
+            alerts.push(Alert { name, severity, message, action });
+        };
+        if let Some(mean) = self.mean_delta().filter(|_| self.on_plateau()) {
+            let message = format!("the score gained {mean:.4} a cycle over {PLATEAU_CYCLES} cycles");
+            add("plateau_detected", "warning", message, "exploration is boosted");
+        }
+        if within_interval(self.stuck_at) {
+            add("stuck_phase", "critical", "a cycle hung".to_owned(), "the cycle was given up");
+        }
+        if !self.metrics_healthy() {
+            add("metric_anomaly", "warning", "a metric is outside of 0 to 1".to_owned(), "none");
+        }
+        if memory_bytes > MEMORY_MAX {
+            let message = format!("the process has {} MB", memory_bytes / 1_000_000);
+            add("high_memory", "critical", message, "none; an AlertPolicy may restart the coordinator");
+        }
+        if within_interval(self.restarted_at) {
+            let message = "cycles that were due had not run".to_owned();
+            add("continuous_stopped", "critical", message, "the cycles were started again");
+        }
+        alerts
+    }
+}
+
+fn values(metrics: &MetaMetrics) -> [f64; 4] {
+    let MetaMetrics { learning_velocity, adaptation_speed, knowledge_retention, transfer_efficiency } = metrics;
+    [*learning_velocity, *adaptation_speed, *knowledge_retention, *transfer_efficiency]
+}
+
+fn mean(said: &[&Heard]) -> Option<MetaMetrics> {
+    let mut sums = [0.0; 4];
+    let mut weights = 0.0;
+    for heard in said {
+        let Some(metrics) = &heard.report.metrics else { continue };
+        let weight = heard.report.experiences as f64;
+        weights += weight;
+        for (sum, value) in sums.iter_mut().zip(values(metrics)) {
+            *sum += weight * value;
+        }
+    }
+    let [learning_velocity, adaptation_speed, knowledge_retention, transfer_efficiency] =
+        sums.map(|sum| sum / weights.max(1.0));
+    (weights > 0.0).then_some(MetaMetrics {
+        learning_velocity,
+        adaptation_speed,
+        knowledge_retention,
+        transfer_efficiency,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use hebb_engine::Tuning;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn heard(score: f64, fresh: u64) -> [Heard; 1] {
+        let report = CycleReport {
+            cycle: 1,
+            experiences: 600,
+            fresh,
+            score,
+            metrics: Some(MetaMetrics::default()),
+            explored: Vec::new(),
+            adopted: None,
+            tuning: Tuning::default(),
+            boosted: false,
+        };
+        [Heard { partition: "d/0".to_owned(), report, source: MetricsSource::Live }]
+    }
+
+    #[test]
+    fn a_plateau_takes_five_cycles_is_boosted_once_in_five_and_ends_with_a_gain() {
+        let mut state = State::default();
+        let names = |state: &State| state.alerts(0, at(0)).iter().map(|alert| alert.name).collect::<Vec<_>>();
+        for _ in 0..4 {
+            state.record(&heard(0.7, 10), 5, at(0));
+            assert!(!state.on_plateau());
+        }
+        state.record(&heard(0.7, 0), 5, at(0));
+        assert!(!state.on_plateau(), "without new experience nothing is known");
+        state.record(&heard(0.7, 10), 5, at(0));
+        assert_eq!(names(&state), ["plateau_detected"]);
+        assert!(state.wants_boost());
+        state.boosted();
+        assert!(!state.wants_boost());
+        state.record(&heard(0.8, 10), 5, at(0));
+        assert!(names(&state).is_empty());
+    }
+
+    #[test]
+    fn what_was_stopped_by_hand_stays_so_until_the_settings_change() {
+        let settings = MetaLearning { enabled: true, interval_ms: 1_000, max_cycles: 0 };
+        let mut state = State::default();
+        state.take_up(&settings, at(0));
+        assert!(state.continuous && !state.is_due(at(0)) && state.is_due(at(1)));
+        state.stop();
+        state.take_up(&settings, at(10));
+        assert!(!state.continuous);
+        state.take_up(&MetaLearning { interval_ms: 2_000, ..settings }, at(10));
+        assert!(state.continuous);
+    }
+
+    #[test]
+    fn cycles_that_nobody_ran_are_taken_up_again_and_said() {
+        let settings = MetaLearning { enabled: true, interval_ms: 1_000, max_cycles: 0 };
+        let mut state = State::default();
+        state.take_up(&settings, at(0));
+        state.take_up(&settings, at(1));
+        assert_eq!(state.restarted_at, None);
+        state.take_up(&settings, at(30));
+        assert!(state.is_due(at(30)));
+        assert_eq!(state.alerts(0, at(31))[0].name, "continuous_stopped");
+        assert!(state.alerts(0, at(100)).is_empty());
+    }
+
+    #[test]
+    fn the_cycles_end_where_an_end_was_set() {
+        let mut state = State::default();
+        state.start(10, 2, at(0));
+        state.went_by(at(1));
+        assert!(state.continuous);
+        state.went_by(at(2));
+        assert!(!state.continuous);
+    }
+
+    #[test]
+    fn a_full_history_fits_into_a_note() {
+        let mut state = State::default();
+        for _ in 0..HISTORY_MAX + 10 {
+            state.record(&heard(0.123_456_789, 10), 5, at(0));
+        }
+        assert_eq!(state.history.len(), HISTORY_MAX);
+        let change =
+            Explored { knob: hebb_engine::Knob::ExplorationRate, step: 0.25, gain: 0.123_456_789, noise: 1e-9 };
+        for cycle in &mut state.history {
+            cycle.adopted = vec![Adopted { partition: "d".repeat(60), change: change.clone() }; ADOPTED_MAX];
+        }
+        assert!(serde_json::to_vec(&state).unwrap().len() < hebb_log::MAX_NOTE_BYTES);
+    }
+}

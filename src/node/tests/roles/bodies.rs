@@ -1,0 +1,99 @@
+//! Bodies that nobody wants: too large, or sent to where none is read. The client learns why, whatever it was sending.
+
+use std::net::SocketAddr;
+
+use futures::{StreamExt, stream};
+use hebb_engine::Task;
+use reqwest::{Body, Client, Response, StatusCode};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::server::Server;
+use crate::support::settings;
+
+/// More than the sockets of both sides hold, so that the client is still sending when the bound is passed.
+const LARGE: usize = 8 << 20;
+const ROUNDS: usize = 100;
+
+fn spaces() -> &'static [u8] {
+    Vec::leak(vec![b' '; LARGE])
+}
+
+async fn post(client: &Client, address: SocketAddr, path: &str, body: Body) -> Response {
+    client.post(format!("http://{address}{path}")).body(body).send().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_over_the_bound_is_refused_with_a_reason_every_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), settings(&[("d", Task::Classification, 1)])).await;
+    let (address, body) = (server.address, spaces());
+    let client = Client::new();
+    let paths = ["infer-and-adapt", "infer", "feedback", "perceive"].map(|name| format!("/v1/domains/d/{name}"));
+    let answers = stream::iter(0..ROUNDS).map(|round| {
+        let (client, path) = (client.clone(), paths[round % paths.len()].clone());
+        async move {
+            // With a length, and in chunks without one.
+            let body = match round % 2 {
+                0 => Body::from(body),
+                _ => Body::wrap_stream(stream::iter(body.chunks(1 << 16).map(Ok::<_, std::io::Error>))),
+            };
+            let answer = post(&client, address, &path, body).await;
+            let head = (answer.status(), answer.headers().get("connection").cloned());
+            (head, answer.json::<Value>().await.unwrap())
+        }
+    });
+    for ((status, connection), body) in answers.buffer_unordered(4).collect::<Vec<_>>().await {
+        assert_eq!(
+            (status, body["error"]["code"].as_str()),
+            (StatusCode::PAYLOAD_TOO_LARGE, Some("too_large")),
+            "{body}"
+        );
+        assert_eq!(connection.unwrap(), "close");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_no_route_reads_hides_no_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), settings(&[])).await;
+    let (gateway, body) = (server.address, spaces());
+    let client = Client::new();
+    for _ in 0..ROUNDS / 4 {
+        for (path, status) in [("/v1/domains", 405), ("/nowhere", 404), ("/v1/domains/No_Name/infer", 413)] {
+            let answer = post(&client, gateway, path, Body::from(body)).await;
+            assert_eq!(answer.status().as_u16(), status, "{path}");
+        }
+        let answer = post(&client, server.coordinator, "/api/v1/status", Body::from(body)).await;
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_over_the_bound_ends_its_stream_with_a_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), settings(&[("d", Task::Classification, 1)])).await;
+    for _ in 0..ROUNDS / 4 {
+        let lines = format!("{{\"features\":[1],\"label\":\"up\"}}\n{}", " ".repeat(LARGE));
+        let answers = server.stream("d", lines).await;
+        assert_eq!(answers.len(), 2, "{answers:?}");
+        assert_eq!((&answers[0]["learned"], &answers[1]["error"]["code"]), (&true.into(), &"too_large".into()));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_first_is_refused_before_it_sends() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), settings(&[])).await;
+    let mut connection = TcpStream::connect(server.address).await.unwrap();
+    let head = format!("POST /nowhere HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: {LARGE}\r\n\r\n");
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    server.stop().await;
+}
