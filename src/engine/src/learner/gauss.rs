@@ -52,10 +52,8 @@ impl Gauss {
         -0.5 * (distance * distance / variance).min(200.0) - 0.5 * ln(variance)
     }
 
-    /// The share of values at or below a threshold.
-    pub fn share_below(&self, threshold: f32, floor: f64) -> f64 {
-        let deviation = f64::from(self.variance()).max(floor).sqrt();
-        phi(f64::from(threshold - self.mean) / deviation)
+    pub fn deviation(&self, floor: f64) -> f64 {
+        f64::from(self.variance()).max(floor).sqrt()
     }
 }
 

@@ -6,7 +6,7 @@ use std::f64::consts::LOG2_E;
 
 use serde::{Deserialize, Serialize};
 
-use super::gauss::Gauss;
+use super::gauss::{Gauss, phi};
 use crate::math::{exp, ln};
 use crate::random::Random;
 
@@ -263,15 +263,17 @@ impl Leaf {
         let mut best: Option<(f64, u16, f32)> = None;
         // Not to split at all is a candidate of no gain.
         let mut second = 0.0;
+        let mut spread = Vec::with_capacity(self.counts.len());
         for observed in &self.observed {
             let mut top = (0.0, 0.0f32);
             let step = (observed.max - observed.min) / (CANDIDATES + 1) as f32;
             if !step.is_finite() || step <= 0.0 {
                 continue;
             }
+            observed.spread(&self.counts, &mut spread);
             for candidate in 1..=CANDIDATES {
                 let threshold = observed.min + step * candidate as f32;
-                let gain = before - observed.entropy_after(threshold, &self.counts, scratch);
+                let gain = before - entropy_after(threshold, &spread, scratch);
                 if gain > top.0 {
                     top = (gain, threshold);
                 }
@@ -289,35 +291,57 @@ impl Leaf {
             return None;
         }
         let observed = self.observed.iter().find(|observed| observed.feature == feature)?;
-        let left: Vec<f32> = observed.left_counts(threshold, &self.counts).map(|count| count as f32).collect();
+        observed.spread(&self.counts, &mut spread);
+        let left: Vec<f32> = spread.iter().map(|class| class.left_of(threshold) as f32).collect();
         let right = self.counts.iter().zip(&left).map(|(all, left)| (all - left).max(0.0)).collect();
         Some((feature, threshold, left, right))
     }
 }
 
-impl Observed {
-    fn left_counts<'a>(&'a self, threshold: f32, counts: &'a [f32]) -> impl Iterator<Item = f64> + 'a {
-        let floor = Gauss::floor(self.max - self.min);
-        counts.iter().enumerate().map(move |(class, count)| {
-            let gauss = self.classes.get(class);
-            let share =
-                gauss.filter(|gauss| gauss.weight() > 0.0).map_or(1.0, |gauss| gauss.share_below(threshold, floor));
-            f64::from(*count) * share
+/// How one class is spread along a feature; worked out once for all thresholds.
+struct Spread {
+    /// Weight of the class in the leaf.
+    count: f64,
+    mean: f32,
+    /// None where the class was never seen with this feature: all of it goes left, as what is missing does.
+    deviation: Option<f64>,
+}
+
+impl Spread {
+    fn left_of(&self, threshold: f32) -> f64 {
+        self.deviation.map_or(self.count, |deviation| {
+            let share = phi(f64::from(threshold - self.mean) / deviation);
+            self.count * share
         })
     }
+}
 
-    fn entropy_after(&self, threshold: f32, counts: &[f32], left: &mut Vec<f64>) -> f64 {
-        left.clear();
-        left.extend(self.left_counts(threshold, counts));
-        let right = counts.iter().zip(left.iter()).map(|(all, left)| (f64::from(*all) - left).max(0.0));
-        let (left_sum, all): (f64, f64) = (left.iter().sum(), counts.iter().map(|count| f64::from(*count)).sum());
-        let right_sum = all - left_sum;
-        // A side with next to nothing on it explains nothing.
-        if left_sum < 0.01 * all || right_sum < 0.01 * all {
-            return f64::INFINITY;
-        }
-        (left_sum * entropy(left.iter().copied()) + right_sum * entropy(right)) / all
+impl Observed {
+    fn spread(&self, counts: &[f32], spread: &mut Vec<Spread>) {
+        let floor = Gauss::floor(self.max - self.min);
+        spread.clear();
+        spread.extend(counts.iter().enumerate().map(|(class, count)| {
+            let gauss = self.classes.get(class).filter(|gauss| gauss.weight() > 0.0);
+            Spread {
+                count: f64::from(*count),
+                mean: gauss.map_or(0.0, Gauss::mean),
+                deviation: gauss.map(|gauss| gauss.deviation(floor)),
+            }
+        }));
     }
+}
+
+/// The mean entropy of both sides of a threshold; infinite when a side has next to nothing on it, which explains nothing.
+fn entropy_after(threshold: f32, spread: &[Spread], left: &mut Vec<f64>) -> f64 {
+    left.clear();
+    left.extend(spread.iter().map(|class| class.left_of(threshold)));
+    let right = spread.iter().zip(left.iter()).map(|(class, left)| (class.count - left).max(0.0));
+    let (left_sum, all): (f64, f64) = (left.iter().sum(), spread.iter().map(|class| class.count).sum());
+    let right_sum = all - left_sum;
+    if left_sum < 0.01 * all || right_sum < 0.01 * all {
+        return f64::INFINITY;
+    }
+    (left_sum * entropy(left.iter().copied()) + right_sum * entropy(right)) / all
 }
 
 fn entropy(counts: impl Iterator<Item = f64>) -> f64 {
@@ -361,7 +385,7 @@ mod tests {
                 usize::from(tree.vote(&row, 1.0, &mut [0.0; 2], &mut scratch).vote == Some(usize::from(row[1] > 0.6)));
         }
         assert!(right > 470, "{right}");
-        assert!((super::super::gauss::phi(0.0) - 0.5).abs() < 1e-6);
+        assert!((phi(0.0) - 0.5).abs() < 1e-6);
     }
 
     #[test]
