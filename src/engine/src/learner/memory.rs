@@ -37,13 +37,21 @@ pub struct Neighbour {
     pub label: f32,
 }
 
+/// What a search wants of a slot.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    slot: usize,
+    value: f32,
+    relevance: f32,
+}
+
 /// The nearest of both memories, nearest first.
 #[derive(Clone, Debug, Default)]
 pub struct Neighbours {
     pub short: Vec<Neighbour>,
     pub long: Vec<Neighbour>,
-    /// Scratch: what each slot counts.
-    relevance: Vec<f32>,
+    /// Scratch: the slots in the order in which they are looked at.
+    targets: Vec<Target>,
 }
 
 impl Memory {
@@ -129,9 +137,14 @@ impl Memory {
         if self.width == 0 {
             return;
         }
-        found.relevance.clear();
-        found.relevance.extend(relevance.iter().take(self.width));
-        found.relevance.resize(self.width, 1.0);
+        found.targets.clear();
+        found.targets.extend(row.iter().take(self.width).enumerate().map(|(slot, value)| {
+            let relevance = relevance.get(slot).copied().unwrap_or(1.0);
+            Target { slot, value: *value, relevance }
+        }));
+        // The slots that set experiences apart most, as values have a variance of 1, come first: a block is out of reach soon.
+        let apart = |target: &Target| target.relevance * (1.0 + target.value * target.value);
+        found.targets.sort_by(|a, b| apart(b).total_cmp(&apart(a)));
         // The short memory: the places [from, next), around the end of the ring when `from` is larger.
         let from = (self.next + count - SHORT.min(count)) % count.max(1);
         let is_short = |place: usize| {
@@ -147,7 +160,7 @@ impl Memory {
             let has_short = is_short(first) || is_short(end - 1);
             let values = &self.values[first * self.width..(first + BLOCK) * self.width];
             let bound = if has_short { short_bound } else { long_bound };
-            let Some(distances) = distances(values, row, &found.relevance, bound) else { continue };
+            let Some(distances) = distances(values, &found.targets, bound) else { continue };
             for place in (first..end).rev() {
                 let distance = distances[place - first];
                 if distance < long_bound {
@@ -167,14 +180,15 @@ impl Memory {
 
 /// Squared weighted Euclidean distances of a row to the experiences of a block; none when all are at `bound` or beyond.
 #[inline]
-fn distances(values: &[f32], row: &[f32], relevance: &[f32], bound: f32) -> Option<[f32; BLOCK]> {
+fn distances(values: &[f32], targets: &[Target], bound: f32) -> Option<[f32; BLOCK]> {
     let mut sums = [0.0f32; BLOCK];
-    let looks = row.chunks(SLOTS_A_LOOK).zip(relevance.chunks(SLOTS_A_LOOK));
-    for (slots, (targets, relevance)) in values.chunks(BLOCK * SLOTS_A_LOOK).zip(looks) {
-        for ((slot, target), relevance) in slots.as_chunks::<BLOCK>().0.iter().zip(targets).zip(relevance) {
+    let slots = values.as_chunks::<BLOCK>().0;
+    for targets in targets.chunks(SLOTS_A_LOOK) {
+        for target in targets {
+            let Some(slot) = slots.get(target.slot) else { continue };
             for lane in 0..BLOCK {
-                let difference = slot[lane] - target;
-                sums[lane] += difference * difference * relevance;
+                let difference = slot[lane] - target.value;
+                sums[lane] += difference * difference * target.relevance;
             }
         }
         if nearest_of(&sums) >= bound {
@@ -199,8 +213,13 @@ fn nearest_of(distances: &[f32; BLOCK]) -> f32 {
 /// Takes a neighbour among the nearest; the distance that the next one must be below.
 fn keep(nearest: &mut Vec<Neighbour>, neighbour: Neighbour) -> f32 {
     nearest.truncate(NEIGHBOURS - 1);
-    let place = nearest.partition_point(|known| known.distance <= neighbour.distance);
-    nearest.insert(place, neighbour);
+    nearest.push(neighbour);
+    // By hand: so few are moved that a call would cost more.
+    let mut place = nearest.len() - 1;
+    while place > 0 && nearest[place - 1].distance > neighbour.distance {
+        nearest.swap(place - 1, place);
+        place -= 1;
+    }
     if nearest.len() < NEIGHBOURS { f32::INFINITY } else { nearest[NEIGHBOURS - 1].distance }
 }
 
