@@ -177,7 +177,7 @@ async function drawCharts() {
     const isKnown = page.kind === "topology" ? null : await known();
     if (page.kind === "overview") {
       const first = state.overview.domains.slice(0, SPARKS_MAX);
-      const metric = { Classification: "recent_accuracy", Regression: "mean_absolute_error", Patterns: "patterns" };
+      const metric = { Classification: "recent_accuracy", Regression: "mean_absolute_error", Patterns: "patterns", Governed: "events_per_second" };
       const bodies = await Promise.all(first.map((domain) => isKnown({ domain: domain.name }, metric[domain.task]) ? history({ domain: domain.name }, metric[domain.task], 1) : null));
       state.sparks = new Map(first.map((domain, index) => [domain.name, bodies[index]]));
       parts.push(await figures({}, CLUSTER_CHARTS, isKnown));

@@ -46,6 +46,7 @@ function attention(overview) {
 
 /** How well a domain does, by its task. */
 function quality(domain, detail) {
+  if (domain.task === "Governed") return `${number(domain.events)} events`;
   if (domain.labels === 0 && detail?.patterns === null) return "no labels yet";
   if (domain.task === "Patterns") return `${number(detail?.patterns ?? 0)} patterns`;
   if (domain.task === "Regression") return `error ${number(detail?.mean_absolute_error)}`;

@@ -36,13 +36,14 @@ answers() { curl --silent --fail --max-time 2 "http://$1" >/dev/null; }
 
 # Classes that one number tells apart, ids and labels with them, for as long as the script runs.
 stream() {
-  local number=0 _
+  local number=0 last lines
   while :; do
-    for _ in {1..40}; do
-      number=$((number + 1))
-      printf '{"id":"m-%d","features":[%d,%d],"label":"%d"}\n' "$number" "$((number * 7 % 10))" "$((number % 3))" "$((number * 7 % 10 > 4))"
-    done | curl --silent --max-time 10 --output /dev/null --header 'content-type: application/x-ndjson' --data-binary @- \
-      "http://$GATEWAY/v1/domains/sensors/infer-and-adapt" || true
+    lines=''
+    for ((last = number + 40; number < last; number++)); do
+      lines+="{\"id\":\"m-$number\",\"features\":[$((number * 7 % 10)),$((number % 3))],\"label\":\"$((number * 7 % 10 > 4))\"}"$'\n'
+    done
+    curl --silent --max-time 10 --output /dev/null --header 'content-type: application/x-ndjson' --data-binary @- \
+      "http://$GATEWAY/v1/domains/sensors/infer-and-adapt" <<<"$lines" || true
     sleep 0.2
   done
 }
@@ -57,7 +58,7 @@ stage() {
 apiVersion: hebb.dev/v1alpha1
 kind: LearningCluster
 metadata: {name: demo, namespace: default, labels: {app: demo}}
-spec: {domains: [{name: sensors, task: Classification, partitions: 2}]}
+spec: {domains: [{name: sensors, task: Classification, partitions: 2}], metaLearning: {interval: 2s}}
 YAML
   LOG_LEVEL=warn "$hebb" start -f "$WORK/cluster.yaml" --data-dir "$WORK/data" --port "$base" --coordinator-port $((base + 1)) \
     --worker-port $((base + 2)) --meta-port $((base + 4)) &

@@ -45,6 +45,19 @@ fn an_alert_is_told_once_repeated_after_hours_and_ended() {
 }
 
 #[test]
+fn a_selector_may_wait_for_a_cluster_and_a_name_may_not() {
+    let mut world = World::new(SLACKLESS);
+    world.run(30);
+    let facts = world.facts();
+    assert!(facts["Ready"].0 && !facts["TargetFound"].0 && !facts["Stalled"].0);
+    world.change(&SLACKLESS.replace("targetSelector: {matchLabels: {a: b}}", "targetRef: {name: demo}"));
+    world.run(30);
+    let facts = world.facts();
+    assert_eq!(facts["Ready"], (false, "no LearningCluster of this namespace has the name".to_owned()));
+    assert!(!facts["Stalled"].0, "it may still come");
+}
+
+#[test]
 fn a_second_cluster_is_news_of_the_same_group() {
     let mut world = World::new(SLACKLESS);
     world.set("a", "queue_size", 950.0);

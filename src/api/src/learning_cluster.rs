@@ -182,6 +182,8 @@ pub enum Task {
     Regression,
     /// Which shapes recur in a signal.
     Patterns,
+    /// Which vectors are worth keeping: governed memory, by `POST /event` and `GET /state`.
+    Governed,
 }
 
 /// How the engine learns. A change is taken up by running partitions without a restart of what they learned.

@@ -1,6 +1,8 @@
 //! `docs/api.md` is generated from the definitions: this fails when it is stale, and
 //! `HEBB_UPDATE=1 cargo test -p hebb-api --test reference` mends it.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Task;
 use crate::entry::{DecodeError, EntryId, Label};
+use crate::governor::{GovernorState, Verdict};
 use crate::meta::CycleReport;
 
 /// The result of applying one entry.
@@ -25,6 +26,23 @@ pub enum Outcome {
     Rejected(Rejection),
     /// Of [`crate::Control::Cycle`].
     Cycle(Box<CycleReport>),
+    /// Of an event of a `Governed` domain.
+    Admission(Admission),
+    /// Of [`crate::Query::Governor`].
+    Governor(Box<GovernorState>),
+}
+
+/// What became of a vector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Admission {
+    /// The event's id.
+    pub id: String,
+    /// Whether it repeats an earlier event: then nothing was done.
+    pub duplicate: bool,
+    /// Whether it was accepted, of a duplicate the first time.
+    pub accepted: bool,
+    /// The verdict; nothing of a duplicate.
+    pub verdict: Option<Verdict>,
 }
 
 /// A prediction and how it came about.
@@ -229,6 +247,10 @@ pub struct Statistics {
     /// classification only.
     #[serde(default)]
     pub kl_divergence: Option<f64>,
+    /// Share of the vectors that were rejected, a fading mean over about the last twenty; governed memory only, from the first
+    /// vector on.
+    #[serde(default)]
+    pub rejection_rate: Option<f64>,
 }
 
 impl From<Label> for Prediction {

@@ -11,6 +11,8 @@ pub enum Task {
     Regression,
     /// Which shapes recur in a signal.
     Patterns,
+    /// Which vectors are worth keeping.
+    Governed,
 }
 
 /// When a labelled event updates the learner.

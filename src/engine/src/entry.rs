@@ -55,7 +55,7 @@ pub struct Event {
 /// What the engine looks at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Input {
-    /// A record of features, for `Classification` and `Regression`.
+    /// A record of features, for `Classification` and `Regression`; for `Governed` a dense one of always the same length.
     Features(Features),
     /// Consecutive samples of one signal, for `Patterns`.
     Signal(Vec<f32>),
@@ -101,7 +101,7 @@ pub enum Value {
 pub enum Label {
     /// The class, for `Classification`.
     Class(String),
-    /// The target, for `Regression`.
+    /// The target, for `Regression`; for `Governed` what the vector is worth, 0 to 1.
     Number(f64),
 }
 
@@ -120,6 +120,8 @@ pub enum Query {
         /// At most this many.
         limit: u32,
     },
+    /// [`crate::GovernorState`] of a `Governed` partition.
+    Governor,
 }
 
 /// A change of the partition itself, ordered with its events so that a replay makes it at the same place.

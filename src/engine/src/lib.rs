@@ -7,6 +7,7 @@
 mod answer;
 mod config;
 mod entry;
+mod governor;
 mod learner;
 mod math;
 mod meta;
@@ -20,11 +21,12 @@ mod snapshot;
 mod vitals;
 
 pub use answer::{
-    Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction, Rejection,
-    Statistics, Vote,
+    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction,
+    Rejection, Statistics, Vote,
 };
 pub use config::{GateMode, Hyperparameters, PartitionConfig, Task};
 pub use entry::{Control, DecodeError, Entry, EntryId, Event, Features, Input, Label, Query, Value, event_digest};
+pub use governor::{GovernorState, Phase, Verdict};
 pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;
 pub use snapshot::SnapshotError;

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{
-    Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, Prediction, Rejection, Statistics, Vote,
+    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, Prediction, Rejection, Statistics, Vote,
 };
 use crate::config::{GateMode, Hyperparameters, PartitionConfig, Task};
-use crate::entry::{Control, Entry, EntryId, Event, Input, Label, Query, event_digest};
+use crate::entry::{Control, Entry, EntryId, Event, Features, Input, Label, Query, event_digest};
+use crate::governor::Governor;
 use crate::learner::{Classifier, MEMBERS, Opinion, Regression, best};
 use crate::meta::{Estimate, Meta, Present, Signal, Vote as MemberVote};
 use crate::pattern::Patterns;
 use crate::random::Random;
 use crate::recent::{Recent, Remembered};
-use crate::schema::Schema;
+use crate::schema::{SLOTS_MAX, Schema};
 use crate::score::Score;
 use crate::snapshot::{self, SnapshotError};
 use crate::vitals::Vitals;
@@ -25,6 +26,9 @@ const CLASSES_MAX: usize = 1_000;
 const NAME_MAX: usize = 256;
 /// The member that predicts alone before the ensemble votes.
 const COLD_MEMBER: usize = 1;
+/// What is remembered of a vector.
+const ACCEPTED: &str = "accepted";
+const REJECTED: &str = "rejected";
 /// Patterns in one answer.
 const SUMMARY_MAX: u32 = 10_000;
 
@@ -115,6 +119,7 @@ enum Model {
     Classification(Box<Classifier>),
     Regression(Box<Regression>),
     Patterns(Box<Patterns>, Random),
+    Governed(Box<Governor>),
 }
 
 impl Learned {
@@ -124,6 +129,7 @@ impl Learned {
             Task::Classification => Model::Classification(Box::new(Classifier::new(config.seed, memory))),
             Task::Regression => Model::Regression(Box::new(Regression::new(memory))),
             Task::Patterns => Model::Patterns(Box::default(), Random::new(config.seed)),
+            Task::Governed => Model::Governed(Box::new(Governor::new(memory))),
         };
         Self { schema: Schema::default(), classes: Vec::new(), class_of: BTreeMap::new(), experiences: 0, model }
     }
@@ -192,6 +198,7 @@ impl Partition {
             Model::Classification(model) => (model.experiences(), 0, model.bytes()),
             Model::Regression(model) => (model.experiences(), 0, model.bytes()),
             Model::Patterns(model, _) => (0, model.len(), model.bytes()),
+            Model::Governed(model) => (model.len(), 0, model.bytes()),
         };
         let mut statistics = Statistics {
             entries: counts.entries,
@@ -211,6 +218,9 @@ impl Partition {
         };
         score.fill(&mut statistics);
         vitals.fill(&mut statistics);
+        if let Model::Governed(model) = &learned.model {
+            statistics.rejection_rate = model.rejection_rate();
+        }
         statistics
     }
 
@@ -237,10 +247,13 @@ impl Partition {
         self.state.position = id;
         self.state.counts.entries += 1;
         let outcome = match entry {
+            Entry::Event(event) if self.state.config.task == Task::Governed => {
+                self.admit(id, event).map(Outcome::Admission)
+            }
             Entry::Event(event) => self.event(id, event).map(Outcome::Answer),
             Entry::Feedback { id, label } => self.feedback(id, label).map(Outcome::Feedback),
             Entry::Infer(input) => self.infer(input).map(Outcome::Answer),
-            Entry::Query(query) => Ok(self.query(query)),
+            Entry::Query(query) => self.query(query),
             Entry::Control(Control::Configure(config)) => self.configure(config),
             Entry::Control(Control::Reset) => {
                 self.state.learned = Learned::new(&self.state.config);
@@ -270,19 +283,30 @@ impl Partition {
             Model::Classification(model) => Present::Votes(model.weights()),
             Model::Regression(model) => Present::Estimates(model.weights()),
             Model::Patterns(patterns, _) => Present::Signals(patterns),
+            Model::Governed(_) => Present::Nothing,
         };
         Outcome::Cycle(Box::new(meta.cycle(&config.hyperparameters, &present)))
     }
 
-    fn query(&self, query: &Query) -> Outcome {
-        match query {
+    fn query(&self, query: &Query) -> Result<Outcome, Rejection> {
+        Ok(match query {
             Query::Statistics => Outcome::Statistics(Box::new(self.statistics())),
             Query::Event { id } => Outcome::Event(self.state.recent.get(id).map(|event| event.record.clone())),
             Query::Patterns { limit } => Outcome::Patterns(match &self.state.learned.model {
                 Model::Patterns(patterns, _) => patterns.summary((*limit).min(SUMMARY_MAX)),
-                Model::Classification(_) | Model::Regression(_) => Vec::new(),
+                Model::Classification(_) | Model::Regression(_) | Model::Governed(_) => Vec::new(),
             }),
-        }
+            Query::Governor => match &self.state.learned.model {
+                Model::Governed(governor) => Outcome::Governor(Box::new(governor.state())),
+                _ => {
+                    let task = self.state.config.task;
+                    return Err(Rejection::WrongInput {
+                        task,
+                        expected: "no question for a governed memory".to_owned(),
+                    });
+                }
+            },
+        })
     }
 
     fn configure(&mut self, config: &PartitionConfig) -> Result<Outcome, Rejection> {
@@ -296,6 +320,7 @@ impl Partition {
             Model::Classification(model) => model.limit(memory_max_vectors),
             Model::Regression(model) => model.limit(memory_max_vectors),
             Model::Patterns(model, _) => model.limit(max_local_patterns),
+            Model::Governed(model) => model.limit(memory_max_vectors),
         }
         Ok(Outcome::Done)
     }
@@ -311,6 +336,8 @@ impl Partition {
                 }
             }
             (Task::Classification | Task::Regression, Input::Features(_)) => {}
+            (Task::Governed, Input::Features(Features::Dense(vector))) => self.check_vector(vector)?,
+            (Task::Governed, _) => return Err(wrong_input("a vector of numbers")),
             (Task::Patterns, _) => return Err(wrong_input("a signal")),
             (Task::Classification | Task::Regression, _) => return Err(wrong_input("features")),
         }
@@ -333,6 +360,8 @@ impl Partition {
             (Task::Regression, Label::Number(number)) => Err(Rejection::NotFinite(number.to_string())),
             (Task::Classification, Label::Number(_)) => Err(wrong("a class")),
             (Task::Regression, Label::Class(_)) => Err(wrong("a number")),
+            (Task::Governed, Label::Number(number)) if (0.0..=1.0).contains(number) => Ok(()),
+            (Task::Governed, _) => Err(wrong("a number between 0 and 1")),
             (Task::Patterns, _) => Err(wrong("nothing")),
         }
     }
@@ -345,14 +374,76 @@ impl Partition {
         }
     }
 
-    fn event(&mut self, at: EntryId, event: &Event) -> Result<Answer, Rejection> {
+    fn check_vector(&self, vector: &[f64]) -> Result<(), Rejection> {
+        let Model::Governed(governor) = &self.state.learned.model else { return Ok(()) };
+        if SLOTS_MAX < vector.len() {
+            return Err(Rejection::TooManyFeatures { max: SLOTS_MAX as u32 });
+        }
+        if let Some(place) = vector.iter().position(|value| !(*value as f32).is_finite()) {
+            return Err(Rejection::NotFinite(format!("number {place}")));
+        }
+        let width = governor.width().unwrap_or(vector.len());
+        if vector.is_empty() || vector.len() != width {
+            let expected = format!("a vector of {} numbers, as the first was", width.max(1));
+            return Err(Rejection::WrongInput { task: Task::Governed, expected });
+        }
+        Ok(())
+    }
+
+    fn check_event(&self, event: &Event) -> Result<(), Rejection> {
         if event.id.is_empty() || event.id.len() > NAME_MAX {
             return Err(Rejection::WrongInput {
                 task: self.state.config.task,
                 expected: format!("an id of 1 to {NAME_MAX} bytes"),
             });
         }
-        self.check(&event.input, event.label.as_ref())?;
+        self.check(&event.input, event.label.as_ref())
+    }
+
+    /// One step of a governed memory.
+    fn admit(&mut self, at: EntryId, event: &Event) -> Result<Admission, Rejection> {
+        self.check_event(event)?;
+        let accepted = |record: &EventRecord| record.prediction == Some(Prediction::Class(ACCEPTED.to_owned()));
+        if let Some(known) = self.state.recent.get(&event.id) {
+            self.state.counts.duplicates += 1;
+            return Ok(Admission {
+                id: event.id.clone(),
+                duplicate: true,
+                accepted: accepted(&known.record),
+                verdict: None,
+            });
+        }
+        let (Input::Features(Features::Dense(vector)), Some(Label::Number(value))) = (&event.input, &event.label)
+        else {
+            let (task, expected) = (Task::Governed, "a number between 0 and 1".to_owned());
+            return Err(Rejection::WrongLabel { task, expected });
+        };
+        self.row.clear();
+        self.row.extend(vector.iter().map(|value| *value as f32));
+        let Model::Governed(governor) = &mut self.state.learned.model else { return Err(Rejection::TaskChange) };
+        let verdict = governor.step(&self.row, *value);
+        let word = if verdict.accepted { ACCEPTED } else { REJECTED };
+        let record = EventRecord {
+            applied_at: at,
+            prediction: Some(Prediction::Class(word.to_owned())),
+            confidence: 1.0,
+            path: AnswerPath::Ensemble,
+            labelled: true,
+        };
+        self.applied(&event.id, Remembered { record, input: None });
+        Ok(Admission { id: event.id.clone(), duplicate: false, accepted: verdict.accepted, verdict: Some(verdict) })
+    }
+
+    /// Counts an event and remembers it.
+    fn applied(&mut self, id: &str, remembered: Remembered) {
+        self.state.counts.events += 1;
+        self.state.counts.applied_digest = self.state.counts.applied_digest.wrapping_add(event_digest(id));
+        let horizon = self.state.config.hyperparameters.horizon_events;
+        self.state.recent.insert(id.to_owned(), remembered, horizon);
+    }
+
+    fn event(&mut self, at: EntryId, event: &Event) -> Result<Answer, Rejection> {
+        self.check_event(event)?;
         if let Some(known) = self.state.recent.get(&event.id) {
             let record = known.record.clone();
             self.state.counts.duplicates += 1;
@@ -386,8 +477,6 @@ impl Partition {
             Some(label) => self.teach(label, &predicted.prediction, predicted.confidence, predicted.expected)?,
             None => (false, false),
         };
-        self.state.counts.events += 1;
-        self.state.counts.applied_digest = self.state.counts.applied_digest.wrapping_add(event_digest(&event.id));
         let takes_labels = self.state.config.task != Task::Patterns;
         let remembered = Remembered {
             record: EventRecord {
@@ -399,8 +488,7 @@ impl Partition {
             },
             input: (event.label.is_none() && takes_labels).then(|| event.input.clone()),
         };
-        let horizon = self.state.config.hyperparameters.horizon_events;
-        self.state.recent.insert(event.id.clone(), remembered, horizon);
+        self.applied(&event.id, remembered);
         Ok(Answer {
             id: event.id.clone(),
             duplicate: false,
@@ -415,6 +503,10 @@ impl Partition {
     }
 
     fn infer(&mut self, input: &Input) -> Result<Answer, Rejection> {
+        if self.state.config.task == Task::Governed {
+            let expected = "events with what they are worth, and predicts nothing".to_owned();
+            return Err(Rejection::WrongInput { task: Task::Governed, expected });
+        }
         self.check(input, None)?;
         // What a mere question names for the first time is not learned: it is asked of a copy of the schema.
         if let Input::Features(features) = input {
@@ -460,7 +552,7 @@ impl Partition {
         let nothing =
             Predicted { prediction: None, confidence: 0.0, path, votes: Vec::new(), expected: None, found: None };
         match &learned.model {
-            Model::Patterns(..) => nothing,
+            Model::Patterns(..) | Model::Governed(_) => nothing,
             Model::Classification(model) => {
                 let classes = learned.classes.len();
                 if classes == 0 {

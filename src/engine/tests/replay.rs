@@ -11,6 +11,7 @@ use proptest::prelude::*;
 fn label(task: Task) -> BoxedStrategy<Label> {
     match task {
         Task::Regression => (-100.0f64..100.0).prop_map(Label::Number).boxed(),
+        Task::Governed => (-0.1f64..1.1).prop_map(Label::Number).boxed(),
         _ => {
             prop_oneof![9 => (0u8..4).prop_map(|class| Label::Class(class.to_string())), 1 => Just(Label::Number(1.0))]
                 .boxed()
@@ -31,6 +32,11 @@ fn input(task: Task) -> BoxedStrategy<Input> {
     ];
     let signal = prop::collection::vec(-1.0f32..1.0, 0..80).prop_map(Input::Signal);
     match task {
+        Task::Governed => {
+            let vector = prop::collection::vec((-3i8..3).prop_map(f64::from), 2..=2);
+            let vector = vector.prop_map(|values| Input::Features(Features::Dense(values)));
+            prop_oneof![1 => signal, 2 => features.prop_map(Input::Features), 17 => vector].boxed()
+        }
         Task::Patterns => prop_oneof![9 => signal, 1 => features.prop_map(Input::Features)].boxed(),
         _ => prop_oneof![1 => signal, 19 => features.prop_map(Input::Features)].boxed(),
     }
@@ -56,6 +62,7 @@ fn entry(task: Task) -> impl Strategy<Value = Entry> {
         5 => (id.clone(), label(task)).prop_map(|(id, label)| Entry::Feedback { id, label }),
         2 => input(task).prop_map(Entry::Infer),
         1 => Just(Entry::Query(Query::Statistics)),
+        1 => Just(Entry::Query(Query::Governor)),
         1 => id.prop_map(|id| Entry::Query(Query::Event { id })),
         1 => parameters,
         1 => Just(Entry::Control(Control::Reset)),
@@ -126,6 +133,15 @@ proptest! {
         checkpoints in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         check(Task::Patterns, &entries, &crashes, &checkpoints);
+    }
+
+    #[test]
+    fn a_governed_memory_replays_byte_for_byte(
+        entries in prop::collection::vec(entry(Task::Governed), 1..250),
+        crashes in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        checkpoints in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        check(Task::Governed, &entries, &crashes, &checkpoints);
     }
 
     #[test]

@@ -148,6 +148,7 @@ pub enum Present<'a> {
     Votes(&'a [f64; MEMBERS.len()]),
     Estimates(&'a [f64; REGRESSION_MEMBERS.len()]),
     Signals(&'a Patterns),
+    Nothing,
 }
 
 impl Experience {
@@ -155,7 +156,8 @@ impl Experience {
         match task {
             Task::Classification => Self::Votes(VecDeque::new()),
             Task::Regression => Self::Estimates(VecDeque::new()),
-            Task::Patterns => Self::Signals(VecDeque::new()),
+            // Of a governed memory nothing is recorded: it has nothing to tune.
+            Task::Patterns | Task::Governed => Self::Signals(VecDeque::new()),
         }
     }
 

@@ -181,6 +181,7 @@ impl Looks {
             |of: fn(&DomainStatus) -> Option<f64>| status.domains.iter().filter_map(of).max_by(f64::total_cmp);
         add("knn_failure_rate", greatest(|domain| domain.knn_failure_rate));
         add("mean_kl_divergence", greatest(|domain| domain.kl_divergence));
+        add("rejection_rate", greatest(|domain| domain.rejection_rate));
         add("inference_latency_p99", status.answer_p99_seconds);
         add("latency_p95", status.apply_p95_seconds);
         add("memory_bytes", Some(status.memory_bytes as f64));

@@ -198,6 +198,7 @@ pub fn main_metric(domain: &DomainStatus) -> &'static str {
         Task::Classification => "recent_accuracy",
         Task::Regression => "mean_absolute_error",
         Task::Patterns => "patterns",
+        Task::Governed => "events_per_second",
     }
 }
 

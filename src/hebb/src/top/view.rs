@@ -144,7 +144,7 @@ fn domain(frame: &mut Frame<'_>, area: Rect, look: &Snapshot, overview: &Overvie
                     number(detail.kappa),
                     number(detail.log_loss)
                 ),
-                Task::Regression | Task::Patterns => String::new(),
+                Task::Regression | Task::Patterns | Task::Governed => String::new(),
             }),
             Span::from(format!("  drifts {}", domain.drifts)).fg(DRIFT),
         ]),
@@ -297,6 +297,7 @@ fn quality(overview: &Overview, domain: &DomainStatus) -> String {
             error.map_or_else(|| "no labels".to_owned(), |error| format!("error {error:.3}"))
         }
         (Task::Patterns, _) => format!("{} patterns", detail.and_then(|detail| detail.patterns).unwrap_or(0)),
+        (Task::Governed, _) => format!("{} events", domain.events),
         (Task::Classification, None) => "no labels".to_owned(),
     }
 }
@@ -306,6 +307,7 @@ fn task(task: Task) -> &'static str {
         Task::Classification => "classes",
         Task::Regression => "numbers",
         Task::Patterns => "patterns",
+        Task::Governed => "governed",
     }
 }
 

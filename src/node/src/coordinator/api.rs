@@ -124,6 +124,7 @@ mod tests {
             recent_accuracy: (number == 0).then_some(0.5),
             knn_failure_rate: None,
             kl_divergence: None,
+            rejection_rate: None,
             drifts: 0,
             lag: 0,
             partitions: Vec::new(),

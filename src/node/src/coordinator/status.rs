@@ -77,6 +77,9 @@ pub struct DomainStatus {
     /// Divergence of the answers from the usual ones, in nats; a mean likewise.
     #[serde(default)]
     pub kl_divergence: Option<f64>,
+    /// Share of the vectors of a governed memory that were rejected lately; a mean likewise.
+    #[serde(default)]
+    pub rejection_rate: Option<f64>,
     /// Drifts detected.
     pub drifts: u64,
     /// Entries appended and not yet applied.
@@ -181,13 +184,14 @@ fn domain_status(
         recent_accuracy: None,
         knn_failure_rate: None,
         kl_divergence: None,
+        rejection_rate: None,
         drifts: 0,
         lag: 0,
         partitions: Vec::new(),
     };
     let newest = newest(reports, &domain.name);
     let (mut correct, mut recent) = (0, 0.0);
-    let (mut failures, mut divergence) = (Mean::default(), Mean::default());
+    let (mut failures, mut divergence, mut rejections) = (Mean::default(), Mean::default(), Mean::default());
     for index in 0..domain.partitions {
         let key = PartitionKey { domain: domain.name.clone(), index };
         let Some(view) = views.get(&key) else { continue };
@@ -201,6 +205,7 @@ fn domain_status(
         recent += statistics.recent_accuracy * statistics.labels as f64;
         failures.add(statistics.knn_failure_rate, statistics.events);
         divergence.add(statistics.kl_divergence, statistics.events);
+        rejections.add(statistics.rejection_rate, statistics.events);
         status.lag += view.waiting;
         status.partitions.push(PartitionView {
             index,
@@ -216,6 +221,7 @@ fn domain_status(
         status.recent_accuracy = (domain.config.task == Task::Classification).then_some(recent);
     }
     (status.knn_failure_rate, status.kl_divergence) = (failures.value(), divergence.value());
+    status.rejection_rate = rejections.value();
     status
 }
 

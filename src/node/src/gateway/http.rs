@@ -20,7 +20,7 @@ use super::dispatch::{OnFull, Sent};
 use super::domains::partition_of;
 use super::reply::{Address, ErrorBody, Failure, expose};
 use super::wire::{self, AnswerBody, BatchBody, EventBody, FeedbackBody, LibraryPattern, SignalBody};
-use super::{Shared, ndjson};
+use super::{Shared, governed, ndjson};
 
 type Gateway = State<Arc<Shared>>;
 
@@ -31,7 +31,7 @@ const PATTERNS_MAX: u32 = 1_000;
 const DOCUMENT: &str = include_str!("openapi.json");
 
 /// The addresses under which there is something to be had, with a key where keys are asked for.
-fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 9] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
     [
         ("/v1/domains", get(list_domains)),
         ("/v1/domains/{domain}", get(describe_domain)),
@@ -42,6 +42,8 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 9] {
         ("/v1/domains/{domain}/perceive:batch", post(perceive_batch)),
         ("/v1/domains/{domain}/patterns", get(patterns)),
         ("/v1/domains/{domain}/events/{id}", get(event)),
+        ("/event", post(governed::event)),
+        ("/state", get(governed::state)),
     ]
 }
 
@@ -155,11 +157,16 @@ fn checked_key(key: Option<&str>) -> Result<Option<String>, Failure> {
 }
 
 /// 128 random bits: two gateways never give the same.
-fn fresh_id() -> String {
+pub fn fresh_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-fn respond<T: Serialize>(shared: &Shared, operation: &str, started: Instant, result: Result<T, Failure>) -> Response {
+pub fn respond<T: Serialize>(
+    shared: &Shared,
+    operation: &str,
+    started: Instant,
+    result: Result<T, Failure>,
+) -> Response {
     shared.metrics.answered(operation, result.is_ok(), started.elapsed().as_secs_f64());
     match result {
         Ok(body) => Json(body).into_response(),
@@ -167,7 +174,7 @@ fn respond<T: Serialize>(shared: &Shared, operation: &str, started: Instant, res
     }
 }
 
-async fn known_domain(shared: &Shared, name: &str) -> Result<Domain, Failure> {
+pub async fn known_domain(shared: &Shared, name: &str) -> Result<Domain, Failure> {
     shared.domains.find(name).await?.ok_or_else(|| Failure::UnknownDomain(name.to_owned()))
 }
 

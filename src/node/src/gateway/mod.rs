@@ -4,6 +4,7 @@ mod admission;
 mod bodies;
 mod dispatch;
 mod domains;
+mod governed;
 mod http;
 mod keys;
 mod limits;
@@ -25,6 +26,7 @@ use self::bodies::Bodies;
 use self::dispatch::Dispatcher;
 use self::domains::Domains;
 pub use self::domains::is_domain_name;
+use self::governed::GovernedMetrics;
 pub use self::keys::{KeyError, KeyLine, KeyOwner, KeyRing};
 pub use self::limits::Limits;
 pub use self::reply::{Address, ErrorBody, bearer_matches, expose};
@@ -78,6 +80,7 @@ struct GatewayMetrics {
     latency: Histogram,
     /// The same of the last minute.
     recent: Window,
+    governed: GovernedMetrics,
 }
 
 impl GatewayMetrics {
@@ -93,7 +96,8 @@ impl GatewayMetrics {
         )?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(latency.clone()))?;
-        Ok(Self { registry, requests, latency, recent: Window::default() })
+        let governed = GovernedMetrics::new(&registry)?;
+        Ok(Self { registry, requests, latency, recent: Window::default(), governed })
     }
 
     fn answered(&self, operation: &str, ok: bool, seconds: f64) {

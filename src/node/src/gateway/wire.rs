@@ -275,6 +275,7 @@ impl LabelBody {
             (Task::Regression, LabelBody::Text(text)) => {
                 Err(WireError::Unfit(format!("the label {text:?} is not a number: a Regression domain takes numbers")))
             }
+            (Task::Governed, _) => Err(not_governed()),
             (Task::Patterns, _) => Err(WireError::Unfit("a Patterns domain takes no labels".to_owned())),
         }
     }
@@ -311,10 +312,16 @@ pub fn check_name(what: &'static str, name: &str) -> Result<(), WireError> {
     bounded(what, name)
 }
 
+fn not_governed() -> WireError {
+    WireError::Unfit("a Governed domain takes vectors: use POST /event".to_owned())
+}
+
 /// Features within the bounds, for a domain that takes them.
 pub fn features_input(features: Features, task: Task) -> Result<Input, WireError> {
-    if task == Task::Patterns {
-        return Err(WireError::Unfit("a Patterns domain takes signals: use perceive".to_owned()));
+    match task {
+        Task::Patterns => return Err(WireError::Unfit("a Patterns domain takes signals: use perceive".to_owned())),
+        Task::Governed => return Err(not_governed()),
+        Task::Classification | Task::Regression => {}
     }
     let found = features.len();
     if found == 0 {
@@ -337,7 +344,11 @@ pub fn features_input(features: Features, task: Task) -> Result<Input, WireError
 /// A signal within the bounds, for a domain that takes one.
 pub fn signal_input(signal: Vec<f32>, task: Task) -> Result<Input, WireError> {
     if task != Task::Patterns {
-        return Err(WireError::Unfit("this domain takes features: use infer-and-adapt".to_owned()));
+        return Err(if task == Task::Governed {
+            not_governed()
+        } else {
+            WireError::Unfit("this domain takes features: use infer-and-adapt".to_owned())
+        });
     }
     if signal.len() < 2 {
         return Err(WireError::Unfit("a signal has at least 2 samples".to_owned()));

@@ -9,6 +9,8 @@ mod bodies;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]
+mod governed;
+#[cfg(test)]
 mod handover;
 #[cfg(test)]
 mod meta;

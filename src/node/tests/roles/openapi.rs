@@ -25,6 +25,7 @@ const EVENT: &str = r#"{"id":"e1","features":[1,2],"label":"up"}"#;
 const QUESTION: &str = r#"{"features":[1,2]}"#;
 const LABEL: &str = r#"{"id":"e1","label":"up"}"#;
 const SIGNAL: &str = r#"{"id":"s1","signal":[0,1,4,1,0]}"#;
+const VECTOR: &str = r#"{"id":"v1","domain":"kept","vector":[1,2],"moral_value":0.9}"#;
 const BATCH: &str = r#"{"signals":[[0,1,4,1,0]]}"#;
 /// What writes, and what it takes.
 const WRITES: [(&str, &str, &str); 5] = [
@@ -70,6 +71,8 @@ impl Probe {
         for path in READS {
             seen.insert(self.ask("get", path, "d", "e1", "").await);
         }
+        seen.insert(self.ask("post", "/event", "", "", VECTOR).await);
+        seen.insert(self.ask("get", "/state?domain=kept", "", "", "").await);
         seen
     }
 }
@@ -85,7 +88,7 @@ fn operations(document: &Value) -> Vec<(String, String, &Value)> {
 }
 
 fn declared() -> ClusterSettings {
-    settings(&[("d", Task::Classification, 1), ("shapes", Task::Patterns, 1)])
+    settings(&[("d", Task::Classification, 1), ("shapes", Task::Patterns, 1), ("kept", Task::Governed, 1)])
 }
 
 async fn with(access: Access) -> (tempfile::TempDir, Server) {
@@ -97,11 +100,11 @@ async fn with(access: Access) -> (tempfile::TempDir, Server) {
 /// A gateway alone, with as many domains as there may be: nobody answers, and no event makes another domain.
 async fn lonely() -> Seen {
     let store = LocalStore::in_memory().unwrap();
-    for number in 0..998 {
+    for number in 0..997 {
         let config = PartitionConfig::new(Task::Classification);
         store.declare(&Domain { name: format!("d{number}"), partitions: 1, config }).await.unwrap();
     }
-    for (name, task) in [("d", Task::Classification), ("shapes", Task::Patterns)] {
+    for (name, task) in [("d", Task::Classification), ("shapes", Task::Patterns), ("kept", Task::Governed)] {
         let domain = Domain { name: name.to_owned(), partitions: 1, config: PartitionConfig::new(task) };
         store.declare(&domain).await.unwrap();
     }
@@ -117,21 +120,27 @@ async fn lonely() -> Seen {
     for (name, body) in [("infer-and-adapt", EVENT), ("perceive", SIGNAL), ("perceive:batch", BATCH)] {
         seen.insert(probe.write(name, "one-more", body).await);
     }
+    seen.insert(probe.ask("post", "/event", "", "", &VECTOR.replace("kept", "one-more")).await);
     let unanswered = async {
         let writes = WRITES[..4].iter().map(|(name, domain, body)| probe.write(name, domain, body));
         let reads = READS[1..].iter().map(|path| probe.ask("get", path, "d", "e1", ""));
-        let (writes, reads) = tokio::join!(join_all(writes), join_all(reads));
-        writes.into_iter().chain(reads)
+        let governed = [("post", "/event", VECTOR), ("get", "/state?domain=kept", "")];
+        let governed = governed.map(|(method, path, body)| probe.ask(method, path, "", "", body));
+        let (writes, reads, governed) = tokio::join!(join_all(writes), join_all(reads), join_all(governed));
+        writes.into_iter().chain(reads).chain(governed)
     };
-    let slow = join_all(WRITES.iter().map(|(name, domain, _)| async move {
+    let writes = WRITES
+        .iter()
+        .map(|(name, domain, _)| (format!("/v1/domains/{{domain}}/{name}"), format!("/v1/domains/{domain}/{name}")));
+    let slow = join_all(writes.chain([("/event".to_owned(), "/event".to_owned())]).map(|(path, place)| async move {
         let mut connection = TcpStream::connect(address).await.unwrap();
-        let head = format!("POST /v1/domains/{domain}/{name} HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\n{{");
+        let head = format!("POST {place} HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\n{{");
         connection.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
         let whole = tokio::time::timeout(Duration::from_secs(40), connection.read_to_string(&mut answer));
         whole.await.unwrap().unwrap();
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        (format!("/v1/domains/{{domain}}/{name}"), "post".to_owned(), status)
+        (path, "post".to_owned(), status)
     }));
     let (unanswered, slow) = tokio::join!(unanswered, slow);
     seen.extend(unanswered.chain(slow));
@@ -183,6 +192,14 @@ async fn every_answer_is_documented_and_every_documented_answer_is_given() {
     seen.insert(probe.ask("get", READS[3], "d", "never", "").await);
     seen.insert(probe.ask("get", READS[3], "d", &"x".repeat(257), "").await);
     seen.insert(probe.ask("get", "/v1/domains/{domain}/events/{id}?key=", "d", "e1", "").await);
+    let governed = |from: &str, to: &str| VECTOR.replace(from, to);
+    for body in ["[".to_owned(), large, governed("kept", "No_Name"), governed("kept", "nowhere"), governed("0.9", "2")]
+    {
+        seen.insert(probe.ask("post", "/event", "", "", &body).await);
+    }
+    for query in ["?domain=No_Name", "?domain=nowhere", "?domain=d"] {
+        seen.insert(probe.ask("get", &format!("/state{query}"), "", "", "").await);
+    }
     server.stop().await;
 
     let (folder, server) = with(Access { api_keys: Some(PathBuf::from("/dev/null")), ..Access::default() }).await;

@@ -118,6 +118,7 @@ fn samples(watched: &Watched) -> BTreeMap<String, f64> {
     add("update_rate", watched.update_rate);
     add("knn_failure_rate", scraped.and_then(Scraped::knn_failure_rate));
     add("mean_kl_divergence", scraped.and_then(Scraped::kl_divergence));
+    add("rejection_rate", scraped.and_then(Scraped::rejection_rate));
     add("inference_latency_p99", scraped.and_then(|said| said.answer_p99_seconds));
     add("latency_p95", scraped.and_then(|said| said.apply_p95_seconds));
     add("memory_bytes", scraped.and_then(|said| said.memory_bytes).map(|bytes| bytes as f64));

@@ -71,6 +71,7 @@ struct Domain {
     recent_accuracy: Option<f64>,
     knn_failure_rate: Option<f64>,
     kl_divergence: Option<f64>,
+    rejection_rate: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -107,6 +108,11 @@ impl Scraped {
     /// Of the domain in which it is greatest.
     pub fn kl_divergence(&self) -> Option<f64> {
         self.domains.iter().filter_map(|domain| domain.kl_divergence).max_by(f64::total_cmp)
+    }
+
+    /// Of the domain in which it is greatest.
+    pub fn rejection_rate(&self) -> Option<f64> {
+        self.domains.iter().filter_map(|domain| domain.rejection_rate).max_by(f64::total_cmp)
     }
 
     /// The recent accuracy of the worst domain that has seen labels.

@@ -255,6 +255,7 @@ mod tests {
             recent_accuracy: None,
             knn_failure_rate: None,
             kl_divergence: None,
+            rejection_rate: None,
             drifts: 0,
             lag: 0,
             partitions: Vec::new(),

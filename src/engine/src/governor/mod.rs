@@ -1,0 +1,184 @@
+//! Governed memory: an admission filter in front of a bounded store of vectors, in a rhythm of waking and sleeping.
+//!
+//! An event is one step. Awake, what is accepted is kept. Asleep, it waits for the next waking, and the store is
+//! consolidated: what is nearly the same becomes one, what nothing has confirmed fades and goes.
+
+mod filter;
+mod keep;
+
+use serde::{Deserialize, Serialize};
+
+use self::filter::Filter;
+use self::keep::Keep;
+
+/// Steps awake, then asleep.
+const WAKE: u8 = 8;
+const SLEEP: u8 = 3;
+
+/// Whether the memory takes in or consolidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It takes in.
+    Wake,
+    /// It consolidates.
+    Sleep,
+}
+
+/// What became of a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether its value reached the threshold.
+    pub accepted: bool,
+    /// The phase in which it came. What is accepted in sleep is kept at the next waking.
+    pub phase: Phase,
+    /// The threshold that it was held against, 0 to 1.
+    pub threshold: f64,
+}
+
+/// What a governed memory says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GovernorState {
+    /// The phase of the next event.
+    pub phase: Phase,
+    /// The step within the phase, from 0.
+    pub step: u8,
+    /// The threshold of the next event, 0 to 1.
+    pub threshold: f64,
+    /// Fading mean of what was accepted, 0 to 1.
+    pub acceptance: f64,
+    /// Vectors accepted and rejected so far.
+    pub accepted: u64,
+    /// See `accepted`.
+    pub rejected: u64,
+    /// Vectors that are kept, and how many can be at most.
+    pub vectors: u64,
+    /// See `vectors`; it shrinks with wider vectors.
+    pub capacity: u64,
+    /// Numbers of a vector; 0 before the first.
+    pub width: u32,
+    /// Bytes of what is kept.
+    pub bytes: u64,
+    /// Accepted vectors that wait for the next waking.
+    pub waiting: u32,
+    /// Vectors that became one with another, that faded, and that gave way to others in a full store.
+    pub merged: u64,
+    /// See `merged`.
+    pub pruned: u64,
+    /// See `merged`.
+    pub evicted: u64,
+}
+
+/// A governed memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Governor {
+    filter: Filter,
+    /// Within the rhythm: awake below [`WAKE`].
+    step: u8,
+    waiting: Vec<(Vec<f32>, f32)>,
+    keep: Keep,
+    accepted: u64,
+    rejected: u64,
+}
+
+impl Governor {
+    /// A memory of at most `max` vectors.
+    pub fn new(max: u32) -> Self {
+        Self { filter: Filter::default(), step: 0, waiting: Vec::new(), keep: Keep::new(max), accepted: 0, rejected: 0 }
+    }
+
+    /// The width that vectors must have; nothing before the first.
+    pub fn width(&self) -> Option<usize> {
+        self.waiting.first().map(|(vector, _)| vector.len()).or((self.keep.width() > 0).then_some(self.keep.width()))
+    }
+
+    fn phase(&self) -> Phase {
+        if self.step < WAKE { Phase::Wake } else { Phase::Sleep }
+    }
+
+    /// One step: judges a vector by its value, 0 to 1, keeps it or lets it go, and consolidates in sleep.
+    pub fn step(&mut self, vector: &[f32], value: f64) -> Verdict {
+        let (phase, threshold) = (self.phase(), self.filter.threshold());
+        let accepted = self.filter.judge(value);
+        *(if accepted { &mut self.accepted } else { &mut self.rejected }) += 1;
+        if phase == Phase::Wake {
+            for (vector, value) in std::mem::take(&mut self.waiting) {
+                self.keep.insert(&vector, value);
+            }
+        } else {
+            self.keep.consolidate();
+        }
+        match (accepted, phase) {
+            (true, Phase::Wake) => self.keep.insert(vector, value as f32),
+            (true, Phase::Sleep) => self.waiting.push((vector.to_vec(), value as f32)),
+            (false, _) => {}
+        }
+        self.step = (self.step + 1) % (WAKE + SLEEP);
+        Verdict { accepted, phase, threshold }
+    }
+
+    /// What it says of itself.
+    pub fn state(&self) -> GovernorState {
+        let phase = self.phase();
+        GovernorState {
+            phase,
+            step: if phase == Phase::Wake { self.step } else { self.step - WAKE },
+            threshold: self.filter.threshold(),
+            acceptance: self.filter.acceptance(),
+            accepted: self.accepted,
+            rejected: self.rejected,
+            vectors: self.keep.len() as u64,
+            capacity: self.keep.capacity() as u64,
+            width: self.width().unwrap_or(0) as u32,
+            bytes: self.bytes() as u64,
+            waiting: self.waiting.len() as u32,
+            merged: self.keep.merged,
+            pruned: self.keep.pruned,
+            evicted: self.keep.evicted,
+        }
+    }
+
+    /// Takes up another bound; the least important go where it is smaller.
+    pub fn limit(&mut self, max: u32) {
+        self.keep.limit(max);
+    }
+
+    /// Share of the vectors that were rejected lately; nothing before the first.
+    pub fn rejection_rate(&self) -> Option<f64> {
+        (self.accepted + self.rejected > 0).then(|| 1.0 - self.filter.acceptance())
+    }
+
+    /// Vectors that are kept.
+    pub fn len(&self) -> usize {
+        self.keep.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.keep.bytes() + self.waiting.iter().map(|(vector, _)| vector.len() * 4).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_steps_awake_and_three_asleep_and_nothing_accepted_is_lost_between() {
+        let mut governor = Governor::new(100);
+        let mut phases = Vec::new();
+        for number in 0..22u8 {
+            // Far from each other, so that none becomes one with another.
+            let vector = [f32::from(number) * 100.0, 1.0];
+            let verdict = governor.step(&vector, 1.0);
+            assert!(verdict.accepted);
+            phases.push(verdict.phase);
+            assert_eq!(governor.len() + governor.waiting.len(), usize::from(number) + 1);
+        }
+        let cycle = [[Phase::Wake; 8].as_slice(), &[Phase::Sleep; 3]].concat();
+        assert_eq!(phases, [cycle.clone(), cycle].concat());
+        assert_eq!(governor.state().waiting, 3);
+        governor.step(&[-1.0, 0.0], 0.0);
+        assert_eq!((governor.state().waiting, governor.state().rejected), (0, 1));
+    }
+}

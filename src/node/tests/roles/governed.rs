@@ -1,0 +1,83 @@
+//! Governed memory over HTTP: what is accepted, what is kept, and what a retry and a restart find.
+
+use hebb_engine::Task;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::server::Server;
+use crate::support::settings;
+
+async fn offer(server: &Server, number: usize, value: f64) -> Value {
+    let body = json!({ "id": format!("v{number}"), "vector": [number as f64 * 10.0, 1.0, -1.0], "moral_value": value });
+    let answer = server.api.post("/event", &body).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    answer.body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vectors_are_judged_kept_within_the_bound_and_told_of_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(&[("governed", Task::Governed, 1)]);
+    settings.domains[0].config.hyperparameters.memory_max_vectors = 20;
+    let server = Server::start(directory.path(), settings.clone()).await;
+
+    let first = offer(&server, 0, 0.9).await;
+    assert_eq!((&first["accepted"], &first["phase"], &first["threshold"]), (&json!(true), &json!("wake"), &json!(0.5)));
+    let again = offer(&server, 0, 0.9).await;
+    assert_eq!((&again["accepted"], &again["duplicate"], &again["phase"]), (&json!(true), &json!(true), &Value::Null));
+    let low = offer(&server, 1, 0.01).await;
+    assert_eq!((&low["accepted"], &low["duplicate"]), (&json!(false), &json!(false)), "{low}");
+
+    let mut phases = Vec::new();
+    for number in 2..46 {
+        phases.push(offer(&server, number, 1.0).await["phase"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(phases.iter().filter(|phase| *phase == "sleep").count(), 12, "3 of 11: {phases:?}");
+    let before = server.api.get("/state").await;
+    assert_eq!(before.status, StatusCode::OK, "{before:?}");
+    let state = &before.body;
+    assert_eq!((&state["accepted"], &state["rejected"]), (&json!(45), &json!(1)), "{state}");
+    assert!(state["vectors"].as_u64().unwrap() <= 20 && state["capacity"] == json!(20), "{state}");
+    let part = &state["partitions"][0];
+    let sum: u64 =
+        ["vectors", "waiting", "merged", "pruned", "evicted"].iter().map(|name| part[name].as_u64().unwrap()).sum();
+    assert_eq!(sum, 45, "every accepted vector is accounted for: {part}");
+    let metrics = server.api.get("/metrics").await.body.as_str().unwrap().to_owned();
+    for line in ["total_events_processed 46", "accepted_events_count 45", "rejected_events_count 1"] {
+        assert!(metrics.lines().any(|found| found == line), "{line}");
+    }
+    server.stop().await;
+
+    let server = Server::start(directory.path(), settings).await;
+    assert_eq!(server.api.get("/state").await.body, before.body);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vector_that_does_not_fit_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let domains = [("governed", Task::Governed, 1), ("d", Task::Classification, 1)];
+    let server = Server::start(directory.path(), settings(&domains)).await;
+    offer(&server, 0, 0.9).await;
+    let before = server.api.get("/state").await.body;
+    for (body, status) in [
+        (json!({ "vector": [1, 2], "moral_value": 0.5 }), 422),
+        (json!({ "vector": [], "moral_value": 0.5 }), 422),
+        (json!({ "vector": [1, 2, 1e39], "moral_value": 0.5 }), 422),
+        (json!({ "vector": [1, 2, 3], "moral_value": 1.5 }), 422),
+        (json!({ "vector": [1, 2, 3] }), 400),
+        (json!({ "vector": [1, 2, 3], "moral_value": 0.5, "domain": "d" }), 422),
+        (json!({ "vector": [1, 2, 3], "moral_value": 0.5, "domain": "other" }), 404),
+    ] {
+        let answer = server.api.post("/event", &body).await;
+        assert_eq!(answer.status.as_u16(), status, "{body}: {answer:?}");
+    }
+    let wrong = server.api.post("/v1/domains/governed/infer-and-adapt", &json!({ "features": [1, 2, 3] })).await;
+    assert!(
+        wrong.status == StatusCode::UNPROCESSABLE_ENTITY && wrong.body.to_string().contains("POST /event"),
+        "{wrong:?}"
+    );
+    let mut after = server.api.get("/state").await.body;
+    assert_eq!(after.as_object_mut().map(std::mem::take), before.as_object().cloned());
+    server.stop().await;
+}
