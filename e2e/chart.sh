@@ -32,6 +32,9 @@ expect 'HEBB_RECEIVER_CA' --set receiverCA.name=ca
 expect 'kind: ServiceMonitor' --set serviceMonitor.enabled=true
 expect 'topologySpreadConstraints:' --set 'topologySpreadConstraints[0].maxSkew=1'
 expect 'name: EXTRA' --set 'extraEnv[0].name=EXTRA,extraEnv[0].value=x'
+expect 'apiGroups: [cert-manager.io]' --set certManager.enabled=true
+plain=$(render)
+if grep -q 'apiGroups: .cert-manager.io' <<<"$plain"; then fail "rights on cert-manager's objects that nobody asked for"; fi
 namespaced=$(render --set watchNamespace=team)
 if grep -q 'kind: ClusterRole' <<<"$namespaced"; then fail "a namespaced operator has cluster-wide rights"; fi
 expect 'kind: PodMonitor' --set podMonitor.enabled=true

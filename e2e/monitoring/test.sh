@@ -22,9 +22,14 @@ done
 
 # A dashboard shows what the table lists, all of it, and nothing else.
 documented=$(grep -oE '^\| `[a-z_]+` \|' "$ROOT/docs/metrics.md" | tr -d '|` ')
-shown=$(jq -r '.panels[].targets[].expr' "${boards[@]}" | grep -oE '\b(hebb|process|worker|queue|tasks)_[a-z_]+' | sed -E 's/_bucket$//' | sort -u)
+shown=$(jq -r '.panels[].targets[].expr' "${boards[@]}" | grep -oE '\b(hebb|process|worker|queue|tasks|total|accepted|rejected|moral)_[a-z_]+' | sed -E 's/_bucket$//' | sort -u)
 diff --label docs/metrics.md --label integrations/grafana -u <(sort -u <<<"$documented") <(printf '%s\n' "$shown") >&2 ||
   fail "the dashboards don't show the metrics of the table"
+
+for board in "${boards[@]}"; do
+  jq --exit-status '[.panels[] | .id, .gridPos] as $all | ($all | length) == ($all | unique | length)' "$board" >/dev/null ||
+    fail "$board has two panels of one number or at one place"
+done
 
 stage "$(realpath "$1")"
 port=$((29000 + $$ % 900))

@@ -117,6 +117,12 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
             "{redis: {durability: Replicated}}",
             "spec.redis.durability: Replicated is for the modes Sentinel and Cluster",
         ),
+        (
+            "{redis: {tls: {secretRef: {name: a}, issuerRef: {name: b}}}}",
+            "spec.redis.tls: takes secretRef or issuerRef",
+        ),
+        ("{redis: {mode: External, external: {host: x}, tls: {}}}", "spec.redis.tls: is for a Redis that Hebb runs"),
+        ("{redis: {tls: {secretRef: {}}}}", "spec.redis.tls.secretRef.name"),
         ("{gateway: {service: {type: Magic}}}", "spec.gateway.service.type"),
         ("{workerz: {}}", "workerz"),
     ] {
@@ -130,6 +136,7 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
         ("{domains: [{name: a, task: Regression}]}", "spec.domains: task and partitions"),
         ("{domains: [{name: a, task: Classification, partitions: 2}]}", "spec.domains: task and partitions"),
         ("{redis: {storage: {size: 2Gi}}}", "spec.redis.storage.size: can't change"),
+        ("{redis: {storage: {size: 1Gi}, tls: {}}}", "spec.redis.tls: can't be added, removed or changed"),
         ("{redis: {mode: External, external: {host: x}}}", "spec.redis.mode: can't change"),
         ("{restore: {from: {persistentVolumeClaim: {claimName: a}}}}", "spec.restore: is for a new LearningCluster"),
     ] {
@@ -141,6 +148,15 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
     api.create(&cluster("group", "{redis: {mode: Sentinel, durability: Replicated, replicas: 3}}")).unwrap();
     let refused = api.create(&cluster("group", "{redis: {mode: Sentinel, durability: Replicated, replicas: 5}}"));
     assert!(refused.unwrap_err().contains("spec.redis.replicas: can't change"));
+
+    // Where a certificate comes from stands, with the defaults of a reference.
+    api.create(&cluster("sealed", "{redis: {tls: {issuerRef: {name: a}}}}")).unwrap();
+    let stored = api.kubectl(&["get", "lc", "sealed", "-o", "jsonpath={.spec.redis.tls}"]).unwrap();
+    assert_eq!(stored, r#"{"issuerRef":{"group":"cert-manager.io","kind":"Issuer","name":"a"}}"#);
+    for tls in ["{}", "{issuerRef: {name: b}}", "{secretRef: {name: a}}", "null"] {
+        let refused = api.create(&cluster("sealed", &format!("{{redis: {{tls: {tls}}}}}"))).expect_err(tls);
+        assert!(refused.contains("spec.redis.tls: can't be added, removed or changed"), "{tls}: {refused}");
+    }
 
     // A cluster that was restored may forget by what, and what it was restored from can't change.
     api.create(&cluster("again", "{restore: {from: {persistentVolumeClaim: {claimName: a}}}}")).unwrap();

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 const READY: Duration = Duration::from_secs(180);
 /// Answers come again within this.
 const RESUME: Duration = Duration::from_secs(10);
+const VOLUME: &str = "storage: {size: 1Gi, deletionPolicy: Delete}";
 const PODS: &str = "hebb.dev/cluster=group,app.kubernetes.io/component=redis";
 
 const CLUSTER: &str = "
@@ -28,7 +29,7 @@ spec:
   domains: [{name: shuttle, task: Classification, partitions: PARTITIONS}]
   gateway: {replicas: 1}
   coordinator: {replicas: 2}
-  redis: {mode: MODE, durability: Replicated, storage: STORAGE}
+  redis: REDIS
 ";
 
 /// Fires while all is well, so that what it does is all that is done.
@@ -53,11 +54,11 @@ struct Group {
 }
 
 impl Group {
-    fn make(space: &'static str, mode: &str, partitions: u32, storage: &str) -> Self {
+    fn make(space: &'static str, redis: &str, partitions: u32) -> Self {
         fresh_namespace(space).unwrap();
         let began = Instant::now();
-        let text = CLUSTER.replace("MODE", mode).replace("PARTITIONS", &partitions.to_string());
-        apply(space, &text.replace("STORAGE", storage)).unwrap();
+        let text = CLUSTER.replace("REDIS", redis).replace("PARTITIONS", &partitions.to_string());
+        apply(space, &text).unwrap();
         wait_ready(space, "group", READY).unwrap();
         println!("ready after {:.0} s", began.elapsed().as_secs_f64());
         Self { space, url: gateway(space, "group").unwrap(), total: Ledger::default() }
@@ -97,6 +98,45 @@ impl Group {
         let asking = ["redis-cli", "--no-auth-warning", "-a", &password.unwrap(), "dbsize"];
         let answer = kubectl(&[&["-n", self.space, "exec", pod, "-c", "redis", "--"], &asking[..]].concat()).unwrap();
         answer.trim().parse().unwrap()
+    }
+
+    /// The digests of the templates by which the pods of Redis were made.
+    fn templates(&self) -> Vec<String> {
+        let pods = get(self.space, &["pods", "-l", PODS]).unwrap();
+        let digest =
+            |pod: &Value| pod["metadata"]["annotations"]["hebb.dev/template-digest"].as_str().map(str::to_owned);
+        pods["items"].as_array().unwrap().iter().filter_map(digest).collect()
+    }
+
+    /// Nobody who doesn't encrypt is answered, or who doesn't know the certificate.
+    fn is_sealed(&self) {
+        let ask = |more: &[&str]| {
+            let line =
+                ["-n", self.space, "exec", "group-redis-0", "-c", "redis", "--", "redis-cli", "--no-auth-warning"];
+            kubectl(&[&line[..], more, &["ping"]].concat())
+        };
+        assert!(ask(&[]).is_err(), "an answer in the clear");
+        assert!(ask(&["--tls"]).is_err(), "a certificate that this system doesn't know was trusted");
+        let answer = ask(&["--tls", "--cacert", "/etc/redis-tls/ca.crt"]).unwrap();
+        assert!(answer.contains("PONG") || answer.contains("NOAUTH"), "{answer}");
+    }
+
+    /// Spoils the certificate under load: Hebb makes another, and every pod takes it up.
+    async fn renew_certificate(&mut self, pods: usize, count: usize) {
+        let (space, before) = (self.space, self.templates());
+        let began = Instant::now();
+        let spoiling = move || {
+            let change = "{\"stringData\":{\"tls.crt\":\"spoilt\"}}";
+            kubectl(&["-n", space, "patch", "secret", "group-redis-tls", "--type=merge", "-p", change]).unwrap();
+        };
+        self.under_load("certificate", count, spoiling).await;
+        wait_for("every pod shows the new certificate", READY, || {
+            let now = self.templates();
+            (now.len() == pods && now.iter().all(|digest| !before.contains(digest))).then_some(())
+        })
+        .unwrap();
+        self.ready();
+        println!("every pod shows another certificate, {:.0} s in all", began.elapsed().as_secs_f64());
     }
 
     fn ready(&self) {
@@ -166,7 +206,7 @@ fn kill_server(space: &str, pod: &str) {
 #[ignore = "needs the cluster of `make cluster-install`"]
 async fn a_redis_with_sentinels_loses_no_acknowledged_event() {
     const SPACE: &str = "hebb-e2e-redis";
-    let mut group = Group::make(SPACE, "Sentinel", 1, "{size: 1Gi, deletionPolicy: Delete}");
+    let mut group = Group::make(SPACE, &format!("{{mode: Sentinel, durability: Replicated, {VOLUME}}}"), 1);
     let status = group.status();
     assert_eq!((&status["mode"], &status["readyReplicas"]), (&"Sentinel".into(), &3.into()), "{status}");
     assert!(status["lastFailoverTime"].is_null(), "{status}");
@@ -226,7 +266,7 @@ async fn a_redis_with_sentinels_loses_no_acknowledged_event() {
 #[ignore = "needs the cluster of `make cluster-install`"]
 async fn a_primary_that_comes_back_empty_takes_nothing_from_the_others() {
     const SPACE: &str = "hebb-e2e-redis-empty";
-    let mut group = Group::make(SPACE, "Sentinel", 1, "{}");
+    let mut group = Group::make(SPACE, "{mode: Sentinel, durability: Replicated}", 1);
     for what in ["first", "second"] {
         let before = group.primary();
         let victim = before.clone();
@@ -245,7 +285,7 @@ async fn a_primary_that_comes_back_empty_takes_nothing_from_the_others() {
 #[ignore = "needs the cluster of `make cluster-install`"]
 async fn a_redis_cluster_loses_no_acknowledged_event() {
     const SPACE: &str = "hebb-e2e-redis-cluster";
-    let mut group = Group::make(SPACE, "Cluster", 8, "{size: 1Gi, deletionPolicy: Delete}");
+    let mut group = Group::make(SPACE, &format!("{{mode: Cluster, durability: Replicated, {VOLUME}}}"), 8);
     let status = group.status();
     assert_eq!((&status["mode"], &status["readyReplicas"]), (&"Cluster".into(), &6.into()), "{status}");
     group.under_load("before", 500, || ()).await;
@@ -286,5 +326,55 @@ async fn a_redis_cluster_loses_no_acknowledged_event() {
     let began = Instant::now();
     group.under_load("renewed", 4_000, renewing).await;
     println!("every pod renewed, {:.0} s in all", began.elapsed().as_secs_f64());
+    kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
+async fn an_encrypted_server_loses_no_acknowledged_event() {
+    const SPACE: &str = "hebb-e2e-redis-sealed";
+    let mut group = Group::make(SPACE, &format!("{{tls: {{}}, {VOLUME}}}"), 1);
+    group.is_sealed();
+    let resumed = group.under_load("killed", 4_000, || kill_server(SPACE, "group-redis-0")).await;
+    assert!(resumed < 2 * RESUME, "{resumed:?}");
+    group.ready();
+    group.renew_certificate(1, 4_000).await;
+    group.under_load("after", 500, || ()).await;
+    std::thread::sleep(Duration::from_secs(5));
+    silence(SPACE).unwrap();
+    kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
+async fn an_encrypted_group_loses_no_acknowledged_event() {
+    const SPACE: &str = "hebb-e2e-redis-sealed-group";
+    let mut group = Group::make(SPACE, &format!("{{mode: Sentinel, durability: Replicated, tls: {{}}, {VOLUME}}}"), 1);
+    group.is_sealed();
+    let before = group.primary();
+    let victim = before.clone();
+    let resumed = group.under_load("killed", 4_000, move || kill_server(SPACE, &victim)).await;
+    assert!(resumed < RESUME, "{resumed:?}");
+    group.moved_from(&before);
+    group.ready();
+    group.renew_certificate(3, 15_000).await;
+    group.under_load("after", 500, || ()).await;
+    kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of `make cluster-install`"]
+async fn an_encrypted_redis_cluster_loses_no_acknowledged_event() {
+    const SPACE: &str = "hebb-e2e-redis-sealed-cluster";
+    let mut group = Group::make(SPACE, &format!("{{mode: Cluster, durability: Replicated, tls: {{}}, {VOLUME}}}"), 8);
+    group.is_sealed();
+    let victim = group.primaries()[0].clone();
+    let killed = victim.clone();
+    let resumed = group.under_load("killed", 4_000, move || kill_server(SPACE, &killed)).await;
+    assert!(resumed < RESUME, "{resumed:?}");
+    group.gave_way(&victim);
+    group.ready();
+    group.renew_certificate(6, 4_000).await;
+    group.under_load("after", 500, || ()).await;
     kubectl(&["delete", "namespace", SPACE, "--wait=false"]).unwrap();
 }

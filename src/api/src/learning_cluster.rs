@@ -710,6 +710,8 @@ fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 #[x_kube(validation = ("self.mode != 'Sentinel' || !has(self.replicas) || (self.replicas % 2 == 1 && self.replicas <= 9)", "spec.redis.replicas: must be odd with mode Sentinel, so that a majority can elect the primary, and at most 9"))]
 #[x_kube(validation = ("self.mode != 'Cluster' || !has(self.replicas) || (self.replicas % 2 == 0 && self.replicas >= 6)", "spec.redis.replicas: must be even with mode Cluster, two servers a shard, and at least 6, so that a majority of the shards is left when one loses its primary"))]
 #[x_kube(validation = ("(has(self.replicas) ? self.replicas : self.mode == 'Cluster' ? 6 : 3) == (has(oldSelf.replicas) ? oldSelf.replicas : oldSelf.mode == 'Cluster' ? 6 : 3)", "spec.redis.replicas: can't change; make a new LearningCluster"))]
+#[x_kube(validation = ("self.mode != 'External' || !has(self.tls)", "spec.redis.tls: is for a Redis that Hebb runs; an External one has external.tls"))]
+#[x_kube(validation = ("has(self.tls) == has(oldSelf.tls) && (!has(self.tls) || self.tls == oldSelf.tls)", "spec.redis.tls: can't be added, removed or changed; make a new LearningCluster"))]
 #[x_kube(validation = ("self.mode in ['Sentinel', 'Cluster'] || self.durability != 'Replicated'", "spec.redis.durability: Replicated is for the modes Sentinel and Cluster; an External Redis has external.waitForReplicas"))]
 pub struct RedisSpec {
     /// `Standalone`: one server that Hebb runs. `Sentinel`: a primary with replicas that Hebb runs, of which Sentinels elect
@@ -739,6 +741,10 @@ pub struct RedisSpec {
     #[serde(default = "seventy")]
     #[schemars(range(min = 10, max = 95))]
     pub max_memory_percent_of_limit: i32,
+    /// Encrypts every connection to the servers and Sentinels that Hebb runs, and between them. `{}`: with a certificate that
+    /// Hebb makes and renews. Can't be added, removed or changed. Default: connections are in the clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ServerTls>,
     /// Where an External server is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalRedis>,
@@ -760,6 +766,7 @@ impl Default for RedisSpec {
             image: None,
             storage: StorageSpec::default(),
             max_memory_percent_of_limit: 70,
+            tls: None,
             external: None,
             resources: None,
         }
@@ -994,6 +1001,47 @@ pub struct RedisTls {
     pub client_certificate: bool,
 }
 
+/// Where the certificate of a Redis that Hebb runs comes from; without a reference Hebb makes it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!(has(self.secretRef) && has(self.issuerRef))", "spec.redis.tls: takes secretRef or issuerRef, not both"))]
+pub struct ServerTls {
+    /// A Secret in the same namespace, made by somebody, with `tls.crt`, `tls.key` and `ca.crt`. The certificate is for
+    /// NAME-redis.NAMESPACE.svc.DOMAIN and, with modes Sentinel and Cluster, for `*.` before that. A change of the Secret
+    /// renews the pods within five minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// The cert-manager issuer that is asked for the certificate. It must say who vouches for it (`ca.crt`), as issuers of
+    /// the types CA and Vault do. The operator needs rights for this: `certManager.enabled` of its chart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_ref: Option<IssuerRef>,
+}
+
+/// An issuer of cert-manager.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its kind. Default: Issuer.
+    #[serde(default = "issuer_kind")]
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+    /// Its API group. Default: cert-manager.io.
+    #[serde(default = "issuer_group")]
+    #[schemars(length(min = 1, max = 253))]
+    pub group: String,
+}
+
+fn issuer_kind() -> String {
+    "Issuer".to_owned()
+}
+
+fn issuer_group() -> String {
+    "cert-manager.io".to_owned()
+}
+
 fn sentinel_master() -> String {
     "hebb".to_owned()
 }
@@ -1040,7 +1088,7 @@ pub struct LearningClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// What is true of the cluster: Ready, Reconciling, Stalled, Initialized, GatewayAvailable, LeaderElected,
-    /// WorkersAvailable, RedisAvailable, ScalingActive, UpgradeInProgress, Suspended, BackupSucceeded.
+    /// WorkersAvailable, RedisAvailable, RedisCertificateValid, ScalingActive, UpgradeInProgress, Suspended, BackupSucceeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -206,6 +206,16 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
         matches!(redis.mode, RedisMode::Sentinel | RedisMode::Cluster) || redis.durability != Durability::Replicated,
         "spec.redis.durability: Replicated is for the modes Sentinel and Cluster",
     );
+    if let Some(tls) = &redis.tls {
+        check(
+            redis.mode != RedisMode::External,
+            "spec.redis.tls: is for a Redis that Hebb runs; an External one has external.tls",
+        );
+        check(
+            tls.secret_ref.is_none() || tls.issuer_ref.is_none(),
+            "spec.redis.tls: takes secretRef or issuerRef, not both",
+        );
+    }
     if let Some(backup) = &spec.backup {
         if let Some(problem) = backup.schedule.as_deref().and_then(cron::problem) {
             check(false, &format!("spec.backup.schedule: {problem}"));
@@ -307,6 +317,10 @@ mod tests {
                 "spec.backup.schedule: \"25\" is no hour",
             ),
             ("{backup: {destination: {persistentVolumeClaim: {}}}}", "needs claimName, or size"),
+            (
+                "{redis: {tls: {secretRef: {name: a}, issuerRef: {name: b}}}}",
+                "spec.redis.tls: takes secretRef or issuerRef",
+            ),
             ("{workers: {drainTimeout: 2h}}", "spec.workers.drainTimeout: must be between 1s and 1h"),
         ] {
             let error = load(&format!("{HEAD}spec: {spec}\n")).unwrap_err().to_string();

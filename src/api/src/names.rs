@@ -91,6 +91,11 @@ pub fn internal_secret_name(cluster: &str) -> String {
     format!("{cluster}-internal")
 }
 
+/// Name of the Secret with the certificate of Redis, and of the Certificate that asks for it.
+pub fn redis_tls_name(cluster: &str) -> String {
+    format!("{}-tls", Role::Redis.object_name(cluster))
+}
+
 /// Name of what makes backups, and of the claim that keeps them.
 pub fn backup_name(cluster: &str) -> String {
     format!("{cluster}-{BACKUP_COMPONENT}")

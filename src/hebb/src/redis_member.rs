@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use hebb_redis::sharded::Keeper;
-use hebb_redis::{Member, MemberError, answers};
+use hebb_redis::{Member, MemberError, Sealed, answers};
 
 use crate::cli::Outcome;
 use crate::node::wait_for_signal;
@@ -36,6 +36,12 @@ pub enum Command {
         /// Succeed also when nobody listens
         #[arg(long)]
         or_closed: bool,
+        /// PEM file of who vouches for the one who answers; given, the connection is encrypted
+        #[arg(long, requires = "tls_name")]
+        tls_ca: Option<PathBuf>,
+        /// A name on the certificate of the one who answers
+        #[arg(long, requires = "tls_ca")]
+        tls_name: Option<String>,
     },
 }
 
@@ -53,6 +59,9 @@ pub struct Options {
     /// Password of servers and Sentinels
     #[arg(long, env = "REDIS_PASSWORD", hide_env_values = true)]
     password: String,
+    /// PEM file of who vouches for servers and Sentinels; given, connections are encrypted
+    #[arg(long, env = "REDIS_TLS_CA")]
+    tls_ca: Option<PathBuf>,
     /// Address of the pod; given, the servers are a Redis Cluster
     #[arg(long, env = "REDIS_CLUSTER_IP")]
     cluster_ip: Option<IpAddr>,
@@ -66,7 +75,7 @@ enum Kind {
 
 impl Options {
     fn member(self) -> Result<Kind, MemberError> {
-        let member = Member::new(&self.pod, &self.service, self.members, self.password)?;
+        let member = Member::new(&self.pod, &self.service, self.members, self.password, self.tls_ca.as_deref())?;
         Ok(match self.cluster_ip {
             Some(ip) => Kind::Cluster(Keeper::new(member, ip)),
             None => Kind::Sentinel(member),
@@ -146,7 +155,10 @@ pub fn run(command: Command) -> Outcome {
         }
         Command::Ready(options) => runtime()?.block_on(options.member()?.ready())?,
         Command::Leave(options) => runtime()?.block_on(options.member()?.leave())?,
-        Command::Ping { port, or_closed } => answers(port, or_closed)?,
+        Command::Ping { port, or_closed, tls_ca, tls_name } => {
+            let sealed = tls_ca.zip(tls_name).map(|(authority, name)| Sealed { authority, name });
+            answers(port, or_closed, sealed.as_ref())?;
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod coordinator;
+mod cpu;
 mod embedded;
 #[cfg(test)]
 mod gated;

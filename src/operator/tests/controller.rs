@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic, and so do the functions that it calls")]
 
 mod backups;
+mod certificates;
 mod plane;
 mod scenario;
 
@@ -65,6 +66,11 @@ async fn run_all(client: &Client) -> Vec<String> {
     running.spawn_local(the_lease_is_handed_over(client.clone()));
     running.spawn_local(backups::backups_are_made_once_a_request_and_told_as_they_end(client.clone()));
     running.spawn_local(backups::a_restore_comes_first_and_what_it_refuses_is_told(client.clone()));
+    running
+        .spawn_local(certificates::a_certificate_of_hebbs_is_made_once_and_renewed_when_it_is_spoilt(client.clone()));
+    running
+        .spawn_local(certificates::a_certificate_that_is_of_no_use_is_said_and_harms_nothing_that_runs(client.clone()));
+    running.spawn_local(certificates::cert_manager_is_asked_for_a_certificate(client.clone()));
     running.spawn_local(what_could_not_work_is_refused_by_name(client.clone()));
     let mut failed = Vec::new();
     while let Some(ended) = running.join_next().await {

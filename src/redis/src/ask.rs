@@ -1,11 +1,17 @@
 //! Asks the members of a group: their Sentinels who is primary, their servers what they are.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures::future::join_all;
 use hebb_api::names::{REDIS_PORT, SENTINEL_MASTER, SENTINEL_PORT};
-use redis::{Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError, Value};
+use redis::aio::MultiplexedConnection;
+use redis::io::AsyncDNSResolver;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    RedisFuture, TlsCertificates, Value,
+};
 use tokio::time::timeout;
 
 use crate::decide::{Opinion, Server};
@@ -14,12 +20,29 @@ use crate::decide::{Opinion, Server};
 const DEADLINE: Duration = Duration::from_millis(1_000);
 
 /// The members of one group, and the password of their servers and Sentinels.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Group {
     /// The members' host names, by their numbers.
     pub hosts: Vec<String>,
     /// The password of all.
     pub password: String,
+    /// Who vouches for the certificate that all members show, in PEM; nothing where connections are in the clear.
+    pub authority: Option<String>,
+}
+
+/// Finds every name at one address.
+struct At(IpAddr);
+
+impl AsyncDNSResolver for At {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _host: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        let found: Box<dyn Iterator<Item = SocketAddr> + Send> =
+            Box::new(std::iter::once(SocketAddr::new(self.0, port)));
+        Box::pin(std::future::ready(Ok(found)))
+    }
 }
 
 /// The newest election that a group's Sentinels know of.
@@ -32,18 +55,49 @@ pub struct Newest {
 }
 
 impl Group {
-    /// Sends a command to a host.
+    /// Sends a command to a host, or to an address of a member.
     pub(crate) async fn send(&self, host: &str, port: i32, command: &Cmd) -> Result<Value, RedisError> {
-        let port = u16::try_from(port).unwrap_or_default();
-        let settings = RedisConnectionInfo::default().set_password(&self.password);
-        let address = ConnectionAddr::Tcp(host.to_owned(), port);
-        let client = Client::open(address.into_connection_info()?.set_redis_settings(settings))?;
+        let address: Option<IpAddr> = host.parse().ok();
+        // All members show one certificate, so any member's name is on it.
+        let name = if address.is_some() { self.any_name() } else { host };
         let asked = async {
-            let mut connection = client.get_multiplexed_async_connection().await?;
+            let mut connection = self.connect(name, address, port).await?;
             command.query_async(&mut connection).await
         };
         let late = || RedisError::from((ErrorKind::Io, "no answer in time"));
         timeout(DEADLINE, asked).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// A name that is on the certificate.
+    pub fn any_name(&self) -> &str {
+        self.hosts.first().map(String::as_str).unwrap_or_default()
+    }
+
+    /// Opens a connection to a host, at an address where that is known; who can't show the host's certificate is refused.
+    pub(crate) async fn connect(
+        &self,
+        host: &str,
+        at: Option<IpAddr>,
+        port: i32,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let port = u16::try_from(port).unwrap_or_default();
+        let host = host.to_owned();
+        let settings = RedisConnectionInfo::default().set_password(&self.password);
+        let client = match &self.authority {
+            None => {
+                let info = ConnectionAddr::Tcp(host, port).into_connection_info()?;
+                Client::open(info.set_redis_settings(settings))?
+            }
+            Some(authority) => {
+                let address = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
+                let certificates =
+                    TlsCertificates { client_tls: None, root_cert: Some(authority.clone().into_bytes()) };
+                Client::build_with_tls(address.into_connection_info()?.set_redis_settings(settings), certificates)?
+            }
+        };
+        let config = AsyncConnectionConfig::new();
+        let config = if let Some(address) = at { config.set_dns_resolver(At(address)) } else { config };
+        client.get_multiplexed_async_connection_with_config(&config).await
     }
 
     /// What all Sentinels and all servers say.

@@ -14,4 +14,4 @@ pub mod sharded;
 pub use ask::{Group, Newest};
 pub use decide::{Opinion, Reason, Server, Start, View, decide};
 pub use files::{cluster_conf, primary_settings, redis_conf, sentinel_conf};
-pub use member::{Member, MemberError, answers};
+pub use member::{Member, MemberError, Sealed, answers};

@@ -6,10 +6,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hebb_api::names::{REDIS_PORT, SENTINEL_MASTER, SENTINEL_PORT};
 use redis::RedisError;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tracing::{info, warn};
 
 use crate::ask::{Group, Info};
@@ -79,16 +82,26 @@ pub struct Member {
 }
 
 impl Member {
-    /// The member in a pod: `NAME-2` is number 2, and its host is `NAME-2.SERVICE`.
+    /// The member in a pod: `NAME-2` is number 2, and its host is `NAME-2.SERVICE`. With a file of who vouches for the
+    /// members, connections are encrypted.
     ///
     /// # Errors
-    /// [`MemberError::Name`].
-    pub fn new(pod: &str, service: &str, members: usize, password: String) -> Result<Self, MemberError> {
+    /// [`MemberError::Name`] and [`MemberError::File`].
+    pub fn new(
+        pod: &str,
+        service: &str,
+        members: usize,
+        password: String,
+        authority: Option<&Path>,
+    ) -> Result<Self, MemberError> {
         let odd = || MemberError::Name(pod.to_owned());
         let (name, number) = pod.rsplit_once('-').ok_or_else(odd)?;
         let me = number.parse().ok().filter(|number| *number < members).ok_or_else(odd)?;
         let hosts = (0..members).map(|member| format!("{name}-{member}.{service}")).collect();
-        Ok(Self { group: Group { hosts, password }, me, data: "/data".into(), config: "/etc/redis".into() })
+        let read = |path: &Path| std::fs::read_to_string(path).map_err(|source| file_error(path, source));
+        let authority = authority.map(read).transpose()?;
+        let group = Group { hosts, password, authority };
+        Ok(Self { group, me, data: "/data".into(), config: "/etc/redis".into() })
     }
 
     fn marker(&self) -> PathBuf {
@@ -286,11 +299,19 @@ fn all_caught_up(info: &Info) -> bool {
         .all(|place| info.field(&format!("slave{place}")).split(',').any(|part| part == format!("offset={offset}")))
 }
 
+/// How a port of this pod is spoken to where connections are encrypted.
+pub struct Sealed {
+    /// The file of who vouches for the server.
+    pub authority: PathBuf,
+    /// A name that is on its certificate.
+    pub name: String,
+}
+
 /// Whether somebody answers on a port of this pod. A closed port is good where the server may still be waiting to begin.
 ///
 /// # Errors
-/// [`MemberError::Hung`].
-pub fn answers(port: u16, or_closed: bool) -> Result<(), MemberError> {
+/// [`MemberError::Hung`], or [`MemberError::Name`] for a name that can't be on a certificate.
+pub fn answers(port: u16, or_closed: bool, sealed: Option<&Sealed>) -> Result<(), MemberError> {
     let hung = || MemberError::Hung(port);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = match TcpStream::connect_timeout(&address, ANSWER) {
@@ -298,10 +319,34 @@ pub fn answers(port: u16, or_closed: bool) -> Result<(), MemberError> {
         Err(error) if or_closed && error.kind() == ErrorKind::ConnectionRefused => return Ok(()),
         Err(_) => return Err(hung()),
     };
-    let asked = stream.set_read_timeout(Some(ANSWER)).and_then(|()| stream.write_all(b"PING\r\n"));
-    // Any answer will do: that a password is wanted is one.
-    let answered = asked.and_then(|()| stream.read_exact(&mut [0]));
-    answered.map_err(|_| hung())
+    let limited = stream.set_read_timeout(Some(ANSWER)).and_then(|()| stream.set_write_timeout(Some(ANSWER)));
+    limited.map_err(|_| hung())?;
+    let answered = match sealed {
+        None => ping(&mut stream),
+        Some(sealed) => ping(&mut rustls::Stream::new(&mut handshake(sealed)?, &mut stream)),
+    };
+    match answered {
+        // Any answer will do: that a password is wanted is one, and so is a certificate that isn't valid any more, which
+        // no restart would mend.
+        Err(error) if error.kind() != ErrorKind::InvalidData => Err(hung()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn ping(stream: &mut (impl Read + Write)) -> std::io::Result<()> {
+    stream.write_all(b"PING\r\n")?;
+    stream.read_exact(&mut [0])
+}
+
+fn handshake(sealed: &Sealed) -> Result<rustls::ClientConnection, MemberError> {
+    // Without the file nobody is trusted, and a server that isn't has answered all the same.
+    let certificates = CertificateDer::pem_file_iter(&sealed.authority).into_iter().flatten();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(certificates.filter_map(Result::ok));
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let odd = |_| MemberError::Name(sealed.name.clone());
+    let name = ServerName::try_from(sealed.name.clone()).map_err(odd)?;
+    rustls::ClientConnection::new(Arc::new(config), name).map_err(|_| MemberError::Name(sealed.name.clone()))
 }
 
 pub(crate) fn file_error(path: &Path, source: std::io::Error) -> MemberError {
@@ -326,10 +371,10 @@ mod tests {
 
     #[test]
     fn a_pods_name_says_which_member_it_is() {
-        let member = Member::new("demo-redis-2", "demo-redis.ns.svc.c", 3, "p".to_owned()).unwrap();
+        let member = Member::new("demo-redis-2", "demo-redis.ns.svc.c", 3, "p".to_owned(), None).unwrap();
         assert_eq!((member.me, member.group.hosts[0].as_str()), (2, "demo-redis-0.demo-redis.ns.svc.c"));
         for odd in ["demo", "demo-redis-3", "demo-redis-x"] {
-            assert!(Member::new(odd, "s", 3, String::new()).is_err(), "{odd}");
+            assert!(Member::new(odd, "s", 3, String::new(), None).is_err(), "{odd}");
         }
     }
 

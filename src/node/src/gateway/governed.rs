@@ -155,46 +155,53 @@ pub struct StateQuery {
 /// The answer to `GET /state`: sums over the partitions, and each of them.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct StateBody {
+pub struct StateBody {
     domain: String,
     /// The phase of the first partition, and the mean threshold.
-    phase: Phase,
-    threshold: f64,
-    accepted: u64,
-    rejected: u64,
-    vectors: u64,
-    capacity: u64,
-    bytes: u64,
+    pub phase: Phase,
+    pub threshold: f64,
+    pub accepted: u64,
+    pub rejected: u64,
+    pub vectors: u64,
+    pub capacity: u64,
+    pub bytes: u64,
     partitions: Vec<GovernorState>,
 }
 
 pub async fn state(State(shared): State<Arc<Shared>>, Address(Query(query)): Address<Query<StateQuery>>) -> Response {
     let started = Instant::now();
-    let result = async {
-        let domain = governed(known_domain(&shared, query.domain.as_deref().unwrap_or(DOMAIN)).await?)?;
-        let asked = (0..domain.partitions).map(|index| {
-            let shared = &shared;
-            let partition = PartitionKey { domain: domain.name.clone(), index };
-            async move {
-                match shared.dispatcher.submit(&partition, Entry::Query(Ask::Governor).encode(), OnFull::Wait).await? {
-                    Outcome::Governor(state) => Ok(*state),
-                    _ => Err(Failure::Unexpected),
-                }
-            }
-        });
-        let partitions = futures::future::try_join_all(asked).await?;
-        let sum = |field: fn(&GovernorState) -> u64| partitions.iter().map(field).sum::<u64>();
-        Ok(StateBody {
-            phase: partitions.first().map_or(Phase::Wake, |state| state.phase),
-            threshold: partitions.iter().map(|state| state.threshold).sum::<f64>() / partitions.len().max(1) as f64,
-            accepted: sum(|state| state.accepted),
-            rejected: sum(|state| state.rejected),
-            vectors: sum(|state| state.vectors),
-            capacity: sum(|state| state.capacity),
-            bytes: sum(|state| state.bytes),
-            domain: domain.name,
-            partitions,
-        })
-    };
+    let domain = query.domain.as_deref().unwrap_or(DOMAIN);
+    let result = async { ask(&shared, known_domain(&shared, domain).await?).await };
     respond(&shared, "state", started, result.await)
+}
+
+/// The state of the memory that is asked for where none is named.
+pub async fn look(shared: &Shared) -> Result<StateBody, Failure> {
+    ask(shared, known_domain(shared, DOMAIN).await?).await
+}
+
+async fn ask(shared: &Shared, domain: Domain) -> Result<StateBody, Failure> {
+    let domain = governed(domain)?;
+    let asked = (0..domain.partitions).map(|index| {
+        let partition = PartitionKey { domain: domain.name.clone(), index };
+        async move {
+            match shared.dispatcher.submit(&partition, Entry::Query(Ask::Governor).encode(), OnFull::Wait).await? {
+                Outcome::Governor(state) => Ok(*state),
+                _ => Err(Failure::Unexpected),
+            }
+        }
+    });
+    let partitions = futures::future::try_join_all(asked).await?;
+    let sum = |field: fn(&GovernorState) -> u64| partitions.iter().map(field).sum::<u64>();
+    Ok(StateBody {
+        phase: partitions.first().map_or(Phase::Wake, |state| state.phase),
+        threshold: partitions.iter().map(|state| state.threshold).sum::<f64>() / partitions.len().max(1) as f64,
+        accepted: sum(|state| state.accepted),
+        rejected: sum(|state| state.rejected),
+        vectors: sum(|state| state.vectors),
+        capacity: sum(|state| state.capacity),
+        bytes: sum(|state| state.bytes),
+        domain: domain.name,
+        partitions,
+    })
 }

@@ -16,6 +16,7 @@ use hebb_log::{Domain, PartitionKey};
 use serde::{Deserialize, Serialize};
 
 use super::admission::{Admitted, admit};
+use super::detailed::detailed;
 use super::dispatch::{OnFull, Sent};
 use super::domains::partition_of;
 use super::reply::{Address, ErrorBody, Failure, expose};
@@ -51,6 +52,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
     let api = routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
     api.route_layer(middleware::from_fn_with_state(shared.clone(), admit))
         .route("/metrics", get(metrics))
+        .route("/health/metrics", get(metrics))
+        .route("/health/detailed", get(detailed))
         .route("/openapi.json", get(document))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
@@ -70,6 +73,7 @@ async fn wrong_method() -> Response {
 }
 
 async fn metrics(State(shared): Gateway) -> Response {
+    shared.metrics.process.look();
     expose(&shared.metrics.registry)
 }
 
@@ -467,8 +471,12 @@ mod tests {
     fn every_address_is_documented_and_no_other() {
         let document: serde_json::Value = serde_json::from_str(DOCUMENT).unwrap();
         let documented: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-        let served =
-            routes().into_iter().map(|(path, _)| path).chain(health::PATHS).chain(["/metrics", "/openapi.json"]);
+        let served = routes().into_iter().map(|(path, _)| path).chain(health::PATHS).chain([
+            "/metrics",
+            "/health/metrics",
+            "/health/detailed",
+            "/openapi.json",
+        ]);
         assert_eq!(documented, served.collect());
     }
 }

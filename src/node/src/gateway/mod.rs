@@ -2,6 +2,7 @@
 
 mod admission;
 mod bodies;
+mod detailed;
 mod dispatch;
 mod domains;
 mod governed;
@@ -23,6 +24,7 @@ use tracing::debug;
 
 use self::admission::Admission;
 use self::bodies::Bodies;
+use self::detailed::ProcessMetrics;
 use self::dispatch::Dispatcher;
 use self::domains::Domains;
 pub use self::domains::is_domain_name;
@@ -74,6 +76,10 @@ struct Shared {
     metrics: GatewayMetrics,
 }
 
+/// A gateway with so much of its memory taken gets no new work before it is killed for it. Being busy is no such reason: what
+/// it is taken out of the Service for would fall on the others.
+const MEMORY_MAX: f64 = 0.95;
+
 struct GatewayMetrics {
     registry: Registry,
     requests: IntCounterVec,
@@ -81,6 +87,7 @@ struct GatewayMetrics {
     /// The same of the last minute.
     recent: Window,
     governed: GovernedMetrics,
+    process: ProcessMetrics,
 }
 
 impl GatewayMetrics {
@@ -97,7 +104,8 @@ impl GatewayMetrics {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(latency.clone()))?;
         let governed = GovernedMetrics::new(&registry)?;
-        Ok(Self { registry, requests, latency, recent: Window::default(), governed })
+        let process = ProcessMetrics::new(&registry)?;
+        Ok(Self { registry, requests, latency, recent: Window::default(), governed, process })
     }
 
     fn answered(&self, operation: &str, ok: bool, seconds: f64) {
@@ -145,6 +153,10 @@ impl Gateway {
             match futures::try_join!(self.0.domains.refresh(), self.beat()) {
                 Ok(((), ())) => self.0.health.works("directory"),
                 Err(error) => self.0.health.fails("directory", error.to_string()),
+            }
+            match Memory::now().ratio().filter(|ratio| *ratio >= MEMORY_MAX) {
+                Some(ratio) => self.0.health.fails("memory", format!("{:.0} % of the limit", ratio * 100.0)),
+                None => self.0.health.works("memory"),
             }
             tokio::select! {
                 () = stop.asked() => {}

@@ -46,6 +46,11 @@ async fn vectors_are_judged_kept_within_the_bound_and_told_of_after_a_restart() 
     for line in ["total_events_processed 46", "accepted_events_count 45", "rejected_events_count 1"] {
         assert!(metrics.lines().any(|found| found == line), "{line}");
     }
+    let detailed = server.api.get("/health/detailed").await.body;
+    assert_eq!((&detailed["status"], &detailed["phase"]), (&json!("ok"), &state["phase"]), "{detailed}");
+    assert_eq!(detailed["statistics"]["moral_filter_threshold"], state["threshold"]);
+    assert_eq!(detailed["memory_state"]["vectors"], state["vectors"]);
+    assert!(detailed["system"]["memory_usage_bytes"].as_u64().unwrap() > 0, "{detailed}");
     server.stop().await;
 
     let server = Server::start(directory.path(), settings).await;

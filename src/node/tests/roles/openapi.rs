@@ -166,7 +166,8 @@ async fn every_answer_is_documented_and_every_documented_answer_is_given() {
     }
 
     let mut seen = probe.all().await;
-    for path in ["/openapi.json", "/metrics", "/health", "/health/liveness", "/health/readiness"] {
+    let open = ["/openapi.json", "/metrics", "/health", "/health/liveness", "/health/readiness"];
+    for path in open.into_iter().chain(["/health/metrics", "/health/detailed"]) {
         seen.insert(probe.ask("get", path, "", "", "").await);
     }
     let large = " ".repeat((1 << 20) + 1);

@@ -137,7 +137,7 @@ mod tests {
         let of =
             |members: &[usize], uncovered| Some(Primaries { members: members.iter().copied().collect(), uncovered });
         assert!(!elections.record(&key, of(&[0], 0)), "nobody follows it");
-        elections.follow(key.clone(), Members::Cluster(Group { hosts: Vec::new(), password: String::new() }));
+        elections.follow(key.clone(), Members::Cluster(Group::default()));
         assert!(elections.record(&key, of(&[0, 1], 0)));
         assert!(!elections.record(&key, of(&[1, 0], 0)), "the same ones were elected again");
         assert!(elections.record(&key, of(&[0], 5_461)));

@@ -2,6 +2,7 @@
 
 mod apply;
 mod backups;
+pub mod certificate;
 pub mod elections;
 mod healing;
 pub mod known;
@@ -38,10 +39,11 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::apply::{ApplyError, Done, apply};
+use self::certificate::Fault;
 use self::elections::{Members, Primaries};
 use self::plan::{Because, Live, Step, plan};
 use self::pods::PodView;
-use self::render::render;
+use self::render::{WORKLOADS, render};
 use self::requests::{Ask, Request};
 use self::scaling::{Decision, Load};
 use self::scrape::{Scraped, Target};
@@ -195,7 +197,8 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let client = &context.client;
     let observing = |what| move |source| Error::Observe { what, source };
     let own_redis = cluster.spec.redis.mode != RedisMode::External;
-    let secrets = observe::secrets(client, &namespace, &name, own_redis).await.map_err(observing("secrets"))?;
+    let domain = &context.defaults.cluster_domain;
+    let secrets = observe::secrets(client, cluster, domain, now).await.map_err(observing("secrets"))?;
     let record = observe::revision(client, &namespace, &name).await.map_err(observing("revision"))?;
     // Before the pods: those of a Job that has ended have said their word.
     let jobs = observe::jobs(client, cluster).await.map_err(observing("jobs"))?;
@@ -245,8 +248,10 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     };
     let redis_up = ready(None) && writers.uncovered == 0 && writers.pods.iter().all(|name| ready(Some(name)));
     let heard = context.coordinators.heard(&key);
+    // Without a certificate a pod that is replaced doesn't come back.
+    let examined: &[PodView] = if topology.secrets.fault().is_some() { &[] } else { &pods };
     let sick = healing::sick(&healing::Patients {
-        pods: &pods,
+        pods: examined,
         templates: &templates,
         heard: heard.as_ref().filter(|_| topology.runs()),
         redis_up: !own_redis || redis_up,
@@ -273,6 +278,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         true => steps,
         false => upgrade::hold_back(steps, &live, &templates, |role| topology.object(role)),
     };
+    let steps = hold_workloads(steps, topology.secrets.fault());
     let scraped = context.coordinators.answer(&key);
     let early = context.coordinators.is_early(&key);
     let workers_live = upgrade::workload(&live, &topology.object(Role::Worker)).map(|(_, found)| found);
@@ -349,6 +355,12 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     Ok(Pass { status, done, recheck })
 }
 
+/// Without the workloads while their Redis has no certificate that is of use: what runs goes on as it is.
+fn hold_workloads(mut steps: Vec<Step>, fault: Option<&Fault>) -> Vec<Step> {
+    steps.retain(|step| fault.is_none() || !WORKLOADS.contains(&step.key().0));
+    steps
+}
+
 /// The pods that take writes by the newest elections; while nobody answers, those that did when somebody last answered.
 fn writers(topology: &Topology, newest: Option<Primaries>, cluster: &LearningCluster) -> status::Writers {
     let former = || cluster.status.as_ref().and_then(|status| status.redis.clone()).unwrap_or_default();
@@ -393,8 +405,13 @@ fn follow_redis(context: &Context, key: &ObjectRef<LearningCluster>, topology: &
         context.elections.forget(key);
         return;
     }
+    if topology.secrets.fault().is_some() {
+        // What runs shows the certificate that it began with.
+        return;
+    }
     let password = topology.secrets.redis_password.clone().unwrap_or_default();
-    let group = Group { hosts, password };
+    let authority = topology.secrets.pems().map(|pems| pems.authority.clone());
+    let group = Group { hosts, password, authority };
     let members = match &topology.redis {
         Redis::Cluster { .. } => Members::Cluster(group),
         Redis::Standalone(_) | Redis::Sentinel { .. } | Redis::External(_) => Members::Sentinels(group),

@@ -1,14 +1,16 @@
 //! Reads what is there. I/O only; nothing is decided here but which secrets must be new.
 
-use hebb_api::LearningCluster;
 use hebb_api::names::{self, Role};
+use hebb_api::{LearningCluster, RedisMode};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use rand::distr::{Alphanumeric, SampleString};
 use serde_json::Value;
 
+use super::certificate::{self, Certificate, Fault, Pems, Source, Wanted};
 use super::plan::Live;
 use super::render::{Desired, Kind};
 use super::topology::Secrets;
@@ -25,7 +27,15 @@ pub fn api(client: &Client, namespace: &str, kind: Kind) -> Api<DynamicObject> {
 }
 
 /// The secrets of a cluster: what stands, and new ones for what doesn't.
-pub async fn secrets(client: &Client, namespace: &str, cluster: &str, own_redis: bool) -> Result<Secrets, kube::Error> {
+pub async fn secrets(
+    client: &Client,
+    cluster: &LearningCluster,
+    domain: &str,
+    now: Timestamp,
+) -> Result<Secrets, kube::Error> {
+    let namespace = cluster.metadata.namespace.as_deref().unwrap_or_default();
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    let own_redis = cluster.spec.redis.mode != RedisMode::External;
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let read = async |name: String, key: &str| {
         let secret = api.get_opt(&name).await?;
@@ -35,11 +45,88 @@ pub async fn secrets(client: &Client, namespace: &str, cluster: &str, own_redis:
     };
     Ok(Secrets {
         redis_password: match own_redis {
-            true => Some(read(Role::Redis.object_name(cluster), "password").await?),
+            true => Some(read(Role::Redis.object_name(name), "password").await?),
             false => None,
         },
-        token: read(names::internal_secret_name(cluster), "token").await?,
+        token: read(names::internal_secret_name(name), "token").await?,
+        certificate: match certificate::source(cluster).filter(|_| own_redis) {
+            Some((secret, source)) => {
+                let wanted = Wanted::new(cluster, domain);
+                let pems = pems(client, namespace, &secret, &source, &wanted, now).await?;
+                Some(Certificate { secret, source, pems })
+            }
+            None => None,
+        },
     })
+}
+
+/// A certificate as it stands, or a new one where Hebb makes it and there is to be one.
+async fn pems(
+    client: &Client,
+    namespace: &str,
+    secret: &str,
+    source: &Source,
+    wanted: &Wanted,
+    now: Timestamp,
+) -> Result<Result<Pems, Fault>, kube::Error> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_opt(secret).await?;
+    if let Source::Issuer(_) = source {
+        let state = certificate_request(client, namespace, secret).await?;
+        if found.is_none() || state.is_of_manager() {
+            return Ok(Err(state));
+        }
+    }
+    let data = found.and_then(|found| found.data);
+    let text = |key: &str| {
+        let bytes = data.as_ref()?.get(key)?;
+        std::str::from_utf8(&bytes.0).ok().filter(|text| !text.trim().is_empty()).map(str::to_owned)
+    };
+    let stored = || {
+        let read = |key: &'static str| text(key).ok_or(key);
+        Ok::<_, &'static str>(Pems {
+            certificate: read(certificate::CERTIFICATE)?,
+            key: read(certificate::KEY)?,
+            authority: read(certificate::AUTHORITY)?,
+            authority_key: text(certificate::AUTHORITY_KEY),
+        })
+    };
+    if *source == Source::Hebb {
+        return Ok(certificate::own(stored().ok(), wanted, now));
+    }
+    let explained = |fault: Fault| Fault { message: format!("Secret {secret}: {}", fault.message), ..fault };
+    Ok(match (&data, stored()) {
+        (None, _) => Err(Fault::new(
+            "SecretMissing",
+            format!("Secret {secret} isn't there, or is empty: make it with tls.crt, tls.key and ca.crt"),
+        )),
+        (Some(_), Err(key)) => Err(Fault::new("Incomplete", format!("Secret {secret} has no text in {key}: write it"))),
+        (Some(_), Ok(pems)) => certificate::check(&pems, wanted, now).map(|()| pems).map_err(explained),
+    })
+}
+
+/// Why cert-manager hasn't made a Secret, if it hasn't. A kind that the API server doesn't know is answered without any details.
+async fn certificate_request(client: &Client, namespace: &str, name: &str) -> Result<Fault, kube::Error> {
+    let pending = || {
+        let message =
+            format!("cert-manager hasn't made Secret {name} yet: kubectl describe certificate {name} says why");
+        Fault::new(certificate::PENDING, message)
+    };
+    match api(client, namespace, Kind::Certificate).get(name).await {
+        Ok(_) => Ok(pending()),
+        Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(match answer.details.as_ref() {
+            Some(details) if !details.name.is_empty() => pending(),
+            _ => Fault::new(
+                certificate::NO_CERT_MANAGER,
+                "the API server doesn't know Certificates: install cert-manager, or make a LearningCluster without issuerRef",
+            ),
+        }),
+        Err(kube::Error::Api(answer)) if answer.is_forbidden() => Ok(Fault::new(
+            certificate::NOT_ALLOWED,
+            "the operator has no rights on Certificates: set certManager.enabled of its chart",
+        )),
+        Err(error) => Err(error),
+    }
 }
 
 /// The revision with which a cluster was ready last, by id; nothing where no record of it can be read.

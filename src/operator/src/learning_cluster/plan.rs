@@ -172,6 +172,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::learning_cluster::certificate::{Certificate, Pems, Source};
     use crate::learning_cluster::render::render;
     use crate::learning_cluster::topology::{Defaults, Secrets, Topology};
     use hebb_api::LearningCluster;
@@ -189,7 +190,7 @@ mod tests {
             cluster_domain: "cluster.local".to_owned(),
             operator_namespace: "hebb-system".to_owned(),
         };
-        let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned() };
+        let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned(), certificate: None };
         Topology::new(&cluster, &defaults, secrets, cluster.spec.workers.replicas, None).unwrap()
     }
 
@@ -414,7 +415,17 @@ mod tests {
     #[test]
     fn no_secret_stands_outside_of_a_secret() {
         let mut topology = topology(json!({}));
-        topology.secrets = Secrets { redis_password: Some("canary-1".to_owned()), token: "canary-2".to_owned() };
+        let pems = Pems {
+            certificate: "public-1".to_owned(),
+            key: "canary-3".to_owned(),
+            authority: "public-2".to_owned(),
+            authority_key: Some("canary-4".to_owned()),
+        };
+        topology.secrets = Secrets {
+            redis_password: Some("canary-1".to_owned()),
+            token: "canary-2".to_owned(),
+            certificate: Some(Certificate { secret: "s".to_owned(), source: Source::Hebb, pems: Ok(pems) }),
+        };
         for child in render(&topology).present {
             let text = child.object.to_string();
             assert!(child.kind == Kind::Secret || !text.contains("canary"), "{}", child.name);

@@ -198,6 +198,8 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
     ];
     let (ready, reason, message) = if topology.suspended {
         (false, "Suspended", "spec.suspend is true; what was learned is kept".to_owned())
+    } else if let Some(fault) = topology.secrets.fault() {
+        (false, "RedisCertificateInvalid", fault.message.clone())
     } else if let Some(failure) = seen.restore_failure.filter(|_| topology.awaits_restore) {
         (false, "RestoreFailed", failure.to_owned())
     } else if topology.awaits_restore {
@@ -241,6 +243,7 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
     let was_ready = is_true(&former.conditions, "Initialized");
     let settled = ready
         || (topology.suspended && gateway.existing + worker.existing + coordinator.existing + redis.existing == 0);
+    parts.extend(certificate_valid(topology));
     let stall = stalled(seen);
     // Never both: what waits for a person would be read as work under way, and waited for in vain.
     let reconciling = match (settled, stall.status) {
@@ -370,6 +373,21 @@ fn backup_status(cluster: &LearningCluster, seen: &Seen<'_>) -> Option<BackupSta
     }
 }
 
+/// The condition RedisCertificateValid, where connections to Redis are encrypted.
+fn certificate_valid(topology: &Topology) -> Option<Desired> {
+    const TYPE: &str = "RedisCertificateValid";
+    let certificate = topology.secrets.certificate.as_ref()?;
+    Some(match &certificate.pems {
+        Ok(_) => Desired::new(TYPE, true, "Valid", format!("Secret {}", certificate.secret)),
+        Err(fault) => Desired::new(
+            TYPE,
+            false,
+            fault.reason,
+            format!("{}; the workloads are left as they are until then", fault.message),
+        ),
+    })
+}
+
 /// The condition BackupSucceeded, where backups are wanted.
 fn backup_succeeded(cluster: &LearningCluster) -> Option<Desired> {
     const TYPE: &str = "BackupSucceeded";
@@ -386,6 +404,9 @@ fn backup_succeeded(cluster: &LearningCluster) -> Option<Desired> {
 
 /// The condition Stalled: whether somebody has to do something.
 fn stalled(seen: &Seen<'_>) -> Desired {
+    if let Some(fault) = seen.topology.secrets.fault().filter(|fault| !fault.is_pending()) {
+        return Desired::new("Stalled", true, "RedisCertificateInvalid", fault.message.clone());
+    }
     if let Some(failure) = seen.restore_failure.filter(|_| seen.topology.awaits_restore) {
         let message = format!(
             "the backup can't be restored: {failure}; delete the Job {} to try again, or remove spec.restore to begin with nothing",

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use sha2::{Digest, Sha256};
 
 use super::backups;
+use super::certificate::{Certificate, Fault, Pems};
 use super::upgrade::Revision;
 
 /// Pods of a Redis with Sentinels: one may be lost.
@@ -38,6 +39,25 @@ pub struct Secrets {
     pub redis_password: Option<String>,
     /// Token of the internal endpoints.
     pub token: String,
+    /// The certificate of the Redis that Hebb runs; nothing where connections are in the clear.
+    pub certificate: Option<Certificate>,
+}
+
+impl Secrets {
+    /// The certificate, where it is of use.
+    pub fn pems(&self) -> Option<&Pems> {
+        self.certificate.as_ref()?.pems.as_ref().ok()
+    }
+
+    /// What changes when servers must begin anew with another certificate.
+    pub fn shown(&self) -> Vec<&str> {
+        self.pems().into_iter().flat_map(|pems| [pems.certificate.as_str(), pems.authority.as_str()]).collect()
+    }
+
+    /// Why it is of no use.
+    pub fn fault(&self) -> Option<&Fault> {
+        self.certificate.as_ref()?.pems.as_ref().err()
+    }
 }
 
 /// One role's pods.
@@ -188,8 +208,10 @@ impl Topology {
         let spec = &cluster.spec;
         let config = pod_config(&name, &namespace, spec)?;
         let password = secrets.redis_password.as_deref().unwrap_or_default();
-        let redis_digest = digest(&[password]);
-        let digest = digest(&[&config, password, &secrets.token]);
+        let redis_digest = digest(&[vec![password], secrets.shown()].concat());
+        let trusted = secrets.pems().map(|pems| pems.authority.as_str());
+        let texts = [config.as_str(), password, secrets.token.as_str()];
+        let digest = digest(&texts.into_iter().chain(trusted).collect::<Vec<_>>());
         let server = || Server {
             image: redis_image(cluster, defaults, ready),
             durability: spec.redis.durability,

@@ -1,11 +1,11 @@
 //! Asks the members of a Redis Cluster what they know.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::future::join_all;
 use hebb_api::names::REDIS_PORT;
-use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError};
+use redis::RedisError;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
@@ -87,19 +87,15 @@ impl Group {
                 Some(ip) => ip,
                 None => lookup_host((host, port())).await.ok()?.next()?.ip(),
             };
-            let (table, cluster, info) = self.tables(ip).await.ok()?;
+            let (table, cluster, info) = self.tables(host, ip).await.ok()?;
             Said::new(ip, &table, &cluster, &info)
         };
         let said = timeout(DEADLINE, asked).await.ok().flatten()?;
         said.own().is_some_and(|own| own.host == host).then_some(said)
     }
 
-    async fn tables(&self, ip: IpAddr) -> Result<(String, String, String), RedisError> {
-        let settings = RedisConnectionInfo::default().set_password(&self.password);
-        let address = SocketAddr::new(ip, port());
-        let address = ConnectionAddr::Tcp(address.ip().to_string(), address.port());
-        let client = Client::open(address.into_connection_info()?.set_redis_settings(settings))?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+    async fn tables(&self, host: &str, ip: IpAddr) -> Result<(String, String, String), RedisError> {
+        let mut connection = self.connect(host, Some(ip), REDIS_PORT).await?;
         let mut questions = redis::pipe();
         questions.cmd("CLUSTER").arg("NODES").cmd("CLUSTER").arg("INFO").cmd("INFO");
         questions.query_async(&mut connection).await

@@ -11,6 +11,7 @@ mod redis;
 mod roles;
 mod sentinel;
 mod sharded;
+mod tls;
 
 use std::collections::BTreeMap;
 
@@ -40,6 +41,7 @@ pub enum Kind {
     PersistentVolumeClaim,
     CronJob,
     Job,
+    Certificate,
 }
 
 impl Kind {
@@ -61,6 +63,7 @@ impl Kind {
             Kind::PersistentVolumeClaim => ("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
             Kind::CronJob => ("batch", "v1", "CronJob", "cronjobs"),
             Kind::Job => ("batch", "v1", "Job", "jobs"),
+            Kind::Certificate => ("cert-manager.io", "v1", "Certificate", "certificates"),
         }
     }
 }
@@ -114,6 +117,11 @@ pub fn render(topology: &Topology) -> Desired {
     add(&mut desired, Kind::Secret, names::internal_secret_name(&topology.name), None, token);
     let config = json!({"data": {"learningcluster.yaml": topology.config}});
     add(&mut desired, Kind::ConfigMap, names::config_name(&topology.name), None, config);
+    for (kind, body) in [(Kind::Secret, tls::secret(topology)), (Kind::Certificate, tls::request(topology))] {
+        if let Some(body) = body {
+            add(&mut desired, kind, tls::name(topology), Some(Role::Redis), body);
+        }
+    }
     let redis = match &topology.redis {
         Redis::Standalone(server) => redis::render(topology, server),
         Redis::Sentinel { server, replicas } => sentinel::render(topology, server, *replicas),
@@ -261,6 +269,7 @@ mod tests {
     use hebb_api::LearningCluster;
 
     use super::*;
+    use crate::learning_cluster::certificate::{self, Certificate, Pems};
     use crate::learning_cluster::topology::{Defaults, Secrets};
 
     /// What is made of some clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
@@ -300,6 +309,9 @@ mod tests {
             ("sentinel", sentinel),
             ("cluster", cluster),
             ("backup", backup),
+            ("tls", json!({"redis": {"tls": {}}})),
+            ("tls-sentinel", json!({"redis": {"mode": "Sentinel", "tls": {"secretRef": {"name": "theirs"}}}})),
+            ("tls-cluster", json!({"redis": {"mode": "Cluster", "tls": {"issuerRef": {"name": "authority"}}}})),
         ];
         for (name, spec) in all {
             let cluster: LearningCluster = serde_json::from_value(json!({
@@ -313,7 +325,17 @@ mod tests {
                 cluster_domain: "cluster.local".to_owned(),
                 operator_namespace: "hebb-system".to_owned(),
             };
-            let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned() };
+            let certificate = certificate::source(&cluster).map(|(secret, source)| Certificate {
+                secret,
+                source,
+                pems: Ok(Pems {
+                    certificate: "c".to_owned(),
+                    key: "k".to_owned(),
+                    authority: "a".to_owned(),
+                    authority_key: Some("ak".to_owned()),
+                }),
+            });
+            let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned(), certificate };
             let topology = Topology::new(&cluster, &defaults, secrets, cluster.spec.workers.replicas, None).unwrap();
             let texts: Vec<String> =
                 render(&topology).present.iter().map(|child| serde_yaml::to_string(&child.object).unwrap()).collect();

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
 
 use super::pods::{Container, template};
-use super::{Kind, Server, Topology, base64};
+use super::{Kind, Server, Topology, base64, tls};
 
 /// The limit where the user names none, and what it is in bytes.
 const DEFAULT_LIMIT: (&str, u64) = ("512Mi", 512 << 20);
@@ -15,10 +15,14 @@ const DEFAULT_LIMIT: (&str, u64) = ("512Mi", 512 << 20);
 pub fn render(topology: &Topology, server: &Server) -> Vec<(Kind, Value)> {
     let Server { image, durability, resources, .. } = server;
     let password = topology.secrets.redis_password.as_deref().unwrap_or_default();
+    let mut conf = vec![format!("requirepass {password}")];
+    if topology.secrets.certificate.is_some() {
+        conf.extend(tls::listening(topology, names::REDIS_PORT));
+    }
     let secret = json!({"data": {
         "password": base64(password),
         // In a file, because arguments can be read by everyone who can see processes.
-        "redis.conf": base64(&format!("requirepass {password}\n")),
+        "redis.conf": base64(&(conf.join("\n") + "\n")),
     }});
     let selector = names::role_selector(&topology.name, Role::Redis);
     let service = json!({"spec": {
@@ -29,14 +33,18 @@ pub fn render(topology: &Topology, server: &Server) -> Vec<(Kind, Value)> {
     }});
     let max_memory = max_memory(server);
     let sync = sync(*durability);
-    let ping = json!({"exec": {"command": ["redis-cli", "--no-auth-warning", "ping"]}});
-    let probe = |period: i32, failures: i32| {
-        let mut probe = ping.clone();
+    let probe = |trusting: bool, period: i32, failures: i32| {
+        let mut probe = tls::cli_ping(topology, trusting);
         probe["periodSeconds"] = json!(period);
         probe["failureThreshold"] = json!(failures);
         probe["timeoutSeconds"] = json!(3);
         probe
     };
+    let mut mounts = vec![
+        json!({"name": "data", "mountPath": "/data"}),
+        json!({"name": "config", "mountPath": "/etc/redis", "readOnly": true}),
+    ];
+    mounts.extend(tls::mount(topology));
     let body = json!({
         "command": ["redis-server"],
         "args": [
@@ -47,18 +55,16 @@ pub fn render(topology: &Topology, server: &Server) -> Vec<(Kind, Value)> {
             "name": topology.object(Role::Redis), "key": "password",
         }}}],
         "ports": [{"name": "redis", "containerPort": names::REDIS_PORT, "protocol": "TCP"}],
-        "volumeMounts": [
-            {"name": "data", "mountPath": "/data"},
-            {"name": "config", "mountPath": "/etc/redis", "readOnly": true},
-        ],
-        "startupProbe": probe(1, 120),
-        "readinessProbe": probe(2, 2),
-        "livenessProbe": probe(10, 6),
+        "volumeMounts": mounts,
+        "startupProbe": probe(true, 1, 120),
+        "readinessProbe": probe(false, 2, 2),
+        "livenessProbe": probe(true, 10, 6),
     });
     let mut volumes = vec![json!({"name": "config", "secret": {
         "secretName": topology.object(Role::Redis),
         "items": [{"key": "redis.conf", "path": "redis.conf"}],
     }})];
+    volumes.extend(tls::volume(topology));
     let mut spec = json!({
         "replicas": topology.desired(Role::Redis),
         "serviceName": topology.object(Role::Redis),

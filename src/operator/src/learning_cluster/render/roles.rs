@@ -6,12 +6,12 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
 
 use super::pods::{Container, http_probes, template};
-use super::{Kind, Redis, Server, Topology, sentinel, sharded};
+use super::{Kind, Redis, Server, Topology, sentinel, sharded, tls};
 use crate::learning_cluster::quantity;
 
 /// The time that a pod without state needs to finish its requests.
 const GRACE_SECONDS: i64 = 15;
-/// Where the certificates of somebody else's Redis are found.
+/// Where the certificates of Redis are found.
 const REDIS_TLS_PATH: &str = "/etc/hebb-redis-tls";
 /// What `hebb gateway --threads` takes at most.
 const THREADS_MAX: u16 = 256;
@@ -154,7 +154,7 @@ fn threads(resources: Option<&ResourceRequirements>) -> Option<u16> {
 
 /// What tells a process where Redis is.
 pub fn redis_env(topology: &Topology) -> Vec<Value> {
-    match &topology.redis {
+    let mut env = match &topology.redis {
         Redis::Sentinel { server, replicas } => sentinels(topology, server, *replicas),
         Redis::Cluster { server, .. } => nodes(topology, server),
         Redis::Standalone(_) => vec![
@@ -165,13 +165,18 @@ pub fn redis_env(topology: &Topology) -> Vec<Value> {
             }}}),
         ],
         Redis::External(external) => external_redis(external),
+    };
+    if topology.secrets.certificate.is_some() {
+        env.push(json!({"name": "REDIS_TLS_CA", "value": format!("{REDIS_TLS_PATH}/ca.crt")}));
     }
+    env
 }
 
 /// Where a process finds its configuration and the certificates of Redis.
 pub fn redis_mounts(topology: &Topology) -> Vec<Value> {
     let mut mounts = vec![json!({"name": "config", "mountPath": "/etc/hebb", "readOnly": true})];
-    if let Redis::External(ExternalRedis { tls: Some(_), .. }) = &topology.redis {
+    let external = matches!(&topology.redis, Redis::External(ExternalRedis { tls: Some(_), .. }));
+    if external || topology.secrets.certificate.is_some() {
         mounts.push(json!({"name": "redis-tls", "mountPath": REDIS_TLS_PATH, "readOnly": true}));
     }
     mounts
@@ -183,6 +188,7 @@ pub fn redis_volumes(topology: &Topology) -> Vec<Value> {
     if let Redis::External(ExternalRedis { tls: Some(tls), .. }) = &topology.redis {
         volumes.push(json!({"name": "redis-tls", "secret": {"secretName": tls.secret_name}}));
     }
+    volumes.extend(tls::client_volume(topology, "redis-tls"));
     volumes
 }
 

@@ -6,10 +6,10 @@ use hebb_api::names::{self, Role, SENTINEL_MASTER};
 use hebb_api::{Durability, PodTemplate};
 use serde_json::{Value, json};
 
-use super::member::{PROGRAMS, environment, member, mounts, prepare, probe, small};
+use super::member::{PROGRAMS, environment, member, mounts, ping, prepare, probe, small};
 use super::pods::{Container, restricted, template};
 use super::redis::{default_resources, keep_data, max_memory, sync};
-use super::{Kind, Server, Topology, base64, digest};
+use super::{Kind, Server, Topology, base64, digest, tls};
 
 /// How long a primary may be silent before its Sentinels ask each other, in milliseconds. Less would take a busy machine for a
 /// dead one.
@@ -24,7 +24,8 @@ const GRACE_SECONDS: i64 = 30;
 /// Secret, Service and StatefulSet.
 pub fn render(topology: &Topology, server: &Server, replicas: i32) -> Vec<(Kind, Value)> {
     let password = topology.secrets.redis_password.as_deref().unwrap_or_default();
-    let (redis_conf, sentinel_conf) = (redis_conf(server, replicas, password), sentinel_conf(password));
+    let redis_conf = redis_conf(topology, server, replicas, password);
+    let sentinel_conf = sentinel_conf(topology, password);
     let secret = json!({"data": {
         "password": base64(password),
         "redis.conf": base64(&redis_conf),
@@ -46,6 +47,7 @@ pub fn render(topology: &Topology, server: &Server, replicas: i32) -> Vec<(Kind,
             "items": [{"key": "redis.conf", "path": "redis.conf"}, {"key": "sentinel.conf", "path": "sentinel.conf"}],
         }}),
     ];
+    volumes.extend(tls::volume(topology));
     let mut spec = json!({
         "replicas": topology.desired(Role::Redis),
         "serviceName": topology.object(Role::Redis),
@@ -59,13 +61,13 @@ pub fn render(topology: &Topology, server: &Server, replicas: i32) -> Vec<(Kind,
         role: Role::Redis,
         image: &server.image,
         body: server_body(topology, replicas),
-        config_digest: &digest(&[&redis_conf, &sentinel_conf]),
+        config_digest: &digest(&[vec![redis_conf.as_str(), &sentinel_conf], topology.secrets.shown()].concat()),
         volumes: Value::Array(volumes),
         grace_seconds: GRACE_SECONDS,
         default_resources: default_resources(),
         resources: server.resources.as_ref(),
         init: vec![prepare(topology, environment(topology, replicas))],
-        sidecars: vec![sentinel(server)],
+        sidecars: vec![sentinel(topology, server)],
     };
     spec["template"] = template(topology, &PodTemplate::default(), container);
     vec![(Kind::Secret, secret), (Kind::Service, service), (Kind::StatefulSet, json!({"spec": spec}))]
@@ -76,9 +78,9 @@ pub fn quorum(replicas: i32) -> i32 {
     replicas / 2
 }
 
-fn redis_conf(server: &Server, replicas: i32, password: &str) -> String {
-    let mut lines = vec![
-        format!("port {}", names::REDIS_PORT),
+fn redis_conf(topology: &Topology, server: &Server, replicas: i32, password: &str) -> String {
+    let mut lines = tls::listening(topology, names::REDIS_PORT);
+    lines.extend([
         "dir /data".to_owned(),
         format!("requirepass {password}"),
         format!("masterauth {password}"),
@@ -87,7 +89,7 @@ fn redis_conf(server: &Server, replicas: i32, password: &str) -> String {
         "save \"\"".to_owned(),
         format!("maxmemory {}", max_memory(server)),
         "maxmemory-policy noeviction".to_owned(),
-    ];
+    ]);
     if server.durability == Durability::Replicated {
         // A primary that is cut off says so at once, whoever still reaches it.
         lines.push(format!("min-replicas-to-write {}", quorum(replicas)));
@@ -96,10 +98,10 @@ fn redis_conf(server: &Server, replicas: i32, password: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-fn sentinel_conf(password: &str) -> String {
+fn sentinel_conf(topology: &Topology, password: &str) -> String {
     let setting = |name: &str, value: &str| format!("sentinel {name} {SENTINEL_MASTER} {value}");
-    let lines = [
-        format!("port {}", names::SENTINEL_PORT),
+    let mut lines = tls::listening(topology, names::SENTINEL_PORT);
+    lines.extend([
         format!("requirepass {password}"),
         format!("sentinel sentinel-pass {password}"),
         // A pod that comes back has another address.
@@ -109,33 +111,36 @@ fn sentinel_conf(password: &str) -> String {
         setting("down-after-milliseconds", &DOWN_AFTER.to_string()),
         setting("failover-timeout", &FAILOVER_TIMEOUT.to_string()),
         setting("parallel-syncs", "1"),
-    ];
+    ]);
     lines.join("\n") + "\n"
 }
 
 fn server_body(topology: &Topology, replicas: i32) -> Value {
-    let port = names::REDIS_PORT.to_string();
     json!({
         "command": [format!("{PROGRAMS}/hebb"), "redis-member", "serve"],
         "env": environment(topology, replicas),
         "ports": [{"name": "redis", "containerPort": names::REDIS_PORT, "protocol": "TCP"}],
-        "volumeMounts": mounts(true, true),
+        "volumeMounts": mounts(topology, true, true),
         "lifecycle": {"preStop": member(&["leave"])},
         "readinessProbe": probe(member(&["ready"]), 3, 2),
         // While it finds out what to begin as, nobody listens.
-        "livenessProbe": probe(member(&["ping", "--port", &port, "--or-closed"]), 10, 6),
+        "livenessProbe": probe(ping(topology, names::REDIS_PORT, &["--or-closed"]), 10, 6),
     })
 }
 
-fn sentinel(server: &Server) -> Value {
-    let port = names::SENTINEL_PORT.to_string();
-    let ping = member(&["ping", "--port", &port]);
+fn sentinel(topology: &Topology, server: &Server) -> Value {
+    let ping = ping(topology, names::SENTINEL_PORT, &[]);
+    // Of a connection without a handshake a Sentinel complains in its log.
+    let ready = match tls::mount(topology) {
+        Some(_) => ping.clone(),
+        None => json!({"tcpSocket": {"port": names::SENTINEL_PORT}}),
+    };
     let body = json!({
         "command": ["redis-server"],
         "args": ["/data/sentinel.conf", "--sentinel"],
         "ports": [{"name": "sentinel", "containerPort": names::SENTINEL_PORT, "protocol": "TCP"}],
-        "volumeMounts": mounts(false, true),
-        "readinessProbe": probe(json!({"tcpSocket": {"port": names::SENTINEL_PORT}}), 3, 2),
+        "volumeMounts": mounts(topology, false, true),
+        "readinessProbe": probe(ready, 3, 2),
         "livenessProbe": probe(ping, 30, 3),
     });
     restricted("sentinel", &server.image, small(), body)

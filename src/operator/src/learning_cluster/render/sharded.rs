@@ -6,10 +6,10 @@ use hebb_api::PodTemplate;
 use hebb_api::names::{self, Role};
 use serde_json::{Value, json};
 
-use super::member::{PROGRAMS, environment, member, mounts, prepare, probe, small};
+use super::member::{PROGRAMS, environment, member, mounts, ping, prepare, probe, small};
 use super::pods::{Container, restricted, template};
 use super::redis::{default_resources, keep_data, max_memory, sync};
-use super::{Kind, Server, Topology, base64, digest};
+use super::{Kind, Server, Topology, base64, digest, tls};
 
 /// How long a primary may be silent before the others ask each other, in milliseconds: as with Sentinels. Agreement and
 /// election take some two seconds more.
@@ -22,7 +22,7 @@ pub const QUORUM: i32 = 1;
 /// Secret, Service and StatefulSet.
 pub fn render(topology: &Topology, server: &Server, replicas: i32) -> Vec<(Kind, Value)> {
     let password = topology.secrets.redis_password.as_deref().unwrap_or_default();
-    let redis_conf = redis_conf(server, password);
+    let redis_conf = redis_conf(topology, server, password);
     let secret = json!({"data": {"password": base64(password), "redis.conf": base64(&redis_conf)}});
     let selector = names::role_selector(&topology.name, Role::Redis);
     // Members find each other before they are ready. The bus needs no port here: it is reached by address.
@@ -39,6 +39,7 @@ pub fn render(topology: &Topology, server: &Server, replicas: i32) -> Vec<(Kind,
             "items": [{"key": "redis.conf", "path": "redis.conf"}],
         }}),
     ];
+    volumes.extend(tls::volume(topology));
     let mut spec = json!({
         "replicas": topology.desired(Role::Redis),
         "serviceName": topology.object(Role::Redis),
@@ -52,8 +53,8 @@ pub fn render(topology: &Topology, server: &Server, replicas: i32) -> Vec<(Kind,
     let container = Container {
         role: Role::Redis,
         image: &server.image,
-        body: server_body(&environment),
-        config_digest: &digest(&[&redis_conf]),
+        body: server_body(topology, &environment),
+        config_digest: &digest(&[vec![redis_conf.as_str()], topology.secrets.shown()].concat()),
         volumes: Value::Array(volumes),
         grace_seconds: GRACE_SECONDS,
         default_resources: default_resources(),
@@ -65,9 +66,9 @@ pub fn render(topology: &Topology, server: &Server, replicas: i32) -> Vec<(Kind,
     vec![(Kind::Secret, secret), (Kind::Service, service), (Kind::StatefulSet, json!({"spec": spec}))]
 }
 
-fn redis_conf(server: &Server, password: &str) -> String {
-    let lines = [
-        format!("port {}", names::REDIS_PORT),
+fn redis_conf(topology: &Topology, server: &Server, password: &str) -> String {
+    let mut lines = tls::listening(topology, names::REDIS_PORT);
+    lines.extend([
         "dir /data".to_owned(),
         format!("requirepass {password}"),
         format!("masterauth {password}"),
@@ -85,7 +86,11 @@ fn redis_conf(server: &Server, password: &str) -> String {
         "cluster-require-full-coverage no".to_owned(),
         // A pod that comes back has another address.
         "cluster-preferred-endpoint-type hostname".to_owned(),
-    ];
+    ]);
+    if topology.secrets.certificate.is_some() {
+        // On the bus servers show the certificate to each other.
+        lines.push("tls-cluster yes".to_owned());
+    }
     lines.join("\n") + "\n"
 }
 
@@ -99,26 +104,27 @@ fn addressed(mut environment: Value) -> Value {
     environment
 }
 
-fn server_body(environment: &Value) -> Value {
-    let port = names::REDIS_PORT.to_string();
+fn server_body(topology: &Topology, environment: &Value) -> Value {
     let listens = |name: &str, port: i32| json!({"name": name, "containerPort": port, "protocol": "TCP"});
     json!({
         "command": [format!("{PROGRAMS}/hebb"), "redis-member", "serve"],
         "env": environment,
         "ports": [listens("redis", names::REDIS_PORT), listens("bus", names::REDIS_BUS_PORT)],
-        "volumeMounts": mounts(true, true),
+        "volumeMounts": mounts(topology, true, true),
         "lifecycle": {"preStop": member(&["leave"])},
         "readinessProbe": probe(member(&["ready"]), 3, 2),
         // While its replica is elected, nobody listens.
-        "livenessProbe": probe(member(&["ping", "--port", &port, "--or-closed"]), 10, 6),
+        "livenessProbe": probe(ping(topology, names::REDIS_PORT, &["--or-closed"]), 10, 6),
     })
 }
 
 fn tend(topology: &Topology, environment: &Value) -> Value {
+    let mut mounts = vec![json!({"name": "data", "mountPath": "/data"})];
+    mounts.extend(tls::mount(topology));
     let body = json!({
         "args": ["redis-member", "tend"],
         "env": environment,
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        "volumeMounts": mounts,
     });
     restricted("tend", &topology.image, small(), body)
 }
