@@ -62,7 +62,7 @@ pub struct Answer {
     pub votes: Vec<Vote>,
     /// Whether the label that came along updated the learner.
     pub learned: bool,
-    /// Whether this event made a drift detector fire.
+    /// Whether with this event the ensemble has begun to err more often than before.
     pub drift: bool,
     /// The patterns found in a signal, in order; at most 1,024.
     pub patterns: Vec<PatternMatch>,
@@ -214,7 +214,7 @@ pub struct Statistics {
     pub rejected: u64,
     /// Wrapping sum of [`crate::event_digest`] of the distinct events applied.
     pub applied_digest: u64,
-    /// Drifts detected.
+    /// Times that the ensemble began to err more often than before; classification only.
     pub drifts: u64,
     /// Labelled events whose prediction, made before the label was seen, was right; classification only.
     pub correct: u64,
