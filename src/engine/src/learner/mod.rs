@@ -190,6 +190,10 @@ impl Classifier {
         let before = self.drift.mean();
         let wrong = f64::from(u8::from(best(&opinion.shares) != Some(class)));
         let drifted = self.drift.insert(wrong) && self.drift.mean() > before;
+        if drifted {
+            // What was before is over: the same drift isn't told twice.
+            self.drift = Adwin::new(DRIFT);
+        }
         let said = |member: &Vec<f64>| (best(member) != Some(class), member.get(class).copied().unwrap_or(0.0));
         reweigh(&mut self.weights, opinion.members.each_ref().map(said), pace);
         self.stack.learn(class, &opinion.members[..STACKED], &opinion.members[STACKED]);
