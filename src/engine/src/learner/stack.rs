@@ -11,7 +11,7 @@ const WEIGHT: f64 = 0.3;
 /// Most that a weight may become: beyond it one member would silence the rest.
 const WEIGHT_MAX: f64 = 3.0;
 /// The first step of a weight; it shrinks with the slopes so far (AdaGrad), which fade by [`KEEP`] an event.
-const STEP: f64 = 0.02;
+const STEP: f64 = 0.15;
 const KEEP: f64 = 0.999;
 /// No member rules a class out by itself.
 const SHARE_MIN: f64 = 1e-3;
