@@ -286,3 +286,30 @@ fn the_uncertain_gate_saves_updates_and_keeps_most_of_the_accuracy() {
     assert!(uncertain.updates < 2_000, "{}", uncertain.updates);
     assert!(uncertain.accuracy > always.accuracy - 0.02);
 }
+
+/// Written by version 1 after 150 events each: a class by a threshold, twice the first feature, and a sawtooth.
+#[test]
+fn a_snapshot_of_version_1_goes_on_where_it_stood() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/version1");
+    for (task, name) in
+        [(Task::Classification, "classification"), (Task::Regression, "regression"), (Task::Patterns, "patterns")]
+    {
+        let stored = std::fs::read(format!("{folder}/{name}.snapshot")).unwrap();
+        let mut partition = Partition::restore(&stored).unwrap();
+        let statistics = partition.statistics();
+        assert_eq!((partition.config().task, statistics.events, partition.position()), (task, 150, at(149)), "{name}");
+        let again =
+            Event { id: "150".to_owned(), input: Input::Features(Features::Dense(vec![0.0, 1.0])), label: None };
+        if task == Task::Classification {
+            let Outcome::Answer(answer) = partition.apply(at(150), &Entry::Event(again)) else { panic!("an answer") };
+            assert!(answer.duplicate, "what it has seen is known");
+            let question = Entry::Infer(Input::Features(Features::Dense(vec![6.0, 1.0])));
+            let Outcome::Answer(answer) = partition.apply(at(151), &question) else { panic!("an answer") };
+            assert_eq!(answer.prediction, Some(hebb_engine::Prediction::Class("high".to_owned())));
+        }
+        partition.apply(at(152), &Entry::Control(Control::Cycle));
+        let anew = Partition::restore(&partition.snapshot()).unwrap();
+        assert_eq!(anew.digest(), partition.digest(), "{name}");
+        assert_eq!((anew.snapshot()[4], stored[4]), (2, 1), "{name}");
+    }
+}
