@@ -83,7 +83,8 @@ YAML
   export KUBECONFIG
   kubectl=$("$ROOT/e2e/cluster/binaries.sh" kubectl)/kubectl
   "$kubectl" apply --server-side -f "$ROOT/crds" >/dev/null
-  "$kubectl" wait --for=condition=Established --timeout=30s crd/learningclusters.hebb.dev crd/alertpolicies.hebb.dev >/dev/null
+  # kubectl fails where there are no conditions yet.
+  within 30 "the definitions" "$kubectl" wait --for=condition=Established --timeout=5s crd/learningclusters.hebb.dev crd/alertpolicies.hebb.dev
   LOG_LEVEL=error "$hebb" operator --image localhost/hebb/hebb:dev --listen "$OPERATOR" &
   STARTED+=($!)
   "$kubectl" apply --server-side -f "$WORK/cluster.yaml" -f "$WORK/policy.yaml" >/dev/null
