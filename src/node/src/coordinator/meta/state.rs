@@ -180,7 +180,8 @@ impl State {
         let said: Vec<&Heard> = heard.iter().filter(|heard| heard.report.experiences > 0).collect();
         let weight = |heard: &Heard| heard.report.experiences as f64;
         let total: f64 = said.iter().map(|heard| weight(heard)).sum();
-        let score = said.iter().map(|heard| weight(heard) * heard.report.score).sum::<f64>() / total.max(1.0);
+        let weighed: f64 = said.iter().map(|heard| weight(heard) * heard.report.score).sum();
+        let score = if total > 0.0 { weighed / total } else { 0.0 };
         let fresh = heard.iter().map(|heard| heard.report.fresh).sum();
         let live = heard.iter().all(|heard| heard.source == MetricsSource::Live);
         let before = self.history.iter().rev().find(|cycle| cycle.fresh > 0);
