@@ -120,8 +120,8 @@ cluster-install: build cluster-up ## The operator of this tree on the cluster, b
 	@e2e/install.sh $(BIN)/hebb
 
 .PHONY: streams
-streams: toolchain ## Accuracy and speed of the engine on a folder of streams: DATA=folder
-	cargo run --release --locked --target $(TRIPLE) -p hebb-engine --example streams -- "$(DATA)"
+streams: toolchain ## Accuracy and speed of the engine on a folder of streams: DATA=folder, CYCLES=events between two of meta-learning
+	cargo run --release --locked --target $(TRIPLE) -p hebb-engine --example streams -- "$(DATA)" $(CYCLES)
 
 .PHONY: generate
 generate: toolchain ## Write the generated definitions and the golden files anew

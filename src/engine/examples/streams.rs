@@ -1,11 +1,12 @@
 //! Measures every `*.csv.gz` stream of a folder (header `x0…,y`): `cargo run --release -p hebb-engine --example streams -- FOLDER`.
+//! A number behind the folder has meta-learning run a cycle every so many events; then what it adopted is told too.
 
 use std::io::Read;
 use std::time::Instant;
 
 use flate2::read::MultiGzDecoder;
 use hebb_engine::{
-    Entry, EntryId, Event, Features, Input, Label, Outcome, Partition, PartitionConfig, Prediction, Task,
+    Control, Entry, EntryId, Event, Features, Input, Label, Outcome, Partition, PartitionConfig, Prediction, Task,
 };
 
 /// Bins of the calibration error.
@@ -37,6 +38,7 @@ impl Calibration {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().nth(1).ok_or("name a folder")?;
+    let every = std::env::args().nth(2).map(|number| number.parse::<usize>()).transpose()?;
     let mut files: Vec<_> =
         std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?.into_iter().map(|file| file.path()).collect();
     files.sort();
@@ -66,12 +68,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             })
             .collect();
         let mut calibration = Calibration::default();
+        let mut adopted = 0;
         let started = seconds(program);
         for (place, event) in events.iter().enumerate() {
             let outcome = partition.apply(EntryId { at_ms: place as u64 + 1, seq: 0 }, event);
             let (Outcome::Answer(answer), Entry::Event(event)) = (outcome, event) else { continue };
             let right = answer.prediction == event.label.clone().map(Prediction::from);
             calibration.insert(f64::from(answer.confidence), right);
+            if every.is_some_and(|every| (place + 1).is_multiple_of(every)) {
+                let at = EntryId { at_ms: place as u64 + 1, seq: 1 };
+                if let Outcome::Cycle(report) = partition.apply(at, &Entry::Control(Control::Cycle)) {
+                    adopted += u32::from(report.adopted.is_some());
+                }
+            }
         }
         let taken = seconds(program) - started;
         let statistics = partition.statistics();
@@ -87,6 +96,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             statistics.drifts,
             partition.snapshot().len() / 1024,
         );
+        if every.is_some() {
+            println!("{:>27} adopted", adopted);
+        }
         let figures = [statistics.accuracy * 100.0, statistics.kappa, statistics.log_loss, calibration.error()];
         for (sum, figure) in sums.iter_mut().zip(figures) {
             *sum += figure;
