@@ -1,16 +1,19 @@
 //! The state machine of one partition.
 
+mod version1;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use self::version1::StateOf1;
 use crate::answer::{
     Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, Prediction, Rejection, Statistics, Vote,
 };
 use crate::config::{GateMode, Hyperparameters, PartitionConfig, Task};
 use crate::entry::{Control, Entry, EntryId, Event, Features, Input, Label, Query, event_digest};
 use crate::governor::Governor;
-use crate::learner::{Classifier, ClassifierOf1, MEMBERS, Opinion, Regression, best};
+use crate::learner::{Classifier, MEMBERS, Opinion, Regression, best};
 use crate::meta::{Estimate, Meta, Present, Signal, Vote as MemberVote};
 use crate::pattern::Patterns;
 use crate::random::Random;
@@ -71,53 +74,6 @@ struct State {
     learned: Learned,
     meta: Meta,
     vitals: Vitals,
-}
-
-/// A state of version 1, which knew neither meta-learning nor vitals and whose classifier had fewer members.
-#[derive(Deserialize)]
-struct StateOf1 {
-    config: PartitionConfig,
-    position: EntryId,
-    counts: Counts,
-    score: Score,
-    recent: Recent,
-    learned: LearnedOf1,
-}
-
-#[derive(Deserialize)]
-struct LearnedOf1 {
-    schema: Schema,
-    classes: Vec<String>,
-    class_of: BTreeMap<String, u32>,
-    experiences: u64,
-    model: ModelOf1,
-}
-
-#[derive(Deserialize)]
-enum ModelOf1 {
-    Classification(Box<ClassifierOf1>),
-    Regression(Box<Regression>),
-    Patterns(Box<Patterns>, Random),
-}
-
-impl From<LearnedOf1> for Learned {
-    fn from(old: LearnedOf1) -> Self {
-        let LearnedOf1 { schema, classes, class_of, experiences, model } = old;
-        let model = match model {
-            ModelOf1::Classification(model) => Model::Classification(Box::new((*model).into())),
-            ModelOf1::Regression(model) => Model::Regression(model),
-            ModelOf1::Patterns(model, random) => Model::Patterns(model, random),
-        };
-        Self { schema, classes, class_of, experiences, model }
-    }
-}
-
-impl From<StateOf1> for State {
-    fn from(old: StateOf1) -> Self {
-        let StateOf1 { config, position, counts, score, recent, learned } = old;
-        let meta = Meta::new(config.task);
-        Self { config, position, counts, score, recent, learned: learned.into(), meta, vitals: Vitals::default() }
-    }
 }
 
 /// What is counted whatever the task.

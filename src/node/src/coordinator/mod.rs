@@ -4,6 +4,7 @@
 //! cluster is. It holds no state that the store doesn't: a new leader goes on at once.
 
 mod api;
+mod ask;
 mod assign;
 mod board;
 mod leader;

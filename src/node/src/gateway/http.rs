@@ -19,7 +19,7 @@ use super::admission::{Admitted, admit};
 use super::detailed::detailed;
 use super::dispatch::{OnFull, Sent};
 use super::domains::partition_of;
-use super::reply::{Address, ErrorBody, Failure, expose};
+use super::reply::{Address, ErrorBody, Failure, expose, wrong_method};
 use super::wire::{self, AnswerBody, BatchBody, EventBody, FeedbackBody, LibraryPattern, SignalBody};
 use super::{Shared, governed, ndjson};
 
@@ -66,10 +66,6 @@ async fn document() -> Response {
 
 async fn unknown_route() -> Response {
     ErrorBody::new("unknown_route", "no such endpoint; the API is under /v1/domains").respond(StatusCode::NOT_FOUND)
-}
-
-async fn wrong_method() -> Response {
-    ErrorBody::new("wrong_method", "this endpoint takes another method").respond(StatusCode::METHOD_NOT_ALLOWED)
 }
 
 async fn metrics(State(shared): Gateway) -> Response {

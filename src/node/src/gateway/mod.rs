@@ -31,7 +31,7 @@ pub use self::domains::is_domain_name;
 use self::governed::GovernedMetrics;
 pub use self::keys::{KeyError, KeyLine, KeyOwner, KeyRing};
 pub use self::limits::Limits;
-pub use self::reply::{Address, ErrorBody, bearer_matches, expose};
+pub use self::reply::{Address, ErrorBody, bearer_matches, expose, wrong_method};
 pub use self::wire::LibraryPattern;
 use crate::health::Health;
 use crate::memory::Memory;
@@ -150,11 +150,12 @@ impl Gateway {
 
     async fn follow(&self, mut stop: Stop) {
         while !stop.is_asked() {
-            match futures::try_join!(self.0.domains.refresh(), self.beat()) {
+            let memory = Memory::now();
+            match futures::try_join!(self.0.domains.refresh(), self.beat(memory)) {
                 Ok(((), ())) => self.0.health.works("directory"),
                 Err(error) => self.0.health.fails("directory", error.to_string()),
             }
-            match Memory::now().ratio().filter(|ratio| *ratio >= MEMORY_MAX) {
+            match memory.ratio().filter(|ratio| *ratio >= MEMORY_MAX) {
                 Some(ratio) => self.0.health.fails("memory", format!("{:.0} % of the limit", ratio * 100.0)),
                 None => self.0.health.works("memory"),
             }
@@ -169,10 +170,9 @@ impl Gateway {
     }
 
     /// Tells the coordinators how this gateway is. They give it nothing to do.
-    async fn beat(&self) -> Result<(), LogError> {
+    async fn beat(&self, memory: Memory) -> Result<(), LogError> {
         let answer_p99_seconds = self.0.metrics.recent.quantile(0.99);
-        let report =
-            Report::Gateway(GatewayReport { memory: Memory::now(), answer_p99_seconds, started_at: started_at() });
+        let report = Report::Gateway(GatewayReport { memory, answer_p99_seconds, started_at: started_at() });
         let report = serde_json::to_string(&report).unwrap_or_default();
         self.0.store.directory.beat(&Member { id: self.0.id.clone(), report }, BEAT_TTL).await
     }

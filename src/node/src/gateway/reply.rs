@@ -157,6 +157,11 @@ impl IntoResponse for Failure {
     }
 }
 
+/// The answer to a method that an endpoint doesn't take.
+pub async fn wrong_method() -> Response {
+    ErrorBody::new("wrong_method", "this endpoint takes another method").respond(StatusCode::METHOD_NOT_ALLOWED)
+}
+
 /// An extractor of the address, whose refusals are answered as every other error is.
 pub struct Address<E>(pub E);
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use hebb_engine::{Entry, Outcome, PatternSummary, Query};
-use hebb_log::{LogError, PartitionKey, Record, ReplyTo};
+use hebb_log::{LogError, PartitionKey};
 use serde::Serialize;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 
+use crate::coordinator::ask::Asker;
 use crate::gateway::LibraryPattern;
 use crate::store::Store;
 
@@ -61,34 +61,23 @@ impl Library {
 }
 
 async fn ask(store: &Store, domain: &str, partitions: u32) -> Result<Patterns, LogError> {
-    let id = format!("dashboard-{:016x}", rand::random::<u64>());
-    let mut replies = store.replies.subscribe(&id).await?;
-    let entry = Entry::Query(Query::Patterns { limit: PATTERNS_MAX as u32 }).encode();
+    let mut asker = Asker::new(store, "dashboard").await?;
+    let entry = Entry::Query(Query::Patterns { limit: PATTERNS_MAX as u32 });
     let asked = join_all((0..partitions).map(|index| {
-        let (id, entry) = (id.clone(), entry.clone());
-        async move {
-            let key = PartitionKey { domain: domain.to_owned(), index };
-            let reply_to = Some(ReplyTo { gateway: id, request: u64::from(index) });
-            store.log.append(&key, &[Record { entry, reply_to }], WAITING_MAX).await.is_ok()
-        }
+        let (asker, entry, key) = (&asker, &entry, PartitionKey { domain: domain.to_owned(), index });
+        async move { asker.ask(u64::from(index), &key, entry, WAITING_MAX).await.is_ok() }
     }))
     .await;
-    let mut missing = asked.iter().filter(|asked| **asked).count();
-    let mut found: BTreeMap<u64, Vec<PatternSummary>> = BTreeMap::new();
-    let collected = async {
-        while missing > 0 {
-            let Some(batch) = replies.recv().await else { return };
-            for reply in batch {
-                if let Ok(Outcome::Patterns(patterns)) = Outcome::decode(&reply.body)
-                    && found.insert(reply.request, patterns).is_none()
-                {
-                    missing -= 1;
-                }
-            }
-        }
-    };
+    let count = asked.iter().filter(|asked| **asked).count();
     // Whoever is late is left out; `answered` says so.
-    let _ = timeout(DEADLINE, collected).await;
+    let heard = asker.hear(count, DEADLINE).await;
+    let found: Vec<(u64, Vec<PatternSummary>)> = heard
+        .into_iter()
+        .filter_map(|(partition, outcome)| match outcome {
+            Outcome::Patterns(patterns) => Some((partition, patterns)),
+            _ => None,
+        })
+        .collect();
     let answered = found.len() as u32;
     let mut patterns: Vec<LibraryPattern> = found
         .into_iter()

@@ -17,7 +17,7 @@ use super::{MetaError, State};
 use crate::coordinator::Shared;
 use crate::coordinator::api::refusal;
 use crate::coordinator::leader::{self, forward};
-use crate::gateway::{Address, ErrorBody};
+use crate::gateway::{Address, ErrorBody, wrong_method};
 use crate::memory::Memory;
 
 /// Where the paths are.
@@ -59,10 +59,7 @@ pub fn port_router(shared: Arc<Shared>) -> Router {
         ErrorBody::new("unknown_route", format!("no such endpoint; the API is under {BASE}"))
             .respond(StatusCode::NOT_FOUND)
     };
-    let wrong = || async {
-        ErrorBody::new("wrong_method", "this endpoint takes another method").respond(StatusCode::METHOD_NOT_ALLOWED)
-    };
-    router(shared).route("/health", get(healthy)).fallback(nothing).method_not_allowed_fallback(wrong)
+    router(shared).route("/health", get(healthy)).fallback(nothing).method_not_allowed_fallback(wrong_method)
 }
 
 /// Lets a request through where this coordinator leads, else has the leader answer it.
@@ -98,7 +95,7 @@ impl IntoResponse for MetaError {
 
 type Answer = Result<Json<Value>, MetaError>;
 
-fn state(shared: &Arc<Shared>) -> Result<State, MetaError> {
+fn state(shared: &Shared) -> Result<Arc<State>, MetaError> {
     shared.meta.state().ok_or(MetaError::NotLeading)
 }
 
@@ -157,7 +154,7 @@ async fn status(From(shared): From<Arc<Shared>>) -> Answer {
 }
 
 async fn continuous_status(From(shared): From<Arc<Shared>>) -> Answer {
-    Ok(activity(&state(&shared)?))
+    state(&shared).map(|state| activity(&state))
 }
 
 async fn dashboard(From(shared): From<Arc<Shared>>) -> Answer {
@@ -177,11 +174,8 @@ async fn dashboard(From(shared): From<Arc<Shared>>) -> Answer {
 
 async fn trend(From(shared): From<Arc<Shared>>, Address(Query(limit)): Address<Query<Limit>>) -> Answer {
     let state = state(&shared)?;
-    let skip = state.history.len().saturating_sub(limit.get());
     let trend: Vec<Value> = state
-        .history
-        .iter()
-        .skip(skip)
+        .newest(limit.get())
         .map(|cycle| {
             json!({
                 "at": cycle.at, "metrics": cycle.metrics, "score": cycle.score, "metricsSource": cycle.metrics_source,
@@ -193,8 +187,7 @@ async fn trend(From(shared): From<Arc<Shared>>, Address(Query(limit)): Address<Q
 
 async fn history(From(shared): From<Arc<Shared>>, Address(Query(limit)): Address<Query<Limit>>) -> Answer {
     let state = state(&shared)?;
-    let skip = state.history.len().saturating_sub(limit.get());
-    let history: Vec<_> = state.history.iter().skip(skip).collect();
+    let history: Vec<_> = state.newest(limit.get()).collect();
     Ok(Json(json!({"ok": true, "history": history})))
 }
 
@@ -225,7 +218,7 @@ async fn boost(From(shared): From<Arc<Shared>>) -> Answer {
 }
 
 async fn reset(From(shared): From<Arc<Shared>>) -> Answer {
-    Ok(activity(&super::reset(&shared).await?))
+    super::reset(&shared).await.map(|state| activity(&state))
 }
 
 #[derive(Default, Deserialize)]

@@ -7,17 +7,18 @@ mod api;
 mod state;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hebb_engine::{Control, CycleReport, Entry, Outcome, Partition};
-use hebb_log::{LogError, PartitionKey, Record, ReplyTo};
+use hebb_log::{LogError, PartitionKey, Record};
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
 pub use self::api::{port_router, router};
 use self::state::{Cycle, Heard, MetricsSource, State};
 use super::Shared;
+use super::ask::Asker;
 use crate::memory::Memory;
 use crate::stop::Stop;
 
@@ -44,7 +45,7 @@ const NO_WAITING_MAX: u64 = u64::MAX;
 #[derive(Default)]
 pub struct Meta {
     /// The state and the term in which it was read; nothing on a follower.
-    state: Mutex<Option<(u64, State)>>,
+    state: Mutex<Option<(u64, Arc<State>)>>,
     /// Held while the state is changed and stored.
     turn: tokio::sync::Mutex<()>,
     /// Held while a cycle runs.
@@ -71,7 +72,7 @@ pub enum MetaError {
 }
 
 impl Meta {
-    pub fn state(&self) -> Option<State> {
+    pub fn state(&self) -> Option<Arc<State>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, state)| state.clone())
     }
 
@@ -80,12 +81,26 @@ impl Meta {
         self.since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
     }
 
-    fn publish(&self, state: Option<(u64, State)>) {
+    fn publish(&self, state: Option<(u64, Arc<State>)>) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     fn set_running(&self, since: Option<Instant>) {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn run(&self, since: Instant) -> Running<'_> {
+        self.set_running(Some(since));
+        Running(self)
+    }
+}
+
+/// A cycle under way. It ends however its future does: whoever asked for it may hang up.
+struct Running<'a>(&'a Meta);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.set_running(None);
     }
 }
 
@@ -140,12 +155,13 @@ fn term(shared: &Shared) -> Result<u64, MetaError> {
     view.leadership.as_ref().filter(|_| view.leads).map(|leadership| leadership.term).ok_or(MetaError::NotLeading)
 }
 
-async fn store(shared: &Shared, term: u64, state: State) -> Result<(), MetaError> {
+async fn store(shared: &Shared, term: u64, state: State) -> Result<Arc<State>, MetaError> {
     let note = serde_json::to_vec(&state)?;
     match shared.store.directory.note(term, NOTE, &note).await {
         Ok(()) => {
-            shared.meta.publish(Some((term, state)));
-            Ok(())
+            let state = Arc::new(state);
+            shared.meta.publish(Some((term, state.clone())));
+            Ok(state)
         }
         Err(LogError::Fenced) => Err(MetaError::NotLeading),
         Err(error) => Err(error.into()),
@@ -153,22 +169,22 @@ async fn store(shared: &Shared, term: u64, state: State) -> Result<(), MetaError
 }
 
 /// Changes the state: stored first, then told.
-pub async fn change<T>(shared: &Shared, how: impl FnOnce(&mut State) -> T) -> Result<(T, State), MetaError> {
+pub async fn change<T>(shared: &Shared, how: impl FnOnce(&mut State) -> T) -> Result<(T, Arc<State>), MetaError> {
     let _turn = shared.meta.turn.lock().await;
     let known = shared.meta.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let (term, mut state) = known.ok_or(MetaError::NotLeading)?;
+    let (term, known) = known.ok_or(MetaError::NotLeading)?;
+    let mut state = (*known).clone();
     let answer = how(&mut state);
-    store(shared, term, state.clone()).await?;
-    Ok((answer, state))
+    Ok((answer, store(shared, term, state).await?))
 }
 
 /// One cycle over all partitions; one at a time.
 pub async fn cycle(shared: &Shared, continuous: bool) -> Result<Cycle, MetaError> {
     let _cycling = shared.meta.cycling.lock().await;
     let began = Instant::now();
-    shared.meta.set_running(Some(began));
+    let running = shared.meta.run(began);
     let heard = tokio::time::timeout(CYCLE_WITHIN, hear(shared)).await;
-    shared.meta.set_running(None);
+    drop(running);
     let now = Timestamp::now();
     let went_by = |state: &mut State| {
         if continuous {
@@ -207,14 +223,14 @@ pub async fn cycle(shared: &Shared, continuous: bool) -> Result<Cycle, MetaError
 }
 
 /// Boosts exploration, because somebody asks for it.
-pub async fn boost(shared: &Shared) -> Result<State, MetaError> {
+pub async fn boost(shared: &Shared) -> Result<Arc<State>, MetaError> {
     let ((), state) = change(shared, State::boosted).await?;
     tell(shared, &Control::Boost { cycles: BOOST_CYCLES }).await?;
     Ok(state)
 }
 
 /// Forgets what meta-learning has found, here and in the partitions.
-pub async fn reset(shared: &Shared) -> Result<State, MetaError> {
+pub async fn reset(shared: &Shared) -> Result<Arc<State>, MetaError> {
     tell(shared, &Control::ResetMeta).await?;
     change(shared, State::reset).await.map(|((), state)| state)
 }
@@ -237,33 +253,24 @@ async fn tell(shared: &Shared, control: &Control) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Has every partition that somebody owns run a cycle; those that don't report are replayed from their checkpoints.
+/// Has every partition that somebody owns run a cycle; those that don't answer are replayed from their checkpoints.
 async fn hear(shared: &Shared) -> Result<Vec<Heard>, MetaError> {
-    let store = &shared.store;
-    let own = format!("meta-{}-{:08x}", shared.options.id, rand::random::<u32>());
-    let mut replies = store.replies.subscribe(&own).await?;
-    let keys = partitions(shared).await?;
-    let entry = Entry::Control(Control::Cycle).encode();
-    let mut silent: BTreeMap<u64, PartitionKey> = BTreeMap::new();
+    let mut asker = Asker::new(&shared.store, "meta").await?;
+    let entry = Entry::Control(Control::Cycle);
+    let mut silent: BTreeMap<u64, PartitionKey> = (0u64..).zip(partitions(shared).await?).collect();
     let mut asked = 0;
-    for (request, key) in (0u64..).zip(keys) {
+    for (request, key) in &silent {
         // An entry that waited for an owner would pile up with those of later cycles.
-        if store.log.status(&key).await?.owner.is_some() {
-            let reply_to = Some(ReplyTo { gateway: own.clone(), request });
-            store.log.append(&key, &[Record { entry: entry.clone(), reply_to }], NO_WAITING_MAX).await?;
+        if shared.store.log.status(key).await?.owner.is_some() {
+            asker.ask(*request, key, &entry, NO_WAITING_MAX).await?;
             asked += 1;
         }
-        silent.insert(request, key);
     }
     let mut heard = Vec::new();
-    let deadline = tokio::time::Instant::now() + REPORT_WITHIN;
-    while heard.len() < asked {
-        let Ok(Some(batch)) = tokio::time::timeout_at(deadline, replies.recv()).await else { break };
-        for reply in batch {
-            let Some(key) = silent.remove(&reply.request) else { continue };
-            if let Ok(Outcome::Cycle(report)) = Outcome::decode(&reply.body) {
-                heard.push(Heard { partition: key.to_string(), report: *report, source: MetricsSource::Live });
-            }
+    for (request, outcome) in asker.hear(asked, REPORT_WITHIN).await {
+        let Some(key) = silent.remove(&request) else { continue };
+        if let Outcome::Cycle(report) = outcome {
+            heard.push(Heard { partition: key.to_string(), report: *report, source: MetricsSource::Live });
         }
     }
     for key in silent.into_values().take(SIMULATED_MAX) {

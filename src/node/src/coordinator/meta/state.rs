@@ -223,6 +223,11 @@ impl State {
         (deltas.len() == PLATEAU_CYCLES).then(|| deltas.iter().sum::<f64>() / PLATEAU_CYCLES as f64)
     }
 
+    /// The newest cycles, as many as are wanted, oldest first.
+    pub fn newest(&self, limit: usize) -> impl Iterator<Item = &Cycle> {
+        self.history.iter().skip(self.history.len().saturating_sub(limit))
+    }
+
     /// The cycles that had new experience, newest first. One without says nothing about how learning goes.
     pub fn moving(&self) -> impl Iterator<Item = &Cycle> {
         self.history.iter().rev().filter(|cycle| cycle.fresh > 0)

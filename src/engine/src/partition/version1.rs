@@ -1,0 +1,64 @@
+//! What snapshots of version 1 hold, and how it becomes what is known now.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Counts, Learned, Model, State};
+use crate::config::PartitionConfig;
+use crate::entry::EntryId;
+use crate::learner::{ClassifierOf1, Regression};
+use crate::meta::Meta;
+use crate::pattern::Patterns;
+use crate::random::Random;
+use crate::recent::Recent;
+use crate::schema::Schema;
+use crate::score::Score;
+use crate::vitals::Vitals;
+
+/// A state of version 1, which knew neither meta-learning nor vitals and whose classifier had fewer members.
+#[derive(Deserialize)]
+pub struct StateOf1 {
+    config: PartitionConfig,
+    position: EntryId,
+    counts: Counts,
+    score: Score,
+    recent: Recent,
+    learned: LearnedOf1,
+}
+
+#[derive(Deserialize)]
+struct LearnedOf1 {
+    schema: Schema,
+    classes: Vec<String>,
+    class_of: BTreeMap<String, u32>,
+    experiences: u64,
+    model: ModelOf1,
+}
+
+#[derive(Deserialize)]
+enum ModelOf1 {
+    Classification(Box<ClassifierOf1>),
+    Regression(Box<Regression>),
+    Patterns(Box<Patterns>, Random),
+}
+
+impl From<LearnedOf1> for Learned {
+    fn from(old: LearnedOf1) -> Self {
+        let LearnedOf1 { schema, classes, class_of, experiences, model } = old;
+        let model = match model {
+            ModelOf1::Classification(model) => Model::Classification(Box::new((*model).into())),
+            ModelOf1::Regression(model) => Model::Regression(model),
+            ModelOf1::Patterns(model, random) => Model::Patterns(model, random),
+        };
+        Self { schema, classes, class_of, experiences, model }
+    }
+}
+
+impl From<StateOf1> for State {
+    fn from(old: StateOf1) -> Self {
+        let StateOf1 { config, position, counts, score, recent, learned } = old;
+        let meta = Meta::new(config.task);
+        Self { config, position, counts, score, recent, learned: learned.into(), meta, vitals: Vitals::default() }
+    }
+}
