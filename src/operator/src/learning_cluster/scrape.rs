@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use hebb_api::LearningCluster;
 use kube::runtime::reflector::ObjectRef;
+use reqwest::Method;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -248,6 +249,21 @@ impl Coordinators {
 
     /// Calls a path of the coordinators' API.
     pub async fn post(&self, key: &Key, path: &str) -> Result<reqwest::Response, String> {
+        self.call(key, Method::POST, path, None).await
+    }
+
+    /// Puts a document where the coordinators' API takes it.
+    pub async fn put(&self, key: &Key, path: &str, document: &serde_json::Value) -> Result<reqwest::Response, String> {
+        self.call(key, Method::PUT, path, Some(document)).await
+    }
+
+    async fn call(
+        &self,
+        key: &Key,
+        method: Method,
+        path: &str,
+        document: Option<&serde_json::Value>,
+    ) -> Result<reqwest::Response, String> {
         let target = {
             let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             known.get(&id(key)).map(|(_, known)| known.target.clone())
@@ -256,7 +272,10 @@ impl Coordinators {
         let url =
             target.url.parse::<reqwest::Url>().and_then(|url| url.join(path)).map_err(|error| error.to_string())?;
         let client = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
-        let request = client.post(url).bearer_auth(&target.token).timeout(POST_DEADLINE);
+        let mut request = client.request(method, url).bearer_auth(&target.token).timeout(POST_DEADLINE);
+        if let Some(document) = document {
+            request = request.json(document);
+        }
         request.send().await.map_err(|error| error.to_string())
     }
 
