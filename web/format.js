@@ -54,11 +54,19 @@ export function clock(at, withSeconds = true) {
   return new Date(at * 1000).toLocaleTimeString("en", options);
 }
 
+/** The time of day, and of another day its date as well. */
+export function moment(at) {
+  const then = new Date(at * 1000);
+  const isToday = then.toDateString() === new Date().toDateString();
+  return isToday ? clock(at) : `${then.toLocaleDateString("en", { day: "numeric", month: "short" })} ${clock(at)}`;
+}
+
 /** How a metric is read. */
 export function formatOf(metric) {
   switch (metric) {
     case "accuracy":
     case "recent_accuracy":
+    case "rejection_rate":
       return percent;
     case "memory_bytes":
       return bytes;
@@ -67,6 +75,7 @@ export function formatOf(metric) {
     case "log_loss":
     case "recent_log_loss":
     case "kappa":
+    case "threshold":
     case "mean_absolute_error":
       return (value) => (value === null || value === undefined ? "–" : value.toFixed(value < 10 ? 4 : 1));
     default:
