@@ -327,11 +327,13 @@ main.addEventListener("click", (event) => {
 
 function start() {
   listen((overview) => {
+    const isNews = state.overview && state.overview.firing !== overview.firing;
     state.overview = overview;
     state.trouble = null;
     live.textContent = "live";
     live.className = "is-live";
     show();
+    if (isNews && route().kind === "alerts") drawCharts();
   }, (error) => {
     live.textContent = "no connection";
     live.className = "is-lost";
