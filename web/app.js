@@ -197,7 +197,7 @@ async function library(name) {
   return el("section", { "aria-label": "Patterns" }, el("h2", {}, "Patterns"),
     el("p", { class: "quiet" }, `Those that most segments have joined, each scaled to its box.${note}`),
     el("ul", { class: "library" }, found.patterns.map((pattern) => el("li", {}, curve(pattern),
-      el("p", {}, `level ${pattern.level} · ${number(pattern.support)} segments · likeness ${percent(pattern.confidence)}`)))),
+      el("p", {}, `level ${pattern.level} · ${number(pattern.support)} ${pattern.support === 1 ? "segment" : "segments"} · likeness ${percent(pattern.confidence)}`)))),
     found.patterns.length === 0 && el("p", { class: "quiet" }, "None was found yet."));
 }
 

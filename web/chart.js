@@ -59,7 +59,7 @@ export function chart({ title, series, marks = [], format, hours, range = [0, In
   const end = Math.max(...shown.map(({ body }) => body.points.at(-1)[0])) + resolution;
   const oldest = Math.min(...shown.map(({ body }) => body.points[0][0]));
   // A young history fills the chart instead of a corner of it.
-  const begin = Math.max(end - hours * 3600, Math.min(oldest, end - 300));
+  const begin = Math.max(end - hours * 3600, Math.min(oldest, end - 60));
   const inView = shown.map((one) => ({ ...one, points: one.body.points.filter(([at]) => begin <= at) }));
   let least = Math.min(...inView.flatMap(({ points }) => points.map((point) => point[2])));
   let greatest = Math.max(...inView.flatMap(({ points }) => points.map((point) => point[3])));

@@ -20,7 +20,7 @@ function axes({ classes, confusion }) {
 function matrix(quality) {
   const names = axes(quality);
   const [left, top, side] = [118, 30, 440];
-  const cell = Math.min(side / names.length, 84);
+  const cell = Math.min(side / names.length, 112);
   const size = cell * names.length;
   const bottom = names.length > COUNTED_CLASSES_MAX ? 12 : 34;
   const sums = names.map((_, actual) => names.reduce((sum, _name, predicted) => sum + quality.confusion[actual][predicted], 0));
@@ -78,16 +78,17 @@ function reliability(quality) {
     const [told, was] = [y(bin.confidence), y(bin.accuracy)];
     const hint = `confidence ${percent(bin.confidence)}, right ${percent(bin.accuracy)}, ${number(bin.count)} predictions`;
     drawing.append(
-      svg("rect", { class: "accuracy", x: from + 2, y: was, width: step - 4, height: top + side - was }, svg("title", {}, hint)),
-      svg("rect", { class: "gap", x: from + 2, y: Math.min(told, was), width: step - 4, height: Math.max(1, Math.abs(told - was)) }, svg("title", {}, hint)));
+      svg("rect", { class: "accuracy", x: from + 2, y: Math.max(told, was), width: step - 4, height: top + side - Math.max(told, was) }, svg("title", {}, hint)),
+      svg("rect", { class: was < told ? "modest" : "boastful", x: from + 2, y: Math.min(told, was), width: step - 4, height: Math.max(1, Math.abs(told - was)) }, svg("title", {}, hint)));
   });
   drawing.append(
     svg("line", { class: "ideal", x1: x(0), y1: y(0), x2: x(1), y2: y(1) }),
     svg("text", { class: "axis", x: x(0.5), y: height - 6, "text-anchor": "middle", "font-size": 12 }, "confidence of the prediction"));
   return el("figure", { class: "chart" }, el("figcaption", {}, "Reliability"), drawing,
     el("ul", { class: "legend" },
-      el("li", {}, el("span", { class: "key box accuracy", "aria-hidden": "true" }), "share that was right"),
-      el("li", {}, el("span", { class: "key box gap", "aria-hidden": "true" }), "distance from the confidence"),
+      el("li", {}, el("span", { class: "key box accuracy", "aria-hidden": "true" }), "as sure as right"),
+      el("li", {}, el("span", { class: "key box modest", "aria-hidden": "true" }), "right more often than sure"),
+      el("li", {}, el("span", { class: "key box boastful", "aria-hidden": "true" }), "surer than right"),
       el("li", {}, "calibration error ", el("strong", { "data-last": "calibration_error" }, error))),
     el("p", { class: "quiet" }, "On the dashed line a prediction is as often right as it is sure; below, how many predictions were that sure."));
 }

@@ -11,12 +11,12 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use hebb_engine::Task;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::history::{HOURS_MAX, Metric, Scope};
+use super::looks::Question;
 use super::{Frame, Overview, PolicyReport, analysis, assets};
 use crate::coordinator::Shared;
 use crate::coordinator::api::refusal;
@@ -169,19 +169,19 @@ struct LookQuery {
 type Looked = Result<Query<LookQuery>, QueryRejection>;
 
 async fn patterns(from: Coordinator, uri: Uri, headers: HeaderMap, query: Looked) -> Response {
-    look(from, uri, headers, query, Task::Patterns).await
+    look(from, uri, headers, query, Question::Patterns).await
 }
 
 async fn quality(from: Coordinator, uri: Uri, headers: HeaderMap, query: Looked) -> Response {
-    look(from, uri, headers, query, Task::Classification).await
+    look(from, uri, headers, query, Question::Quality).await
 }
 
 async fn memory(from: Coordinator, uri: Uri, headers: HeaderMap, query: Looked) -> Response {
-    look(from, uri, headers, query, Task::Governed).await
+    look(from, uri, headers, query, Question::Memory).await
 }
 
-/// What the owners of a domain of this task say.
-async fn look(State(shared): Coordinator, uri: Uri, headers: HeaderMap, query: Looked, task: Task) -> Response {
+/// What the owners of a domain say.
+async fn look(State(shared): Coordinator, uri: Uri, headers: HeaderMap, query: Looked, question: Question) -> Response {
     let overview = match leading(&shared, &uri, &headers, FORWARD_TIMEOUT).await {
         Ok(overview) => overview,
         Err(response) => return response,
@@ -193,10 +193,11 @@ async fn look(State(shared): Coordinator, uri: Uri, headers: HeaderMap, query: L
     let Some(domain) = overview.status.domains.iter().find(|domain| domain.name == name) else {
         return ErrorBody::new("unknown_domain", "there is no such domain").respond(StatusCode::NOT_FOUND);
     };
-    if domain.task != task {
-        return bad(format!("{name} is a {:?} domain; this is asked of a {task:?} domain", domain.task));
+    if domain.task != question.task() {
+        let (is, wanted) = (domain.task, question.task());
+        return bad(format!("{name} is a {is:?} domain; this is asked of a {wanted:?} domain"));
     }
-    match shared.board.looks.look(&shared.store, &name, task, domain.partitions.len() as u32).await {
+    match shared.board.looks.look(&shared.store, &name, question, domain.partitions.len() as u32).await {
         Ok(answer) => ([(header::CONTENT_TYPE, "application/json")], answer).into_response(),
         Err(error) => ErrorBody::new("store_unavailable", error.to_string()).respond(StatusCode::SERVICE_UNAVAILABLE),
     }
@@ -219,8 +220,11 @@ async fn hear_alerts(State(shared): Coordinator, uri: Uri, headers: HeaderMap, b
         let why = format!("what a policy says has at most {REPORT_BYTES_MAX} bytes");
         return ErrorBody::new("too_large", why).respond(StatusCode::PAYLOAD_TOO_LARGE);
     };
-    if let Some(leader) = leader::other(&shared, &headers) {
-        return leader::forward(&shared, &leader, Method::PUT, &uri, body, FORWARD_TIMEOUT).await;
+    if !matches!(&*shared.board.frames.borrow(), Frame::Overview(_)) {
+        return match leader::other(&shared, &headers) {
+            Some(leader) => leader::forward(&shared, &leader, Method::PUT, &uri, body, FORWARD_TIMEOUT).await,
+            None => leader::nobody(),
+        };
     }
     let report: PolicyReport = match serde_json::from_slice(&body) {
         Ok(report) => report,

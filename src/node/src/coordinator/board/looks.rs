@@ -29,6 +29,28 @@ const DOMAINS_MAX: usize = 16;
 /// A look doesn't add to a queue as long as this.
 const WAITING_MAX: u64 = 1_000;
 
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The patterns with the most support.
+    Patterns,
+    /// What was taken for what, and how surely.
+    Quality,
+    /// The state of the governed memories.
+    Memory,
+}
+
+impl Question {
+    /// The task of the domains that can answer.
+    pub fn task(self) -> Task {
+        match self {
+            Self::Patterns => Task::Patterns,
+            Self::Quality => Task::Classification,
+            Self::Memory => Task::Governed,
+        }
+    }
+}
+
 /// What the owners said, and how many of them.
 #[derive(Debug, Serialize)]
 struct Answer<T> {
@@ -64,17 +86,24 @@ struct Memory {
 pub struct Looks(Mutex<BTreeMap<String, (Instant, Bytes)>>);
 
 impl Looks {
-    /// What the owners of a domain with this many partitions say, as JSON. Who asks at once waits for one answer.
+    /// What the owners of a domain with this many partitions say, as JSON. The domain has the question's task, so that there is
+    /// one question to it. Who asks at once waits for one answer.
     ///
     /// # Errors
     /// The store's.
-    pub async fn look(&self, store: &Store, domain: &str, task: Task, partitions: u32) -> Result<Bytes, LogError> {
+    pub async fn look(
+        &self,
+        store: &Store,
+        domain: &str,
+        question: Question,
+        partitions: u32,
+    ) -> Result<Bytes, LogError> {
         let mut known = self.0.lock().await;
         known.retain(|_, (at, _)| at.elapsed() < HOLDS);
         if let Some((_, answer)) = known.get(domain) {
             return Ok(answer.clone());
         }
-        let answer = ask(store, domain, task, partitions.min(PARTITIONS_MAX)).await?;
+        let answer = ask(store, domain, question, partitions.min(PARTITIONS_MAX)).await?;
         if known.len() < DOMAINS_MAX {
             known.insert(domain.to_owned(), (Instant::now(), answer.clone()));
         }
@@ -82,13 +111,11 @@ impl Looks {
     }
 }
 
-async fn ask(store: &Store, domain: &str, task: Task, partitions: u32) -> Result<Bytes, LogError> {
-    let query = match task {
-        Task::Classification => Query::Quality,
-        Task::Patterns => Query::Patterns { limit: PATTERNS_MAX as u32 },
-        Task::Governed => Query::Governor,
-        // There is nothing to ask of numbers that the overview doesn't hold.
-        Task::Regression => Query::Statistics,
+async fn ask(store: &Store, domain: &str, question: Question, partitions: u32) -> Result<Bytes, LogError> {
+    let query = match question {
+        Question::Patterns => Query::Patterns { limit: PATTERNS_MAX as u32 },
+        Question::Quality => Query::Quality,
+        Question::Memory => Query::Governor,
     };
     let mut asker = Asker::new(store, "dashboard").await?;
     let entry = Entry::Query(query);
@@ -101,13 +128,11 @@ async fn ask(store: &Store, domain: &str, task: Task, partitions: u32) -> Result
     // Whoever is late is left out; `answered` says so.
     let heard = asker.hear(count, DEADLINE).await;
     let answered = heard.len() as u32;
-    let text = match task {
-        Task::Classification => encode(classes(heard), answered, partitions),
-        Task::Patterns => encode(patterns(heard), answered, partitions),
-        Task::Governed => encode(memories(heard), answered, partitions),
-        Task::Regression => encode((), answered, partitions),
-    };
-    Ok(text)
+    Ok(match question {
+        Question::Patterns => encode(patterns(heard), answered, partitions),
+        Question::Quality => encode(classes(heard), answered, partitions),
+        Question::Memory => encode(memories(heard), answered, partitions),
+    })
 }
 
 fn encode<T: Serialize>(said: T, answered: u32, asked: u32) -> Bytes {
