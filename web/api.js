@@ -28,10 +28,14 @@ async function ask(path, options = {}) {
   throw new Error(body?.error?.message ?? `the coordinator answers ${response.status}`);
 }
 
+/** A leader that keeps nothing but its memory knows a day. */
+const HOURS_OF_MEMORY = 24;
+
 /** One series, or nothing where there is none yet. */
 export async function history(scope, metric, hours) {
   const query = new URLSearchParams({ ...scope, metric, hours });
   const response = await fetch(`api/v1/history?${query}`, { headers: headers(), cache: "no-store" });
+  if (response.status === 400 && hours > HOURS_OF_MEMORY) return history(scope, metric, HOURS_OF_MEMORY);
   if (response.status === 404) return null;
   if (!response.ok) throw new Error(`the coordinator answers ${response.status}`);
   return response.json();

@@ -19,7 +19,7 @@ const themeButton = document.getElementById("theme");
 const CHARTS_EVERY = 10_000;
 /** Domains whose last hour is drawn in the table. */
 const SPARKS_MAX = 12;
-const SPANS = [["1", "hour"], ["6", "6 hours"], ["24", "day"]];
+const SPANS = [["1", "hour"], ["6", "6 hours"], ["24", "day"], ["168", "week"]];
 
 /** Looks at a governed memory that the page remembers, one every ten seconds: an hour. */
 const LOOKS_MAX = 360;

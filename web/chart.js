@@ -1,13 +1,14 @@
 // Lines over time and curves of patterns, as SVG that is drawn anew when its data changes.
 
 import { el, svg } from "./dom.js";
-import { clock } from "./format.js";
+import { clock, day } from "./format.js";
 
 const WIDTH = 640;
 const HEIGHT = 190;
 const MARGIN = { left: 76, right: 10, top: 12, bottom: 24 };
 /** A gap of more buckets than this isn't bridged. */
 const GAP_BUCKETS = 3;
+const DAY = 86_400;
 
 function ticks(least, greatest, count) {
   const span = greatest - least || 1;
@@ -85,10 +86,10 @@ export function chart({ title, series, marks = [], format, hours, range = [0, In
       svg("text", { class: "tick", x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, short(format(value))));
   }
   const span = end - begin;
-  const step = [10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600].find((size) => span / size <= 6) ?? 43_200;
+  const step = [10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200].find((size) => span / size <= 6) ?? DAY;
   for (let at = Math.ceil(begin / step) * step; at < end; at += step) {
     if (x(at) < MARGIN.left + 14 || WIDTH - 24 < x(at)) continue;
-    drawing.append(svg("text", { class: "tick", x: x(at), y: HEIGHT - 6, "text-anchor": "middle" }, clock(at, step < 60)));
+    drawing.append(svg("text", { class: "tick", x: x(at), y: HEIGHT - 6, "text-anchor": "middle" }, step < DAY ? clock(at, step < 60) : day(at)));
   }
   if (rule !== null) drawing.append(svg("line", { class: "rule", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(rule), y2: y(rule) }));
   const drawnMarks = marks.map(({ name, at }) => ({ name, at: at.filter((one) => begin <= one && one <= end) })).filter(({ at }) => at.length > 0);

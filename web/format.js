@@ -54,11 +54,16 @@ export function clock(at, withSeconds = true) {
   return new Date(at * 1000).toLocaleTimeString("en", options);
 }
 
+/** The day of a second since 1970, here. */
+export function day(at) {
+  return new Date(at * 1000).toLocaleDateString("en", { day: "numeric", month: "short" });
+}
+
 /** The time of day, and of another day its date as well. */
 export function moment(at) {
   const then = new Date(at * 1000);
   const isToday = then.toDateString() === new Date().toDateString();
-  return isToday ? clock(at) : `${then.toLocaleDateString("en", { day: "numeric", month: "short" })} ${clock(at)}`;
+  return isToday ? clock(at) : `${day(at)} ${clock(at)}`;
 }
 
 /** How a metric is read. */
