@@ -233,6 +233,11 @@ async function checkNumbers(browser, coordinator, overview, fact) {
   assert.equal(await fact("Mean absolute error"), number(overview.details.load.mean_absolute_error));
   const titles = await browser.run("return [...document.querySelectorAll('#charts figcaption')].map((title) => title.textContent)");
   assert.ok(titles.includes("Mean absolute error") && !titles.includes("Accuracy"), `only what there is: ${titles}`);
+  await until("every adoption is marked", async () => {
+    const { body } = await json(`${coordinator}/api/v4/meta-learning/adaptation-history?limit=256`);
+    const adopted = body.history.filter((cycle) => cycle.adopted.some(({ partition }) => partition.startsWith("load/")));
+    return (await browser.run("return document.querySelectorAll('#charts figure:first-child .mark.adoption').length")) === adopted.length;
+  }, 30);
 }
 
 async function checkPatterns(browser, coordinator) {
