@@ -149,3 +149,35 @@ pub async fn test_fire(context: &Arc<Context>, policy: &AlertPolicy, now: Timest
     });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use hebb_api::{ActionStatus, AlertState, AlertStatus, ReceiverStatus, Severity, Time};
+
+    use super::*;
+
+    #[test]
+    fn a_dashboard_is_told_of_its_own_cluster_only() {
+        let alert = |target: &str| AlertStatus {
+            rule: "slow".to_owned(),
+            target: target.to_owned(),
+            state: AlertState::Firing,
+            since: Time(Timestamp::UNIX_EPOCH),
+            fingerprint: target.to_owned(),
+            severity: Severity::Warning,
+            muted_by: None,
+        };
+        let action = |target: &str| ActionStatus { target: Some(target.to_owned()), ..ActionStatus::default() };
+        let status = AlertPolicyStatus {
+            firing: Some(2),
+            alerts: vec![alert("a"), alert("b")],
+            receivers: vec![ReceiverStatus::default()],
+            actions: vec![action("a"), action("b")],
+            ..AlertPolicyStatus::default()
+        };
+        let told = about(&status, "b");
+        assert_eq!(told.alerts, [alert("b")]);
+        assert_eq!(told.actions, [action("b")]);
+        assert_eq!((told.receivers.len(), told.firing), (1, None));
+    }
+}
