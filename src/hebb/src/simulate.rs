@@ -116,6 +116,7 @@ impl Options {
             workers,
             partitions: self.partitions.unwrap_or(2 * workers),
             faults: Faults { crash, ..settings.faults },
+            alone: self.seeds == 1,
             ..settings
         }
     }
@@ -249,7 +250,7 @@ fn describe(report: &Report) -> String {
     .map(|(name, value)| vec![name.to_owned(), value]);
     let mut text = table(&rows);
     text.push('\n');
-    let checks = report.checks.iter().map(|check| {
+    let checks = report.checks.iter().chain(&wall.memory).map(|check| {
         let name = check.name.replace('_', " ");
         vec![if check.kept { "kept" } else { "BROKEN" }.to_owned(), name, check.found.clone()]
     });
@@ -275,7 +276,7 @@ fn describe_all(reports: &[Report]) -> String {
         sum(|report| report.store.checkpoints),
     );
     for report in reports.iter().filter(|report| !report.passed) {
-        for check in report.checks.iter().filter(|check| !check.kept) {
+        for check in report.checks.iter().chain(&report.wall.memory).filter(|check| !check.kept) {
             text.push_str(&format!("seed {}: {}: {}\n", report.seed, check.name.replace('_', " "), check.found));
         }
     }
@@ -306,6 +307,7 @@ mod tests {
         let command = options.command(9);
         let again = parsed(command.strip_prefix("hebb simulate").unwrap()).unwrap();
         assert_eq!(again.settings(again.seed), options.settings(9));
+        assert!(again.settings(1).alone);
     }
 
     #[test]

@@ -185,17 +185,17 @@ impl Clients {
     async fn attempt(&self, ask: &Ask, chance: &mut Chance) -> Option<(StatusCode, Value)> {
         let doors = self.0.cluster.doors();
         let place = usize::try_from(chance.number(0..doors.len() as u64)).ok()?;
-        let mut door = doors.into_iter().nth(place)?;
+        let door = doors.into_iter().nth(place)?;
         let request = ask.request()?;
         let answered = async {
-            let response = door.router.oneshot(request).await.ok()?;
+            let response = door.router.clone().oneshot(request).await.ok()?;
             let status = response.status();
             let body = axum::body::to_bytes(response.into_body(), ANSWER_MAX).await.ok()?;
             Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
         };
         tokio::select! {
             biased;
-            () = door.broken.asked() => None,
+            () = door.broken() => None,
             answer = answered => answer,
         }
     }

@@ -1,16 +1,18 @@
 //! The processes of a cluster: each a role of `hebb-node` as it is, with a way to the store that can be cut.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use hebb_engine::{Hyperparameters, PartitionConfig, Task as Problem};
-use hebb_log::{Domain, PartitionKey};
+use hebb_log::Domain;
 use hebb_node::coordinator::{Coordinator, CoordinatorOptions};
 use hebb_node::gateway::{Gateway, GatewayOptions};
 use hebb_node::worker::{Worker, WorkerOptions};
 use hebb_node::{MetaLearning, Stop, Stopper, stop_channel};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::info;
@@ -61,10 +63,20 @@ struct Life {
 pub struct Door {
     /// Its API.
     pub router: Router,
-    /// Asked for when the process dies, and every connection with it.
-    pub broken: Stop,
-    /// Breaks them.
-    breaker: Arc<Stopper>,
+    /// Wakes every connection when the process dies, in the order in which they were made: a `watch` would draw lots.
+    broken: Arc<Notify>,
+    link: Link,
+}
+
+impl Door {
+    /// Returns when the process is dead.
+    pub async fn broken(&self) {
+        let mut broken = pin!(self.broken.notified());
+        broken.as_mut().enable();
+        if !self.link.is_dead() {
+            broken.await;
+        }
+    }
 }
 
 struct Process {
@@ -117,11 +129,6 @@ impl Cluster {
     pub fn doors(&self) -> Vec<Door> {
         let door = |process: &Process| process.life.as_ref()?.door.clone();
         self.processes().values().filter_map(door).collect()
-    }
-
-    /// Every partition of the domain.
-    pub fn partitions(&self) -> Vec<PartitionKey> {
-        (0..self.0.settings.partitions).map(|index| PartitionKey { domain: DOMAIN.to_owned(), index }).collect()
     }
 
     /// Starts what doesn't run.
@@ -190,8 +197,7 @@ impl Cluster {
                     limits: None,
                 };
                 let gateway = Gateway::new(link.store(), options).map_err(metrics)?;
-                let (breaker, broken) = stop_channel();
-                let door = Door { router: gateway.router(), broken, breaker: Arc::new(breaker) };
+                let door = Door { router: gateway.router(), broken: Arc::default(), link: link.clone() };
                 Ok((tokio::spawn(async move { gateway.run(stop).await }), Some(door)))
             }
         }
@@ -227,7 +233,7 @@ fn end(life: &Life) {
     life.link.kill();
     life.task.abort();
     if let Some(door) = &life.door {
-        door.breaker.stop();
+        door.broken.notify_waiters();
     }
 }
 

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hebb_node::{Memory, Store};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use self::chaos::Chaos;
@@ -118,27 +119,23 @@ async fn play(
     }
     let open = clients.open();
     clients.give_up();
-    sleep(settings.checkpoint_interval + SETTLE).await;
+    sleep(settings.checkpoint_interval + settings.messages.late_by.end + SETTLE).await;
     let described = clients.describe(settings.seed).await;
     leave(&cluster).await;
 
-    let seconds = wall_began_at.elapsed().as_secs_f64();
-    let wall = Wall {
-        seconds,
-        speedup: settings.duration.as_secs_f64() / seconds,
-        resident_bytes: [watch.resident_middle, Memory::now().bytes],
-    };
     let observed = Observed {
         ledger: clients.known(),
         open,
         happened: chaos.happened().clone(),
         traffic,
         owned_after_ms: u32::try_from(owned_after.as_millis()).unwrap_or(u32::MAX),
-        held_bytes: [watch.held_middle, watch.held_end],
+        held_bytes: watch.held_bytes,
         log_max: watch.log_max,
+        tasks: watch.tasks,
         described,
         left: server.held(),
-        wall,
+        wall_seconds: wall_began_at.elapsed().as_secs_f64(),
+        resident_bytes: watch.resident_bytes,
     };
     Ok(server.audit(|audit| judge(settings, observed, audit)))
 }
@@ -176,16 +173,17 @@ async fn leave(cluster: &Cluster) {
 struct Watch {
     began_at: Instant,
     duration: Duration,
-    held_middle: u64,
-    held_end: u64,
+    held_bytes: [u64; 2],
+    tasks: [usize; 2],
+    resident_bytes: [u64; 2],
     log_max: u64,
-    resident_middle: u64,
 }
 
 impl Watch {
     fn new(duration: Duration) -> Self {
         let began_at = Instant::now();
-        Self { began_at, duration, held_middle: 0, held_end: 0, log_max: 0, resident_middle: 0 }
+        let (held_bytes, tasks, resident_bytes) = ([0; 2], [usize::MAX; 2], [0; 2]);
+        Self { began_at, duration, held_bytes, tasks, resident_bytes, log_max: 0 }
     }
 
     fn passed(&self) -> Duration {
@@ -198,11 +196,15 @@ impl Watch {
         let held = server.held();
         let bytes = held.state_bytes + held.log_bytes;
         self.log_max = self.log_max.max(held.longest_log);
-        if (0.5..0.6).contains(&share) {
-            self.held_middle = self.held_middle.max(bytes);
-            self.resident_middle = Memory::now().bytes;
-        } else if share >= 0.9 {
-            self.held_end = self.held_end.max(bytes);
+        let span = match share {
+            0.5..0.6 => Some(0),
+            0.9.. => Some(1),
+            _ => None,
+        };
+        if let Some(span) = span {
+            self.held_bytes[span] = self.held_bytes[span].max(bytes);
+            self.tasks[span] = self.tasks[span].min(Handle::current().metrics().num_alive_tasks());
+            self.resident_bytes[span] = Memory::now().bytes;
         }
         share < 1.0
     }

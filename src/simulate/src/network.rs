@@ -68,6 +68,7 @@ pub struct Network {
 
 #[derive(Default)]
 struct Weather {
+    is_calm: bool,
     store_away: bool,
     cuts: BTreeMap<String, Cut>,
     slow: BTreeMap<String, Duration>,
@@ -143,9 +144,10 @@ impl Network {
         }
     }
 
-    /// Ends all faults.
+    /// Ends all faults, those of single messages too. What is under way arrives when it would have.
     pub fn heal(&self) {
         let mut weather = self.weather();
+        weather.is_calm = true;
         weather.store_away = false;
         weather.cuts.clear();
         weather.slow.clear();
@@ -184,7 +186,8 @@ impl Link {
         self.dead.store(true, Ordering::Relaxed);
     }
 
-    fn is_dead(&self) -> bool {
+    /// Whether the life has ended.
+    pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Relaxed)
     }
 
@@ -206,9 +209,10 @@ impl Link {
     /// How long a message takes.
     fn delay(&self) -> Duration {
         let messages = &self.network.messages;
+        let is_calm = self.network.weather().is_calm;
         let (mut delay, is_late) = {
             let mut chance = self.chance();
-            let is_late = chance.happens(messages.late);
+            let is_late = chance.happens(messages.late) && !is_calm;
             let range = if is_late { &messages.late_by } else { &messages.delay };
             (chance.duration(range), is_late)
         };
@@ -238,6 +242,7 @@ impl Link {
             let mut chance = self.chance();
             (chance.happens(self.network.messages.duplicate), chance.duration(&self.network.messages.late_by))
         };
+        let is_doubled = is_doubled && !self.network.weather().is_calm;
         let refuses = self.chance().happens(0.5);
         let link = self.clone();
         tokio::spawn(async move {

@@ -12,7 +12,7 @@ use crate::network::Traffic;
 use crate::server::Held;
 use crate::settings::{Faults, Promises, Settings};
 
-/// State and log may have grown by this share between the middle of a run and its end.
+/// Memory, and what runs, may have grown by this share between the middle of a run and its end.
 const GROWTH_MAX: f64 = 0.15;
 /// Entries that may wait in one partition.
 const QUEUE_MAX: u64 = 500;
@@ -169,8 +169,10 @@ pub struct Wall {
     pub seconds: f64,
     /// Simulated seconds in each of them.
     pub speedup: f64,
-    /// Resident bytes of the process in the middle of the run and at its end.
+    /// Resident bytes of the process in the middle of the load and at its end.
     pub resident_bytes: [u64; 2],
+    /// Whether they have grown by too much; nothing where other runs share the process.
+    pub memory: Option<Check>,
 }
 
 /// All that was observed.
@@ -189,23 +191,28 @@ pub struct Observed {
     pub held_bytes: [u64; 2],
     /// The longest log seen.
     pub log_max: u64,
+    /// Tasks that live, at the quietest moment of a tenth of the load: in its middle and at its end.
+    pub tasks: [usize; 2],
     /// What the domain says of itself at the end.
     pub described: Option<Value>,
     /// What the store held when all had left.
     pub left: Held,
+    /// Seconds that the simulation took.
+    pub wall_seconds: f64,
     /// See [`Wall`].
-    pub wall: Wall,
+    pub resident_bytes: [u64; 2],
 }
 
 /// Judges what was observed.
 pub fn judge(settings: &Settings, observed: Observed, audit: &Audit) -> Report {
-    let Observed { ledger, open, happened, traffic, owned_after_ms, held_bytes, log_max, described, left, wall } =
-        observed;
+    let Observed {
+        ledger, open, happened, traffic, owned_after_ms, held_bytes, log_max, tasks, described, left, ..
+    } = &observed;
+    let (open, owned_after_ms, held_bytes, log_max) = (*open, *owned_after_ms, *held_bytes, *log_max);
     let seconds = settings.duration.as_secs_f64();
     let per_second = |count: u64| count as f64 / seconds;
     let latency = Times::of(ledger.answered_ms.clone());
     let success = 1.0 - ledger.failed as f64 / (ledger.attempts as f64).max(1.0);
-    let growth = held_bytes[1] as f64 / (held_bytes[0] as f64).max(1.0) - 1.0;
     let knn = audit.knn_failure_rate();
     let mut checks = Vec::new();
     let mut check = |name, kept, found| checks.push(Check { name, kept, found });
@@ -243,7 +250,9 @@ pub fn judge(settings: &Settings, observed: Observed, audit: &Audit) -> Report {
         left.entries == 0 && left.log_bytes == 0,
         format!("{} entries were left; the longest log had {log_max}", left.entries),
     );
-    check("memory_grows_by_less_than_15_percent", growth < GROWTH_MAX, format!("{:.1} %", growth * 100.0));
+    let [middle, end] = *tasks;
+    let piled_up = growth([middle as u64, end as u64]) >= GROWTH_MAX;
+    check("nothing_piles_up", !piled_up, format!("{middle} tasks lived in the middle, {end} at the end"));
     check("queues_stay_below_500", audit.waiting_max < QUEUE_MAX, format!("{} at most", audit.waiting_max));
     check("knn_failures_stay_below_1_percent", knn < KNN_FAILURES_MAX, format!("{:.2} %", knn * 100.0));
     if settings.promises != Promises::None {
@@ -253,7 +262,8 @@ pub fn judge(settings: &Settings, observed: Observed, audit: &Audit) -> Report {
     if settings.promises == Promises::Latency {
         check("99_percent_take_less_than_2_s", latency.p99 < P99_MAX_MS, format!("{} ms", latency.p99));
     }
-    let passed = checks.iter().all(|check| check.kept);
+    let wall = wall(settings, &observed);
+    let passed = checks.iter().chain(&wall.memory).all(|check| check.kept);
     Report {
         seed: settings.seed,
         passed,
@@ -276,7 +286,7 @@ pub fn judge(settings: &Settings, observed: Observed, audit: &Audit) -> Report {
             latency,
         },
         recovery: Times::of(happened.recovered_ms.clone()),
-        faults: happened,
+        faults: happened.clone(),
         store: StoreFigures {
             calls_per_second: per_second(traffic.calls.values().sum()),
             calls: traffic.calls.iter().map(|(name, count)| (*name, per_second(*count))).collect(),
@@ -294,4 +304,21 @@ pub fn judge(settings: &Settings, observed: Observed, audit: &Audit) -> Report {
         troubles: audit.told().iter().chain(&ledger.odd).cloned().collect(),
         wall,
     }
+}
+
+fn wall(settings: &Settings, observed: &Observed) -> Wall {
+    let Observed { wall_seconds: seconds, resident_bytes, .. } = *observed;
+    let growth = growth(resident_bytes);
+    let memory = Check {
+        name: "memory_grows_by_less_than_15_percent",
+        kept: growth < GROWTH_MAX,
+        found: format!("{:.1} % of {} MiB", growth * 100.0, resident_bytes[0] >> 20),
+    };
+    let speedup = settings.duration.as_secs_f64() / seconds;
+    Wall { seconds, speedup, resident_bytes, memory: settings.alone.then_some(memory) }
+}
+
+/// By which share the second is more than the first.
+fn growth([before, after]: [u64; 2]) -> f64 {
+    after as f64 / (before as f64).max(1.0) - 1.0
 }

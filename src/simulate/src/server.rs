@@ -4,6 +4,7 @@
 //! It loses nothing: what a store may lose is the matter of the tests on real ones.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use hebb_log::{
     Assignment, Checkpoint, Claim, Claimed, Directory, Domain, EntryId, Leadership, Log, LogError, Member,
     PartitionKey, PartitionStatus, Record, Replies, Reply, bounds,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::audit::Audit;
@@ -57,12 +58,12 @@ struct Partition {
     /// The token that holds the lease, and until when by the clock.
     lease: Option<(String, u64)>,
     checkpoint: Option<Checkpoint>,
-    newest: watch::Sender<EntryId>,
+    /// Wakes who waits for an entry, in the order in which they came: a `watch` would draw lots.
+    appended: Arc<Notify>,
 }
 
 impl Default for Partition {
     fn default() -> Self {
-        let newest = watch::Sender::new(EntryId::default());
         Self {
             log: VecDeque::new(),
             bytes: 0,
@@ -71,7 +72,7 @@ impl Default for Partition {
             owner: None,
             lease: None,
             checkpoint: None,
-            newest,
+            appended: Arc::default(),
         }
     }
 }
@@ -191,6 +192,9 @@ impl Log for Server {
     ) -> Result<Vec<EntryId>, LogError> {
         bounds::partition(partition)?;
         let bytes = bounds::records(records)? as u64;
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut state = self.state();
         let now_ms = self.now_ms(&state);
         let partition = state.partitions.entry(partition.clone()).or_default();
@@ -210,7 +214,7 @@ impl Log for Server {
             ids.push(partition.last);
         }
         partition.bytes += bytes;
-        partition.newest.send_replace(partition.last);
+        partition.appended.notify_waiters();
         let waiting = partition.waiting();
         state.audit.waiting(waiting);
         Ok(ids)
@@ -228,9 +232,10 @@ impl Log for Server {
             return Ok(Vec::new());
         }
         let until = Instant::now() + wait.min(MAX_WAIT);
-        let mut newest = self.state().partitions.entry(partition.clone()).or_default().newest.subscribe();
+        let appended = self.state().partitions.entry(partition.clone()).or_default().appended.clone();
         loop {
-            newest.borrow_and_update();
+            let mut more = pin!(appended.notified());
+            more.as_mut().enable();
             {
                 let state = self.state();
                 let log = state.partitions.get(partition).map(|partition| &partition.log);
@@ -245,7 +250,7 @@ impl Log for Server {
                     return Ok(entries);
                 }
             }
-            if !matches!(timeout_at(until, newest.changed()).await, Ok(Ok(()))) {
+            if timeout_at(until, more).await.is_err() {
                 return Ok(Vec::new());
             }
         }

@@ -35,6 +35,8 @@ pub struct Settings {
     pub faults: Faults,
     /// Whether a worker dies half-way, and stays away until the others have long taken over.
     pub one_dies: bool,
+    /// Whether nothing else happens in this process, so that its memory can be judged.
+    pub alone: bool,
     /// Which of the promises about answers are held against this run.
     pub promises: Promises,
 }
@@ -116,6 +118,7 @@ impl Profile {
             },
             faults: Faults { crash: 0.01, restart: 0.005, cut: 0.003, slow: 0.01, store_away: 0.005, clock_jump: 0.01 },
             one_dies: false,
+            alone: false,
             promises: Promises::Success,
         };
         match self {
