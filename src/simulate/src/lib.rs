@@ -42,6 +42,10 @@ const CALM_MAX: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_secs(5);
 /// How long the one worker that dies half-way stays away: five leases.
 const ONE_AWAY: Duration = Duration::from_secs(15);
+/// At how many moments, how far apart, tasks are counted: in one of them few messages are under way.
+const MOMENTS: usize = 50;
+/// See [`MOMENTS`].
+const MOMENT: Duration = Duration::from_millis(17);
 /// How often it is looked at the store.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -92,6 +96,7 @@ async fn play(
     let cluster = Cluster::new(network.clone(), settings);
     let owned_after = start(&cluster, &server, settings).await?;
 
+    let tasks_before = tasks().await;
     let before = network.traffic();
     let clients = Clients::new(cluster.clone());
     let happened = Arc::new(Mutex::new(Happened::default()));
@@ -120,6 +125,7 @@ async fn play(
     let open = clients.open();
     clients.give_up();
     sleep(settings.checkpoint_interval + settings.messages.late_by.end + SETTLE).await;
+    let tasks_after = tasks().await;
     let described = clients.describe(settings.seed).await;
     leave(&cluster).await;
 
@@ -131,7 +137,7 @@ async fn play(
         owned_after_ms: u32::try_from(owned_after.as_millis()).unwrap_or(u32::MAX),
         held_bytes: watch.held_bytes,
         log_max: watch.log_max,
-        tasks: watch.tasks,
+        tasks: [tasks_before, tasks_after],
         described,
         left: server.held(),
         wall_seconds: wall_began_at.elapsed().as_secs_f64(),
@@ -169,12 +175,21 @@ async fn leave(cluster: &Cluster) {
     }
 }
 
+/// How many tasks live, at the quietest of some moments.
+async fn tasks() -> u64 {
+    let mut fewest = usize::MAX;
+    for _ in 0..MOMENTS {
+        fewest = fewest.min(Handle::current().metrics().num_alive_tasks());
+        sleep(MOMENT).await;
+    }
+    fewest as u64
+}
+
 /// Looks at the store now and then.
 struct Watch {
     began_at: Instant,
     duration: Duration,
     held_bytes: [u64; 2],
-    tasks: [usize; 2],
     resident_bytes: [u64; 2],
     log_max: u64,
 }
@@ -182,8 +197,7 @@ struct Watch {
 impl Watch {
     fn new(duration: Duration) -> Self {
         let began_at = Instant::now();
-        let (held_bytes, tasks, resident_bytes) = ([0; 2], [usize::MAX; 2], [0; 2]);
-        Self { began_at, duration, held_bytes, tasks, resident_bytes, log_max: 0 }
+        Self { began_at, duration, held_bytes: [0; 2], resident_bytes: [0; 2], log_max: 0 }
     }
 
     fn passed(&self) -> Duration {
@@ -203,7 +217,6 @@ impl Watch {
         };
         if let Some(span) = span {
             self.held_bytes[span] = self.held_bytes[span].max(bytes);
-            self.tasks[span] = self.tasks[span].min(Handle::current().metrics().num_alive_tasks());
             self.resident_bytes[span] = Memory::now().bytes;
         }
         share < 1.0
