@@ -80,18 +80,18 @@ struct Broken {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration: hebb_api::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    let duration = text.parse::<hebb_api::Duration>().map_err(|error| error.to_string())?;
     let allowed = ROUND..=Duration::from_secs(30 * 24 * 3600);
     allowed.contains(&duration.0).then_some(duration.0).ok_or_else(|| "10s to 720h are possible".to_owned())
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    let rate = text.parse::<f64>().map_err(|error| error.to_string())?;
     (0.01..=100_000.0).contains(&rate).then_some(rate).ok_or_else(|| "0.01 to 100000 are possible".to_owned())
 }
 
 fn probability(text: &str) -> Result<f64, String> {
-    let probability: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    let probability = text.parse::<f64>().map_err(|error| error.to_string())?;
     (0.0..=1.0).contains(&probability).then_some(probability).ok_or_else(|| "it is from 0 to 1".to_owned())
 }
 

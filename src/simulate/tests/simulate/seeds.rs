@@ -15,7 +15,7 @@ fn run(seed: u64) -> Report {
 fn failures(report: &Report) -> Vec<String> {
     let broken = report.checks.iter().filter(|check| !check.kept);
     let said = broken.map(|check| format!("{}: {}", check.name, check.found)).chain(report.troubles.iter().cloned());
-    said.map(|what| format!("hebb simulate --profile chaos --seed {}: {what}", report.seed)).collect()
+    said.map(|what| format!("seed {}: {what}", report.seed)).collect()
 }
 
 #[test]
