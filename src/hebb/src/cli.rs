@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    access, alerts, backup, config, demo, evaluate, node, operator, redis_member, restore, start, status, top,
+    access, alerts, backup, config, demo, evaluate, node, operator, redis_member, restore, simulate, start, status, top,
 };
 
 /// What a subcommand ends with.
@@ -31,6 +31,8 @@ pub enum Command {
     Demo(demo::Options),
     /// Measure how well Hebb would learn a CSV file: test, then train, one pass
     Evaluate(evaluate::Options),
+    /// Put a simulated cluster through crashes, outages and lost messages, faster than the clock
+    Simulate(simulate::Options),
     /// Show a running process or cluster
     Status(status::Options),
     /// Watch a running process or cluster in the terminal
@@ -69,6 +71,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Start(options) => start::run(options),
         Command::Demo(options) => demo::run(options),
         Command::Evaluate(options) => evaluate::run(options),
+        Command::Simulate(options) => simulate::run(options),
         Command::Status(options) => status::run(options),
         Command::Top(options) => top::run(options),
         Command::Backup(options) => backup::run(options),

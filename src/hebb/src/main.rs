@@ -13,6 +13,7 @@ mod output;
 mod redis;
 mod redis_member;
 mod restore;
+mod simulate;
 mod start;
 mod status;
 mod stream;

@@ -21,6 +21,7 @@ mod serve;
 mod settings;
 mod stop;
 mod store;
+mod task;
 mod window;
 pub mod worker;
 
