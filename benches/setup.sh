@@ -11,7 +11,7 @@ while read -r pinned; do
   # Of capymoa only MOA's jar is used, none of what it depends on.
   flags=()
   [[ $name == capymoa ]] && flags=(--no-deps)
-  if "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: "${flags[@]}" "$pinned" >&2; then
+  if "$venv/bin/pip" install --quiet --disable-pip-version-check --prefer-binary "${flags[@]}" "$pinned" >&2; then
     touch "$venv/have-$pinned"
   else
     echo "NOT MEASURED: $pinned can't be installed here" >&2
