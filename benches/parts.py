@@ -19,7 +19,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 import numpy as np
 
 # As many as the engine's memory lets vote.
-NEIGHBOURS = 7
+NEIGHBOURS = 5
 RECALL_MIN = 0.95
 QUERIES = 1_000
 

@@ -53,7 +53,7 @@ fn hebb(stream: &Stream) -> Result<Measured> {
         .collect();
     let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
     let mut predictions = Vec::with_capacity(entries.len());
-    let started = seconds()?;
+    let started = seconds();
     for (place, entry) in entries.iter().enumerate() {
         let outcome = partition.apply(EntryId { at_ms: place as u64 + 1, seq: 0 }, entry);
         let predicted = match outcome {
@@ -65,7 +65,7 @@ fn hebb(stream: &Stream) -> Result<Measured> {
             _ => -1,
         });
     }
-    Ok((predictions, seconds()? - started))
+    Ok((predictions, seconds() - started))
 }
 
 /// Gradient-boosted trees, with the crate's defaults.
@@ -74,7 +74,7 @@ fn irithyll(stream: &Stream) -> Result<Measured> {
     let samples: Vec<Sample> = stream.iter().map(|(row, class)| Sample::new(row.clone(), *class as f64)).collect();
     let config = SGBTConfig::builder().build()?;
     let mut predictions = Vec::with_capacity(samples.len());
-    let started = seconds()?;
+    let started = seconds();
     if classes == 2 {
         let mut model = SGBT::with_loss(config, LogisticLoss);
         for (sample, (row, _)) in samples.iter().zip(stream) {
@@ -88,5 +88,5 @@ fn irithyll(stream: &Stream) -> Result<Measured> {
             model.train_one(sample);
         }
     }
-    Ok((predictions, seconds()? - started))
+    Ok((predictions, seconds() - started))
 }

@@ -28,24 +28,24 @@ fn memory(values: &[f32], width: usize, count: usize) -> Result<()> {
     let rows: Vec<&[f32]> = values.chunks_exact(width).collect();
     let (stored, queries) = rows.split_at(count);
     let mut memory = Memory::new(count as u32);
-    let started = seconds()?;
+    let started = seconds();
     for (place, row) in stored.iter().enumerate() {
         memory.insert(row, place as f32, &[]);
     }
-    let inserted = seconds()? - started;
+    let inserted = seconds() - started;
     let (mut found, mut nearest, mut times) = (Neighbours::default(), Vec::new(), Vec::new());
     for row in queries {
-        let started = seconds()?;
+        let started = seconds();
         memory.search(row, &[], &mut found);
-        times.push((seconds()? - started) * 1e6);
+        times.push((seconds() - started) * 1e6);
         nearest.push(found.long.iter().map(|neighbour| neighbour.label.to_string()).collect::<Vec<_>>().join(","));
     }
     // What telling the time costs is not the search's: all at once.
-    let started = seconds()?;
+    let started = seconds();
     for row in queries {
         memory.search(row, &[], &mut found);
     }
-    let searched = seconds()? - started;
+    let searched = seconds() - started;
     times.sort_by(f64::total_cmp);
     println!(
         r#"{{"held": {}, "inserts_per_second": {:.1}, "queries_per_second": {:.1}, "p50_us": {:.1}, "p99_us": {:.1}, "bytes": {}, "nearest": [{}]}}"#,
@@ -67,14 +67,14 @@ fn keep(values: &[f32], width: usize, count: usize) -> Result<()> {
     let mut rates = Vec::new();
     let rows: Vec<&[f32]> = values.chunks_exact(width).collect();
     for (part, rows) in [&rows[..count], &rows[count..]].into_iter().enumerate() {
-        let started = seconds()?;
+        let started = seconds();
         for (place, row) in rows.iter().enumerate() {
             keep.insert(row, 0.5 + ((place + part) % 97) as f32 / 200.0);
         }
-        rates.push(rows.len() as f64 / (seconds()? - started));
+        rates.push(rows.len() as f64 / (seconds() - started));
     }
     let (bytes, held, evicted) = (keep.bytes(), keep.len(), keep.evicted);
-    let started = seconds()?;
+    let started = seconds();
     for _ in 0..STEPS {
         keep.consolidate();
     }
@@ -82,7 +82,7 @@ fn keep(values: &[f32], width: usize, count: usize) -> Result<()> {
         r#"{{"held": {held}, "inserts_per_second": {:.1}, "inserts_with_eviction_per_second": {:.1}, "evicted": {evicted}, "consolidation_us": {:.1}, "bytes": {bytes}}}"#,
         rates[0],
         rates[1],
-        (seconds()? - started) * 1e6 / f64::from(STEPS),
+        (seconds() - started) * 1e6 / f64::from(STEPS),
     );
     Ok(())
 }
@@ -93,9 +93,9 @@ fn drift(values: &[f32], run: usize, change: usize) -> Result<()> {
     let mut taken = 0.0;
     for numbers in values.chunks_exact(run) {
         let mut detector = Adwin::new(0.002);
-        let started = seconds()?;
+        let started = seconds();
         let alarms: Vec<usize> = (0..run).filter(|place| detector.insert(f64::from(numbers[*place]))).collect();
-        taken += seconds()? - started;
+        taken += seconds() - started;
         false_alarms += alarms.iter().filter(|place| **place < change).count();
         match alarms.iter().find(|place| change <= **place) {
             Some(place) => delays.push((place - change + 1) as f64),
@@ -121,7 +121,7 @@ fn perceive(samples: &[f32], chunk: usize) -> Result<()> {
         })
         .collect();
     let (mut level_0, mut all) = (0, 0);
-    let started = seconds()?;
+    let started = seconds();
     for (place, entry) in entries.iter().enumerate() {
         let outcome = partition.apply(EntryId { at_ms: place as u64 + 1, seq: 0 }, entry);
         let Outcome::Answer(answer) = outcome else { return Err(format!("{outcome:?}").into()) };
@@ -130,7 +130,7 @@ fn perceive(samples: &[f32], chunk: usize) -> Result<()> {
     }
     println!(
         r#"{{"samples_per_second": {:.1}, "matches_of_level_0": {level_0}, "matches": {all}, "patterns": {}}}"#,
-        samples.len() as f64 / (seconds()? - started),
+        samples.len() as f64 / (seconds() - started),
         partition.statistics().patterns,
     );
     Ok(())

@@ -10,8 +10,8 @@ use super::index::{Index, Query};
 
 /// Experiences of the short memory.
 const SHORT: usize = 500;
-/// Neighbours that vote.
-const NEIGHBOURS: usize = 7;
+/// Neighbours that vote, as many as in that paper.
+const NEIGHBOURS: usize = 5;
 /// Values that one search looks at, which takes about 12 µs.
 const SEARCH_VALUES: usize = 1 << 16;
 /// No narrower row lets the memory hold more: what is older than this misleads more than it helps.
