@@ -105,6 +105,12 @@ bench: toolchain ## The engine against its peers: target/bench/{engine,knn,perce
 	cargo build --release --locked --quiet --manifest-path benches/Cargo.toml --target $(TRIPLE) --target-dir $(CARGO_TARGET_DIR)/benches
 	@benches/run.sh $(BENCH_BIN) $(BENCH) "$(DATA)" $(ARGS)
 
+.PHONY: bench-runtime
+bench-runtime: build ## Throughput and latency without Kubernetes, beside Redis alone, an empty HTTP handler, Ray and Celery (ARGS=--help)
+	@e2e/cluster/packages.sh redis-server
+	@data=$$(e2e/data/fetch.sh); python=$$(e2e/runtime/peers.sh); \
+	  $(BIN)/runtime --hebb $(BIN)/hebb --data "$$data" --python "$$python" $(ARGS)
+
 .PHONY: build
 build: toolchain ## The static binary, and the programs of demo and tests
 	cargo build $(CARGO_FLAGS)
