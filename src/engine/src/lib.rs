@@ -32,3 +32,9 @@ pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;
 pub use quality::{CalibrationBin, Confused, Quality};
 pub use snapshot::SnapshotError;
+
+/// Parts of the engine, to be measured by themselves.
+pub mod parts {
+    pub use crate::governor::Keep;
+    pub use crate::learner::{Adwin, Memory, Neighbours};
+}
