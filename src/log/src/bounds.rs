@@ -1,6 +1,6 @@
 //! What a call may carry, checked by every store before anything is sent or stored.
 
-use crate::{Domain, LogError, Member, PartitionKey, Record};
+use crate::{Batch, Domain, LogError, MAX_HISTORY_BYTES, MAX_SERIES_BYTES, Member, PartitionKey, Record, Tier};
 
 /// The most records of one append.
 pub const MAX_RECORDS: usize = 10_000;
@@ -62,6 +62,19 @@ pub fn size(what: &str, size: usize, max: usize) -> Result<(), LogError> {
 pub fn note(name: &str, note: &[u8]) -> Result<(), LogError> {
     self::name("a note's name", name)?;
     size("a note", note.len(), MAX_NOTE_BYTES)
+}
+
+pub(crate) fn batch(tier: Tier, batch: &Batch) -> Result<(), LogError> {
+    if tier.beginning(batch.at) != batch.at {
+        return Err(LogError::Invalid(format!("no span of {} s begins at {}", tier.length(), batch.at)));
+    }
+    if batch.series.iter().any(|(name, _)| name.is_empty()) {
+        return Err(LogError::Invalid("a series has to have a name".to_owned()));
+    }
+    for (name, _) in &batch.series {
+        size("the name of a series", name.len(), MAX_SERIES_BYTES)?;
+    }
+    size("a batch of the history", batch.bytes(), MAX_HISTORY_BYTES)
 }
 
 /// A domain that is declared.

@@ -2,13 +2,16 @@
 //! gateways, and the directory in which the nodes of a cluster find each other.
 //!
 //! Three traits, two implementations each: Redis for a cluster, a local directory for one process. Both pass the same
-//! conformance suite. Entries and states are opaque bytes here; the engine gives them meaning.
+//! conformance suite. Entries and states are opaque bytes here; the engine gives them meaning. Beside them a fourth, the
+//! history of metrics, with a suite of its own.
 
 pub mod bounds;
 mod codec;
 pub mod conformance;
+mod history;
 mod local;
 mod redis;
+mod sqlite;
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,8 +26,10 @@ pub use bounds::{
     MAX_ASSIGNMENT_BYTES, MAX_BATCH_BYTES, MAX_NAME_BYTES, MAX_NOTE_BYTES, MAX_PARTITIONS, MAX_READ, MAX_RECORDS,
     MAX_REPORT_BYTES, MAX_STATE_BYTES,
 };
+pub use history::{Batch, History, MAX_HISTORY_BYTES, MAX_SERIES_BYTES, Samples, Tier};
 pub use local::{LocalConfig, LocalStore, OpenError};
 pub use redis::{Address, DEFAULT_SERVICE, RedisConfig, RedisStore, Tls, Topology};
+pub use sqlite::{HistoryError, SqliteHistory};
 
 /// When an append counts as accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

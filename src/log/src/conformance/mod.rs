@@ -3,6 +3,7 @@
 
 mod directory;
 mod entries;
+mod history;
 mod ownership;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::{Claim, Claimed, Directory, EntryId, Log, LogError, PartitionKey, Rec
 
 pub use directory::*;
 pub use entries::*;
+pub use history::*;
 pub use ownership::*;
 
 /// All that a cluster needs.

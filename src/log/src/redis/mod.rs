@@ -25,6 +25,7 @@
 mod access;
 mod config;
 mod directory;
+mod history;
 mod link;
 mod log;
 mod primary;

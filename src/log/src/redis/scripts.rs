@@ -178,6 +178,27 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2])
 return 1";
 
+/// Keys: term, beginnings, samples. Arguments: term, slot, beginning, batch.
+const RECORD: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+redis.call('HSET', KEYS[3], ARGV[2], ARGV[4])
+return 1";
+
+/// Keys: term, beginnings, samples. Arguments: term, before. Answers how many slots it emptied, or -1 to a leader of the past.
+const PRUNE: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local slots = redis.call('HGETALL', KEYS[2])
+local removed = 0
+for i = 1, #slots, 2 do
+  if tonumber(slots[i + 1]) < tonumber(ARGV[2]) then
+    redis.call('HDEL', KEYS[2], slots[i])
+    redis.call('HDEL', KEYS[3], slots[i])
+    removed = removed + 1
+  end
+end
+return removed";
+
 /// All scripts with their digests.
 pub(super) struct Scripts {
     pub(super) append: Script,
@@ -195,6 +216,8 @@ pub(super) struct Scripts {
     pub(super) campaign: Script,
     pub(super) resign: Script,
     pub(super) assign: Script,
+    pub(super) record: Script,
+    pub(super) prune: Script,
 }
 
 impl Scripts {
@@ -216,6 +239,8 @@ impl Scripts {
             campaign: Script::new(CAMPAIGN),
             resign: Script::new(RESIGN),
             assign: Script::new(ASSIGN),
+            record: Script::new(RECORD),
+            prune: Script::new(PRUNE),
         }
     }
 }

@@ -32,6 +32,33 @@ mod redis {
         )*};
     }
     hebb_log::conformance_suite!(on_redis);
+
+    macro_rules! history_on_redis {
+        ($($name:ident,)*) => {$(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let store = SERVER.store(stringify!($name)).await;
+                hebb_log::conformance::$name(&store, &store).await.unwrap();
+            }
+        )*};
+    }
+    hebb_log::history_suite!(history_on_redis);
+}
+
+mod sqlite {
+    use hebb_log::{LocalStore, SqliteHistory};
+
+    macro_rules! history_on_sqlite {
+        ($($name:ident,)*) => {$(
+            #[tokio::test]
+            async fn $name() {
+                let directory = tempfile::tempdir().unwrap();
+                let history = SqliteHistory::open(directory.path()).await.unwrap();
+                hebb_log::conformance::$name(&history, &LocalStore::in_memory().unwrap()).await.unwrap();
+            }
+        )*};
+    }
+    hebb_log::history_suite!(history_on_sqlite);
 }
 
 /// The suite on servers that elect their primary, at the durability that only they have.
@@ -70,6 +97,24 @@ macro_rules! on_fleet {
                         )*};
                     }
             hebb_log::conformance_suite!(on_this_fleet);
+
+            macro_rules! history_on_this_fleet {
+                        ($dollar($dollar name:ident,)*) => {$dollar(
+                            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                            async fn $dollar name() {
+                                for attempt in 0..ATTEMPTS {
+                                    let cluster = format!("{}-{attempt}", stringify!($dollar name));
+                                    let store = FLEET.store(&cluster, Durability::Replicated { replicas: 1 }).await;
+                                    match hebb_log::conformance::$dollar name(&store, &store).await {
+                                        Err(LogError::Unavailable(error)) => println!("attempt {attempt}: {error}"),
+                                        done => return done.unwrap(),
+                                    }
+                                }
+                                panic!("unavailable {ATTEMPTS} times");
+                            }
+                        )*};
+                    }
+            hebb_log::history_suite!(history_on_this_fleet);
         }
     };
 }
