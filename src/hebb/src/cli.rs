@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    access, alerts, backup, config, demo, evaluate, node, operator, redis_member, restore, simulate, start, status, top,
+    access, alerts, backup, config, demo, evaluate, history, node, operator, redis_member, restore, simulate, start,
+    status, top,
 };
 
 /// What a subcommand ends with.
@@ -37,6 +38,8 @@ pub enum Command {
     Status(status::Options),
     /// Watch a running process or cluster in the terminal
     Top(top::Options),
+    /// Show what a running process or cluster has measured: series, trends, anomalies
+    History(history::Options),
     /// Back up what a cluster has learned, while it learns; or what a stopped `hebb start` has
     Backup(backup::Options),
     /// Fill an empty store with a backup
@@ -74,6 +77,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Simulate(options) => simulate::run(options),
         Command::Status(options) => status::run(options),
         Command::Top(options) => top::run(options),
+        Command::History(options) => history::run(options),
         Command::Backup(options) => backup::run(options),
         Command::Restore(options) => restore::run(options),
         Command::Config(command) => config::run(command),

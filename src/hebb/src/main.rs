@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod demo;
 mod evaluate;
+mod history;
 mod node;
 mod operator;
 mod output;

@@ -24,7 +24,15 @@ impl Gated {
     pub fn store(local: &LocalStore) -> (Store, Arc<Self>) {
         let gates = Self { log: local.clone(), appends: Semaphore::new(0), checkpoints: Semaphore::new(0) };
         let gates = Arc::new(gates);
-        (Store { log: gates.clone(), replies: Arc::new(local.clone()), directory: Arc::new(local.clone()) }, gates)
+        (
+            Store {
+                log: gates.clone(),
+                replies: Arc::new(local.clone()),
+                directory: Arc::new(local.clone()),
+                history: None,
+            },
+            gates,
+        )
     }
 }
 

@@ -25,6 +25,12 @@ pub struct GatewayReport {
     pub memory: Memory,
     /// 99th percentile of the time from a request to its answer over the last minute, in seconds; nothing without requests.
     pub answer_p99_seconds: Option<f64>,
+    /// Requests that it has answered.
+    #[serde(default)]
+    pub answered: u64,
+    /// Of them, those that weren't answered as they wished.
+    #[serde(default)]
+    pub failed: u64,
     /// When its process started, in seconds since 1970.
     #[serde(default)]
     pub started_at: u32,

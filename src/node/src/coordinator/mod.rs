@@ -102,7 +102,7 @@ impl Coordinator {
 
     /// Coordinates until the stop; then gives the leadership up.
     pub async fn run(&self, stop: Stop) {
-        tokio::join!(self.lead(stop.clone()), meta::drive(&self.0, stop));
+        tokio::join!(self.lead(stop.clone()), board::keep(&self.0, stop.clone()), meta::drive(&self.0, stop));
     }
 
     async fn lead(&self, stop: Stop) {

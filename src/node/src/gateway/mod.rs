@@ -14,6 +14,7 @@ mod reply;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -86,6 +87,9 @@ struct GatewayMetrics {
     latency: Histogram,
     /// The same of the last minute.
     recent: Window,
+    /// Requests answered, and of them those that weren't answered as they wished.
+    answered: AtomicU64,
+    failed: AtomicU64,
     governed: GovernedMetrics,
     process: ProcessMetrics,
 }
@@ -105,13 +109,16 @@ impl GatewayMetrics {
         registry.register(Box::new(latency.clone()))?;
         let governed = GovernedMetrics::new(&registry)?;
         let process = ProcessMetrics::new(&registry)?;
-        Ok(Self { registry, requests, latency, recent: Window::default(), governed, process })
+        let (answered, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { registry, requests, latency, recent: Window::default(), answered, failed, governed, process })
     }
 
     fn answered(&self, operation: &str, ok: bool, seconds: f64) {
         self.requests.with_label_values(&[operation, if ok { "ok" } else { "error" }]).inc();
         self.latency.observe(seconds);
         self.recent.observe(seconds, 1);
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.failed.fetch_add(u64::from(!ok), Ordering::Relaxed);
     }
 }
 
@@ -171,8 +178,13 @@ impl Gateway {
 
     /// Tells the coordinators how this gateway is. They give it nothing to do.
     async fn beat(&self, memory: Memory) -> Result<(), LogError> {
-        let answer_p99_seconds = self.0.metrics.recent.quantile(0.99);
-        let report = Report::Gateway(GatewayReport { memory, answer_p99_seconds, started_at: started_at() });
+        let report = Report::Gateway(GatewayReport {
+            memory,
+            answer_p99_seconds: self.0.metrics.recent.quantile(0.99),
+            answered: self.0.metrics.answered.load(Ordering::Relaxed),
+            failed: self.0.metrics.failed.load(Ordering::Relaxed),
+            started_at: started_at(),
+        });
         let report = serde_json::to_string(&report).unwrap_or_default();
         self.0.store.directory.beat(&Member { id: self.0.id.clone(), report }, BEAT_TTL).await
     }

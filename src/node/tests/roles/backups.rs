@@ -82,14 +82,14 @@ fn local() -> Store {
 }
 
 /// A real Redis, ended with this value; each name is a cluster of its own in it.
-struct Redis {
+pub struct Redis {
     port: u16,
     child: Child,
     _directory: tempfile::TempDir,
 }
 
 impl Redis {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let (directory, port) = (tempfile::tempdir().unwrap(), free_address().port());
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir"])
@@ -106,8 +106,9 @@ impl Redis {
         RedisConfig::of(Topology::Standalone(Address::new("127.0.0.1", self.port)), cluster)
     }
 
-    fn store(&self, cluster: &str) -> Store {
-        Store::new(RedisStore::lazy(self.config(cluster)).unwrap())
+    pub fn store(&self, cluster: &str) -> Store {
+        let store = RedisStore::lazy(self.config(cluster)).unwrap();
+        Store::new(store.clone()).with_history(store)
     }
 }
 

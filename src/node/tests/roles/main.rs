@@ -12,6 +12,7 @@ mod embedded;
 mod governed;
 #[cfg(test)]
 mod handover;
+mod history;
 #[cfg(test)]
 mod meta;
 #[cfg(test)]

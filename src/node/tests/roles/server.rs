@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hebb_log::{LocalConfig, LocalStore, OpenError};
+use hebb_log::{LocalConfig, LocalStore, OpenError, SqliteHistory};
 use hebb_node::{ClusterSettings, EmbeddedAddresses, NodeError, Stopper, Store, run_embedded, stop_channel};
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -47,6 +47,7 @@ impl Server {
 
     async fn begin(directory: &Path, settings: ClusterSettings, gateway: SocketAddr) -> Self {
         let store = Store::new(open(directory).await);
+        let store = store.with_history(SqliteHistory::open(directory).await.unwrap());
         let addresses =
             EmbeddedAddresses { gateway, coordinator: free_address(), meta: free_address(), worker: free_address() };
         let (stopper, stop) = stop_channel();

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::history::{Bucket, Metric};
 
 /// How many standard deviations from the mean a bucket is when it stands out.
-const ANOMALY_Z: f64 = 2.0;
+pub const ANOMALY_Z: f64 = 2.0;
 /// Fewer buckets say nothing about spread or direction.
 const POINTS_MIN: usize = 8;
 /// Anomalies of one answer: those that stand out most.

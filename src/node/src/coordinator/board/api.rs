@@ -11,13 +11,12 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::history::{HOURS_MAX, Metric, Scope};
+use super::history::{Extract, HOURS_MAX, Metric, Scope};
 use super::looks::Question;
-use super::{Frame, Overview, PolicyReport, analysis, assets};
+use super::{Frame, Overview, PolicyReport, analysis, assets, findings, kept};
 use crate::coordinator::Shared;
 use crate::coordinator::api::refusal;
 use crate::coordinator::leader;
@@ -26,14 +25,14 @@ use crate::gateway::ErrorBody;
 /// A comment after this much silence, so that nobody on the way takes the connection for dead.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// How long a forwarded answer may take: a look at patterns takes three seconds at most.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A forwarded stream ends after this time and is asked for again.
 const STREAM_MAX: Duration = Duration::from_secs(3600);
 
 /// Bytes of what a policy says: 64 alerts, 32 receivers and 32 actions, with room to spare.
 const REPORT_BYTES_MAX: usize = 128 * 1024;
 
-type Coordinator = State<Arc<Shared>>;
+pub type Coordinator = State<Arc<Shared>>;
 
 pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -41,6 +40,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/web/{file}", get(assets::file))
         .route("/api/v1/overview", get(overview))
         .route("/api/v1/history", get(history))
+        .route("/api/v1/history/anomalies", get(findings::anomalies))
+        .route("/api/v1/history/trends", get(findings::trends))
         .route("/api/v1/patterns", get(patterns))
         .route("/api/v1/quality", get(quality))
         .route("/api/v1/memory", get(memory))
@@ -50,7 +51,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
 }
 
 /// The overview, if this coordinator leads; else the leader's answer, or why there is none.
-async fn leading(
+pub async fn leading(
     shared: &Shared,
     uri: &Uri,
     headers: &HeaderMap,
@@ -82,6 +83,17 @@ struct HistoryQuery {
     node: Option<String>,
     metric: Option<String>,
     hours: Option<f64>,
+    step: Option<u32>,
+}
+
+/// Whose metrics are asked for.
+pub fn scope_of(domain: Option<String>, node: Option<String>) -> Result<Scope, String> {
+    match (domain, node) {
+        (Some(_), Some(_)) => Err("ask for a domain or a node, not both".to_owned()),
+        (Some(domain), None) => Ok(Scope::Domain(domain)),
+        (None, Some(node)) => Ok(Scope::Node(node)),
+        (None, None) => Ok(Scope::Cluster),
+    }
 }
 
 /// One series.
@@ -117,18 +129,17 @@ async fn history(
         Ok(Query(query)) => query,
         Err(why) => return bad(format!("the query is not what this endpoint takes: {why}")),
     };
-    let scope = match (query.domain, query.node) {
-        (Some(_), Some(_)) => return bad("ask for a domain or a node, not both".to_owned()),
-        (Some(domain), None) => Scope::Domain(domain),
-        (None, Some(node)) => Scope::Node(node),
-        (None, None) => Scope::Cluster,
+    let scope = match scope_of(query.domain, query.node) {
+        Ok(scope) => scope,
+        Err(why) => return bad(why),
     };
     let hours = query.hours.unwrap_or(1.0);
-    if !(hours > 0.0 && hours <= HOURS_MAX) {
-        return bad(format!("hours has to be more than 0 and at most {HOURS_MAX}"));
+    let hours_max = if shared.store.history.is_some() { kept::HOURS_KEPT } else { HOURS_MAX };
+    if !(hours > 0.0 && hours <= hours_max) {
+        return bad(format!("hours has to be more than 0 and at most {hours_max}"));
     }
-    let state = shared.board.state.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(name) = query.metric else {
+        let state = shared.board.state.lock().unwrap_or_else(PoisonError::into_inner);
         let of_scope = state.history.names().filter(|(of, _)| scope == Scope::Cluster || *of == scope);
         let series: Vec<SeriesName> =
             of_scope.map(|(scope, metric)| SeriesName { scope: scope.clone(), metric: *metric }).collect();
@@ -137,12 +148,17 @@ async fn history(
     let Some(metric) = Metric::of(&name) else {
         return bad(format!("there is no metric {name:?}; without one this endpoint lists the series"));
     };
-    let now = u32::try_from(Timestamp::now().as_second()).unwrap_or(u32::MAX);
-    let Some(extract) = state.history.extract(now, scope.clone(), metric, hours) else {
-        let body = ErrorBody::new("unknown_series", "nothing was measured under this name in the last day");
-        return body.respond(StatusCode::NOT_FOUND);
+    let extract = match extract(&shared, &scope, metric, hours).await {
+        Ok(Some(extract)) => extract.by(query.step.unwrap_or(0)),
+        Ok(None) => {
+            let body = ErrorBody::new("unknown_series", "nothing was measured under this name in this time");
+            return body.respond(StatusCode::NOT_FOUND);
+        }
+        Err(error) => {
+            let body = ErrorBody::new("store_unavailable", error.to_string());
+            return body.respond(StatusCode::SERVICE_UNAVAILABLE);
+        }
     };
-    drop(state);
     let buckets = &extract.buckets;
     Json(HistoryBody {
         metric,
@@ -157,7 +173,22 @@ async fn history(
     .into_response()
 }
 
-fn bad(why: String) -> Response {
+/// The buckets of a series: from memory as far as it reaches, else from the store.
+async fn extract(
+    shared: &Shared,
+    scope: &Scope,
+    metric: Metric,
+    hours: f64,
+) -> Result<Option<Extract>, hebb_log::LogError> {
+    let now = kept::now();
+    if let Some(store) = shared.store.history.as_ref().filter(|_| HOURS_MAX < hours) {
+        return kept::extract(store, now, scope, metric, hours).await;
+    }
+    let state = shared.board.state.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(state.history.extract(now, scope.clone(), metric, hours))
+}
+
+pub fn bad(why: String) -> Response {
     ErrorBody::new("bad_address", why).respond(StatusCode::BAD_REQUEST)
 }
 
@@ -230,7 +261,7 @@ async fn hear_alerts(State(shared): Coordinator, uri: Uri, headers: HeaderMap, b
         Ok(report) => report,
         Err(error) => return ErrorBody::new("bad_body", error.to_string()).respond(StatusCode::BAD_REQUEST),
     };
-    let now = u32::try_from(Timestamp::now().as_second()).unwrap_or(u32::MAX);
+    let now = kept::now();
     if shared.board.state.lock().unwrap_or_else(PoisonError::into_inner).alerts.hear(now, report) {
         StatusCode::NO_CONTENT.into_response()
     } else {

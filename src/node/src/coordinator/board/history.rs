@@ -1,15 +1,16 @@
 //! The history of a cluster's metrics in bounded memory: the last hour by 10 s, the last day by 5 min.
 //!
-//! Pure: time is an argument. What is asked of a history is computed in `analysis`.
+//! Pure: time is an argument. What is asked of a history is computed in `analysis`, and `kept` stores it.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use hebb_log::Tier;
 use serde::{Deserialize, Serialize};
 
 use super::overview::Overview;
 
 /// Length of a bucket in seconds, and how many are kept: an hour, and a day.
-const TIERS: [(u32, usize); 2] = [(10, 360), (300, 288)];
+const TIERS: [(u32, usize); Tier::ALL.len()] = [(Tier::Fine.length(), 360), (Tier::Coarse.length(), 288)];
 /// Most hours that can be asked for: what the longest tier holds.
 pub const HOURS_MAX: f64 = 24.0;
 /// Series of one history. One takes at most 648 buckets of 20 bytes, so that all take 13 MB.
@@ -49,10 +50,14 @@ pub enum Metric {
     Workers,
     /// Partitions that nobody owns.
     Unowned,
+    /// Requests answered a second.
+    RequestsPerSecond,
+    /// Share of the requests that were answered as they wished, 0 to 1.
+    SuccessRate,
 }
 
 impl Metric {
-    const ALL: [Metric; 15] = [
+    const ALL: [Metric; 17] = [
         Metric::Accuracy,
         Metric::RecentAccuracy,
         Metric::LogLoss,
@@ -68,6 +73,8 @@ impl Metric {
         Metric::LatencySeconds,
         Metric::Workers,
         Metric::Unowned,
+        Metric::RequestsPerSecond,
+        Metric::SuccessRate,
     ];
 
     /// Its name in the API.
@@ -88,6 +95,8 @@ impl Metric {
             Metric::LatencySeconds => "latency_seconds",
             Metric::Workers => "workers",
             Metric::Unowned => "unowned",
+            Metric::RequestsPerSecond => "requests_per_second",
+            Metric::SuccessRate => "success_rate",
         }
     }
 
@@ -104,7 +113,7 @@ impl Metric {
     /// The values that it can take.
     pub fn range(self) -> (f64, f64) {
         match self {
-            Metric::Accuracy | Metric::RecentAccuracy | Metric::RejectionRate => (0.0, 1.0),
+            Metric::Accuracy | Metric::RecentAccuracy | Metric::RejectionRate | Metric::SuccessRate => (0.0, 1.0),
             Metric::Kappa => (-1.0, 1.0),
             _ => (0.0, f64::INFINITY),
         }
@@ -148,8 +157,8 @@ impl Bucket {
 
 /// One metric over time, in every tier.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Series {
-    tiers: [VecDeque<Bucket>; TIERS.len()],
+pub(super) struct Series {
+    pub(super) tiers: [VecDeque<Bucket>; TIERS.len()],
 }
 
 impl Series {
@@ -173,14 +182,14 @@ impl Series {
     }
 
     fn newest(&self) -> u32 {
-        self.tiers[0].back().map_or(0, |bucket| bucket.at)
+        self.tiers.iter().filter_map(|buckets| buckets.back()).map(|bucket| bucket.at).max().unwrap_or(0)
     }
 }
 
 /// The history of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    series: BTreeMap<(Scope, Metric), Series>,
+    pub(super) series: BTreeMap<(Scope, Metric), Series>,
     /// The drifts of each domain as of the last sample.
     drifts: BTreeMap<String, u64>,
 }
@@ -194,6 +203,27 @@ pub struct Extract {
     pub buckets: Vec<Bucket>,
 }
 
+impl Extract {
+    /// The same by longer buckets: of so many seconds, or the next whole number of those that there are.
+    pub fn by(self, step: u32) -> Self {
+        let resolution = step.div_ceil(self.resolution).max(1).saturating_mul(self.resolution);
+        let mut buckets: Vec<Bucket> = Vec::with_capacity(self.buckets.len());
+        for bucket in self.buckets {
+            let at = bucket.at / resolution * resolution;
+            match buckets.last_mut() {
+                Some(last) if last.at == at => {
+                    last.count = last.count.saturating_add(bucket.count);
+                    last.min = last.min.min(bucket.min);
+                    last.max = last.max.max(bucket.max);
+                    last.sum += bucket.sum;
+                }
+                _ => buckets.push(Bucket { at, ..bucket }),
+            }
+        }
+        Self { resolution, buckets }
+    }
+}
+
 impl History {
     /// Takes in what the cluster looks like at `now`, in seconds since 1970.
     pub fn record(&mut self, now: u32, overview: &Overview) {
@@ -203,6 +233,8 @@ impl History {
         self.put(now, Scope::Cluster, Metric::Workers, Some(status.workers.len() as f64));
         self.put(now, Scope::Cluster, Metric::Unowned, Some(status.unowned as f64));
         self.put(now, Scope::Cluster, Metric::LatencySeconds, status.answer_p99_seconds);
+        self.put(now, Scope::Cluster, Metric::RequestsPerSecond, overview.requests_per_second);
+        self.put(now, Scope::Cluster, Metric::SuccessRate, overview.success_rate);
         for domain in &status.domains {
             let scope = || Scope::Domain(domain.name.clone());
             let before = self.drifts.insert(domain.name.clone(), domain.drifts);
@@ -230,10 +262,10 @@ impl History {
         self.forget(now);
     }
 
-    fn put(&mut self, now: u32, scope: Scope, metric: Metric, value: Option<f64>) {
+    pub(super) fn put(&mut self, now: u32, scope: Scope, metric: Metric, value: Option<f64>) {
         let Some(value) = value.filter(|value| value.is_finite()) else { return };
         let key = (scope, metric);
-        if !self.series.contains_key(&key) && self.series.len() >= SERIES_MAX {
+        if !self.has_room(&key) {
             // The one that was silent longest gives way, unless all are alive.
             let silent = self.series.iter().min_by_key(|(_, series)| series.newest());
             match silent.filter(|(_, series)| series.newest() + 2 * TIERS[0].0 < now).map(|(key, _)| key.clone()) {
@@ -242,6 +274,20 @@ impl History {
             }
         }
         self.series.entry(key).or_default().record(now, value as f32);
+    }
+
+    /// Whether a series is there, or can be.
+    pub(super) fn has_room(&self, key: &(Scope, Metric)) -> bool {
+        self.series.len() < SERIES_MAX || self.series.contains_key(key)
+    }
+
+    /// Drops the oldest buckets of a tier beyond those that it holds.
+    pub(super) fn trim(&mut self, tier: usize) {
+        let (_, kept) = TIERS[tier];
+        for series in self.series.values_mut() {
+            let buckets = &mut series.tiers[tier];
+            buckets.drain(..buckets.len().saturating_sub(kept));
+        }
     }
 
     /// Drops what no longer can be asked for.
@@ -311,6 +357,26 @@ mod tests {
         let day = history.extract(end, Scope::Cluster, Metric::Lag, 24.0).unwrap();
         assert_eq!((day.resolution, day.buckets.len()), (300, 288));
         assert_eq!(day.buckets.first().map(|bucket| bucket.at), Some(86_400));
+    }
+
+    #[test]
+    fn longer_buckets_hold_the_same_samples() {
+        let mut history = History::default();
+        for now in 1_000..1_060 {
+            put(&mut history, now, f64::from(now - 1_000));
+        }
+        let extract = || history.extract(1_060, Scope::Cluster, Metric::Lag, 1.0).unwrap();
+        assert_eq!(extract().by(1), extract());
+        let longer = extract().by(25);
+        assert_eq!(longer.resolution, 30);
+        assert_eq!(
+            longer.buckets,
+            [
+                Bucket { at: 990, count: 20, min: 0.0, max: 19.0, sum: 190.0 },
+                Bucket { at: 1_020, count: 30, min: 20.0, max: 49.0, sum: 1_035.0 },
+                Bucket { at: 1_050, count: 10, min: 50.0, max: 59.0, sum: 545.0 },
+            ]
+        );
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! What people look at: the overview, its history, and the page that shows both.
 //!
 //! The leader takes stock every two seconds. Without a listener that is all that happens: text is made when somebody
-//! looks. Nothing is written: the history is in memory, and a new leader begins its own.
+//! looks. The history is in memory; where the store keeps one, a new leader goes on from it.
 
 mod alerts;
 mod analysis;
 mod api;
 mod assets;
+mod findings;
 mod history;
+mod kept;
 mod looks;
 mod overview;
 mod quality;
@@ -22,6 +24,7 @@ use self::alerts::Alerts;
 pub use self::alerts::PolicyReport;
 pub use self::api::router;
 use self::history::History;
+pub use self::kept::keep;
 use self::looks::Looks;
 use self::overview::Observer;
 pub use self::overview::{DomainDetail, Node, Overview, Role};

@@ -25,6 +25,12 @@ pub struct Overview {
     pub status: ClusterStatus,
     /// Events applied a second since the sample before, of all domains.
     pub events_per_second: Option<f64>,
+    /// Requests answered a second since the sample before, by all gateways.
+    #[serde(default)]
+    pub requests_per_second: Option<f64>,
+    /// Share of them that were answered as they wished, 0 to 1.
+    #[serde(default)]
+    pub success_rate: Option<f64>,
     /// Alerts that fire, of the policies that tell this leader.
     #[serde(default)]
     pub firing: u64,
@@ -106,6 +112,8 @@ pub struct DomainDetail {
 pub struct Observer {
     at: Option<f64>,
     totals: BTreeMap<String, Totals>,
+    /// The requests answered by each gateway and life, and those that failed.
+    answered: BTreeMap<String, (u64, u64)>,
     lives: BTreeMap<String, Life>,
 }
 
@@ -148,7 +156,29 @@ impl Observer {
         self.totals = totals;
         self.at = Some(now);
         let nodes = self.nodes(&status.leader, leader_started_at, said);
-        Overview { at: now as u32, status, events_per_second: all_rates, firing: 0, nodes, details }
+        let (answered, failed) = self.requests(said);
+        Overview {
+            at: now as u32,
+            status,
+            events_per_second: all_rates,
+            requests_per_second: answered.zip(elapsed).map(|(answered, elapsed)| answered as f64 / elapsed),
+            success_rate: answered.filter(|answered| *answered > 0).map(|all| 1.0 - failed as f64 / all as f64),
+            firing: 0,
+            nodes,
+            details,
+        }
+    }
+
+    /// How many requests were answered since the look before, and how many of them failed. What a gateway that is new did
+    /// before this look isn't known to lie in that time.
+    fn requests(&mut self, said: &Said<'_>) -> (Option<u64>, u64) {
+        let counts = said.gateways.iter().map(|(id, report)| (id.clone(), (report.answered, report.failed)));
+        let before = std::mem::replace(&mut self.answered, counts.collect());
+        let known = self.answered.iter().filter_map(|(id, now)| Some((before.get(id)?, now)));
+        known.fold((None, 0), |(answered, failed), (before, now)| {
+            let (new, new_failed) = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
+            (Some(answered.unwrap_or(0) + new), failed + new_failed)
+        })
     }
 
     fn nodes(&mut self, leader: &str, leader_started_at: u32, said: &Said<'_>) -> Vec<Node> {
@@ -303,6 +333,23 @@ mod tests {
         assert!(looked.details["a"].recent_log_loss.is_some_and(|loss| (loss - 0.1).abs() < 1e-9));
         let lost = observer.observe(14.0, status(&[("a", Task::Classification)]), &said(&[]), 1);
         assert_eq!(lost.details["a"].events_per_second, None, "what shrank tells nothing");
+    }
+
+    #[test]
+    fn the_success_rate_is_of_the_requests_between_two_looks() {
+        let mut observer = Observer::default();
+        let gateway = |id: &str, answered, failed| {
+            (id.to_owned(), GatewayReport { answered, failed, ..GatewayReport::default() })
+        };
+        let mut look = |now, gateways: &[(String, GatewayReport)]| {
+            let said = Said { workers: &[], gateways, own: Memory::default(), meta: BTreeMap::new() };
+            let looked = observer.observe(now, status(&[]), &said, 1);
+            (looked.requests_per_second, looked.success_rate)
+        };
+        assert_eq!(look(10.0, &[gateway("a", 100, 50)]), (None, None));
+        assert_eq!(look(12.0, &[gateway("a", 108, 51), gateway("b", 70, 70)]), (Some(4.0), Some(0.875)));
+        assert_eq!(look(14.0, &[gateway("a", 108, 51), gateway("b", 70, 70)]), (Some(0.0), None));
+        assert_eq!(look(16.0, &[]), (None, None));
     }
 
     #[test]
