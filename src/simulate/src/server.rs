@@ -49,6 +49,7 @@ struct State {
     audit: Audit,
 }
 
+#[derive(Default)]
 struct Partition {
     log: VecDeque<(EntryId, Record)>,
     bytes: u64,
@@ -60,21 +61,6 @@ struct Partition {
     checkpoint: Option<Checkpoint>,
     /// Wakes who waits for an entry, in the order in which they came: a `watch` would draw lots.
     appended: Arc<Notify>,
-}
-
-impl Default for Partition {
-    fn default() -> Self {
-        Self {
-            log: VecDeque::new(),
-            bytes: 0,
-            last: EntryId::default(),
-            applied: 0,
-            owner: None,
-            lease: None,
-            checkpoint: None,
-            appended: Arc::default(),
-        }
-    }
 }
 
 impl Partition {
