@@ -7,6 +7,7 @@ use clap::Args;
 use hebb_api::names;
 use hebb_log::RedisStore;
 use hebb_node::{ClusterSettings, Identity, Store, run_coordinator, run_gateway, run_worker, stop_channel};
+use hebb_telemetry::traces::export_traces;
 use tracing::info;
 
 use crate::access::AccessOptions;
@@ -83,6 +84,15 @@ impl Role {
         }
     }
 
+    /// What its spans are said to be of.
+    fn service(self) -> &'static str {
+        match self {
+            Role::Gateway => "hebb-gateway",
+            Role::Coordinator => "hebb-coordinator",
+            Role::Worker => "hebb-worker",
+        }
+    }
+
     fn port(self) -> u16 {
         let port = match self {
             Role::Gateway => names::GATEWAY_PORT,
@@ -112,7 +122,9 @@ pub fn run(role: Role, options: Options) -> Outcome {
     let threads = options.threads.map_or_else(|| role.threads(), usize::from);
     runtime_of(threads)?.block_on(async move {
         info!(?role, id = identity.id, cluster = settings.name, %listen, redis = ?redis.topology, "starting");
-        let store = Store::new(RedisStore::lazy(redis)?);
+        let traces = export_traces(role.service())?;
+        let store = RedisStore::lazy(redis)?;
+        let store = Store::new(store.clone()).with_history(store);
         let (stopper, stop) = stop_channel();
         let signal = tokio::spawn(async move {
             let heard = wait_for_signal().await;
@@ -125,6 +137,9 @@ pub fn run(role: Role, options: Options) -> Outcome {
             Role::Worker => run_worker(store, &settings, identity, stop).await?,
         }
         signal.abort();
+        if let Some(traces) = traces {
+            traces.finish().await;
+        }
         info!("stopped");
         Ok(())
     })

@@ -1,12 +1,13 @@
 //! `hebb start`: everything in one process, with the log in a directory, or in a Redis that is there already.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hebb_api::LearningCluster;
-use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore};
+use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore, SqliteHistory};
 use hebb_node::{Access, ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
+use hebb_telemetry::traces::export_traces;
 use tracing::{info, warn};
 
 use crate::access::AccessOptions;
@@ -14,6 +15,7 @@ use crate::alerts::{Surroundings, Watch};
 use crate::cli::Outcome;
 use crate::config;
 use crate::node::{MetaOptions, runtime, wait_for_signal};
+use crate::output::with_causes;
 use crate::redis::TlsOptions;
 
 #[derive(Args)]
@@ -93,14 +95,17 @@ pub fn run(options: Options) -> Outcome {
         }
     };
     runtime()?.block_on(async move {
+        let traces = export_traces("hebb")?;
         let (store, data) = match redis {
             Some(redis) => {
                 let data = format!("{:?}", redis.topology);
-                (Store::new(RedisStore::connect(redis).await?), data)
+                let store = RedisStore::connect(redis).await?;
+                (Store::new(store.clone()).with_history(store), data)
             }
             None => {
                 let data = options.data_dir.display().to_string();
-                (Store::new(LocalStore::open(&options.data_dir, LocalConfig { durability }).await?), data)
+                let store = Store::new(LocalStore::open(&options.data_dir, LocalConfig { durability }).await?);
+                (keep_history(store, &options.data_dir).await, data)
             }
         };
         let (stopper, stop) = stop_channel();
@@ -125,9 +130,23 @@ pub fn run(options: Options) -> Outcome {
             () = alerts => {}
         }
         signal.abort();
+        if let Some(traces) = traces {
+            traces.finish().await;
+        }
         info!("stopped");
         Ok(())
     })
+}
+
+/// What is learned doesn't need the history: without its file there is one in memory.
+async fn keep_history(store: Store, folder: &Path) -> Store {
+    match SqliteHistory::open(folder).await {
+        Ok(history) => store.with_history(history),
+        Err(error) => {
+            warn!(error = with_causes(&error), "the history of metrics isn't kept");
+            store
+        }
+    }
 }
 
 fn say_who_is_served(access: &Access, bind: IpAddr) {

@@ -22,6 +22,7 @@ mod settings;
 mod stop;
 mod store;
 mod task;
+mod trail;
 mod window;
 pub mod worker;
 

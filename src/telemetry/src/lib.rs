@@ -1,6 +1,8 @@
-//! Logs of Hebb's processes: one way to set them up, wherever a process runs.
+//! Logs and traces of Hebb's processes: one way to set them up, wherever a process runs.
 //!
 //! People read lines at a terminal; machines read JSON. `LOG_LEVEL` takes a level or a filter such as `info,hebb_node=debug`.
+
+pub mod traces;
 
 use std::io::IsTerminal;
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hebb_engine::Outcome;
 use hebb_log::{LogError, PartitionKey, Record, Reply, ReplyTo};
+use hebb_telemetry::traces::{Span, SpanKind, TraceParent};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -18,6 +19,7 @@ use tracing::{debug, warn};
 use crate::health::Health;
 use crate::stop::Stop;
 use crate::store::Store;
+use crate::trail;
 
 /// A client waits no longer than this; a failover takes about half of it.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,6 +64,8 @@ struct Queued {
     appended: Arc<AtomicBool>,
     refused: Option<oneshot::Sender<DispatchError>>,
     deadline: Instant,
+    /// The request that it is part of, where that is recorded.
+    context: Option<TraceParent>,
 }
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>>;
@@ -92,6 +96,7 @@ pub struct Sent {
     answered: oneshot::Receiver<Vec<u8>>,
     refused: oneshot::Receiver<DispatchError>,
     deadline: Instant,
+    context: Option<TraceParent>,
 }
 
 impl Drop for Ticket {
@@ -164,6 +169,7 @@ impl Dispatcher {
     /// Puts an entry into its lane. What is sent one after the other stands in the log in that order.
     pub async fn send(&self, partition: &PartitionKey, entry: Vec<u8>, on_full: OnFull) -> Result<Sent, DispatchError> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let context = trail::current();
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(request, answer);
@@ -177,14 +183,17 @@ impl Dispatcher {
             appended: appended.clone(),
             refused: Some(refuse),
             deadline,
+            context,
         };
         self.enqueue(partition, queued).await?;
-        Ok(Sent { ticket, partition: partition.clone(), entry, on_full, appended, answered, refused, deadline })
+        let partition = partition.clone();
+        Ok(Sent { ticket, partition, entry, on_full, appended, answered, refused, deadline, context })
     }
 
     /// Waits for the outcome of an entry, and sends it again where it hears nothing.
     pub async fn outcome(&self, sent: Sent) -> Result<Outcome, DispatchError> {
-        let Sent { ticket, partition, entry, on_full, appended, mut answered, mut refused, deadline } = sent;
+        let Sent { ticket, partition, entry, on_full, appended, mut answered, mut refused, deadline, context } = sent;
+        let _waiting = context.map(|context| Span::begin("answer", SpanKind::Internal, Some(context)));
         let mut may_refuse = true;
         // Workers read what the log has, acknowledged or not: an outcome can be here before the replicas have the entry,
         // and an entry that could still be lost must not be answered.
@@ -223,6 +232,8 @@ impl Dispatcher {
                             appended: appended.clone(),
                             refused: None,
                             deadline,
+                            // A worker of an older version answers nothing that is part of a trace.
+                            context: None,
                         };
                         self.enqueue(&partition, queued).await?;
                     }
@@ -290,14 +301,25 @@ impl Lane {
     /// Appends up to `count` of the batch and leaves in it what must be tried again.
     async fn append(&self, batch: &mut Vec<Queued>, count: usize) {
         let count = count.min(batch.len());
+        let mut spans: Vec<Span> = Vec::new();
         let records: Vec<Record> = batch[..count]
-            .iter_mut()
-            .map(|queued| Record {
-                entry: queued.entry.clone(),
-                reply_to: Some(ReplyTo { gateway: self.gateway.clone(), request: queued.request }),
+            .iter()
+            .map(|queued| {
+                let span = queued.context.map(|context| Span::begin("append", SpanKind::Producer, Some(context)));
+                let gateway = trail::addressed(&self.gateway, span.as_ref().and_then(Span::context));
+                spans.extend(span);
+                Record { entry: queued.entry.clone(), reply_to: Some(ReplyTo { gateway, request: queued.request }) }
             })
             .collect();
-        match self.store.log.append(&self.partition, &records, self.waiting_max).await {
+        let appended = self.store.log.append(&self.partition, &records, self.waiting_max).await;
+        for span in &mut spans {
+            span.set("hebb.partition", self.partition.to_string());
+            if appended.is_err() {
+                span.fail("the log didn't take the entry");
+            }
+        }
+        drop(spans);
+        match appended {
             Ok(_) => {
                 for queued in batch.drain(..count) {
                     queued.appended.store(true, Ordering::Relaxed);

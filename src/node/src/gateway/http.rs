@@ -22,6 +22,7 @@ use super::domains::partition_of;
 use super::reply::{Address, ErrorBody, Failure, expose, wrong_method};
 use super::wire::{self, AnswerBody, BatchBody, EventBody, FeedbackBody, LibraryPattern, SignalBody};
 use super::{Shared, governed, ndjson};
+use crate::trail;
 
 type Gateway = State<Arc<Shared>>;
 
@@ -51,6 +52,7 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
 pub fn router(shared: Arc<Shared>) -> Router {
     let api = routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
     api.route_layer(middleware::from_fn_with_state(shared.clone(), admit))
+        .route_layer(middleware::from_fn(trail::follow))
         .route("/metrics", get(metrics))
         .route("/health/metrics", get(metrics))
         .route("/health/detailed", get(detailed))

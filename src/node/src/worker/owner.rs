@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use hebb_engine::{Control, Entry, EntryId, Partition, PartitionConfig};
 use hebb_log::{Claim, Claimed, Domain, LogError, PartitionKey, Record, Reply};
+use hebb_telemetry::traces::{Span, SpanKind, TraceParent};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -23,6 +24,7 @@ use crate::report::PartitionReport;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::task::at_length;
+use crate::trail;
 
 /// How long a claim lasts unless it is renewed: a dead owner is replaced this long after its last sign of life.
 pub const LEASE: Duration = Duration::from_secs(3);
@@ -237,9 +239,9 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
     if !entries.is_empty() {
         let begun_at = Instant::now();
         owned.outcomes = if entries.len() <= SMALL_BATCH {
-            apply(&mut owned.partition, &entries)
+            apply(&owned.claim.partition, &mut owned.partition, &entries)
         } else {
-            at_length(|| apply(&mut owned.partition, &entries))
+            at_length(|| apply(&owned.claim.partition, &mut owned.partition, &entries))
         };
         owned.since.entries += entries.len() as u64;
         owned.since.bytes += entries.iter().map(|(_, record)| record.entry.len() as u64).sum::<u64>();
@@ -296,17 +298,28 @@ async fn configure(
     Ok(())
 }
 
+/// The application of an entry, as part of the trace of its request.
+fn begin(context: TraceParent, key: &PartitionKey, id: EntryId) -> Span {
+    let mut span = Span::begin("apply", SpanKind::Consumer, Some(context));
+    span.set("hebb.partition", key.to_string());
+    span.set("hebb.entry", id.to_string());
+    span
+}
+
 /// Applies entries in order; the outcomes by gateway.
-fn apply(partition: &mut Partition, entries: &[(EntryId, Record)]) -> BTreeMap<String, Vec<Reply>> {
+fn apply(key: &PartitionKey, partition: &mut Partition, entries: &[(EntryId, Record)]) -> BTreeMap<String, Vec<Reply>> {
     let mut replies: BTreeMap<String, Vec<Reply>> = BTreeMap::new();
     for (id, record) in entries {
+        let to = record.reply_to.as_ref().map(|to| (trail::addressee(&to.gateway), to.request));
+        let span = to.and_then(|((_, context), _)| context).map(|context| begin(context, key, *id));
         let outcome = replay::apply(partition, *id, &record.entry);
-        if let Some(to) = &record.reply_to {
-            let reply = Reply { request: to.request, body: outcome.encode() };
-            match replies.get_mut(&to.gateway) {
+        drop(span);
+        if let Some(((gateway, _), request)) = to {
+            let reply = Reply { request, body: outcome.encode() };
+            match replies.get_mut(gateway) {
                 Some(batch) => batch.push(reply),
                 None => {
-                    replies.insert(to.gateway.clone(), vec![reply]);
+                    replies.insert(gateway.to_owned(), vec![reply]);
                 }
             }
         }

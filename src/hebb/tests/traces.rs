@@ -1,0 +1,200 @@
+//! One trace from a client through gateway, log and worker, as a collector hears of it from the processes of a cluster.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use prost::Message;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const CLUSTER: &str = "
+apiVersion: hebb.dev/v1alpha1
+kind: LearningCluster
+metadata: {name: traced}
+spec: {domains: [{name: d, task: Classification}]}
+";
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CLIENT: &str = "00f067aa0ba902b7";
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// A process that is killed with its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // An error says that it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    service: String,
+    name: String,
+    trace: String,
+    id: String,
+    parent: String,
+}
+
+type Ear = Arc<Mutex<Vec<Heard>>>;
+
+/// A collector: takes batches of spans by HTTP.
+fn collector() -> Result<(String, Ear)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    let ear = Ear::default();
+    let kept = ear.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let kept = kept.clone();
+            std::thread::spawn(move || {
+                while let Ok(spans) = take(&stream) {
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).extend(spans);
+                }
+            });
+        }
+    });
+    Ok((address, ear))
+}
+
+fn take(stream: &TcpStream) -> Result<Vec<Heard>> {
+    let mut reader = BufReader::new(stream);
+    let (mut length, mut line) = (0, String::new());
+    if reader.read_line(&mut line)? == 0 || !line.starts_with("POST /v1/traces ") {
+        return Err(line.into());
+    }
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        let line = line.trim().to_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse()?;
+        }
+        if let Some(kind) = line.strip_prefix("content-type:") {
+            assert_eq!(kind.trim(), "application/x-protobuf");
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let mut out = stream;
+    out.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n")?;
+    Ok(spans(&ExportTraceServiceRequest::decode(body.as_slice())?))
+}
+
+fn spans(request: &ExportTraceServiceRequest) -> Vec<Heard> {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut heard = Vec::new();
+    for resource in &request.resource_spans {
+        let attributes = resource.resource.iter().flat_map(|resource| &resource.attributes);
+        let service =
+            attributes.filter(|one| one.key == "service.name").find_map(|one| match &one.value.as_ref()?.value {
+                Some(Value::StringValue(name)) => Some(name.clone()),
+                _ => None,
+            });
+        for span in resource.scope_spans.iter().flat_map(|scope| &scope.spans) {
+            heard.push(Heard {
+                service: service.clone().unwrap_or_default(),
+                name: span.name.clone(),
+                trace: hex(&span.trace_id),
+                id: hex(&span.span_id),
+                parent: hex(&span.parent_span_id),
+            });
+        }
+    }
+    heard
+}
+
+fn role(role: &str, folder: &Path, redis: u16, collector: &str, port: u16) -> Result<Running> {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join(role))?;
+    let child = Command::new(env!("CARGO_BIN_EXE_hebb"))
+        .current_dir(folder)
+        .args([role, "-f", "cluster.yaml", "--id", role, "--listen", &format!("127.0.0.1:{port}")])
+        .args(["--redis-port", &redis.to_string(), "--meta-port", &free_port()?.to_string()])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"))
+        .env("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .env("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+        .stderr(Stdio::from(log))
+        .spawn()?;
+    Ok(Running(child))
+}
+
+#[test]
+fn one_trace_goes_from_the_client_through_the_log_to_the_worker() -> Result {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("cluster.yaml"), CLUSTER)?;
+    let (collector, ear) = collector()?;
+    let redis = free_port()?;
+    let _redis = Running(
+        Command::new("redis-server")
+            .args(["--port", &redis.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .stdout(Stdio::null())
+            .spawn()?,
+    );
+    let port = free_port()?;
+    let _roles = [
+        role("coordinator", folder.path(), redis, &collector, free_port()?)?,
+        role("worker", folder.path(), redis, &collector, free_port()?)?,
+        role("gateway", folder.path(), redis, &collector, port)?,
+    ];
+    let url = format!("http://127.0.0.1:{port}/v1/domains/d/infer-and-adapt");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let learn = |id: &str, traceparent: Option<&str>| -> Result {
+        let begun = Instant::now();
+        loop {
+            let body = format!(r#"{{"id":"{id}","features":[1,2],"label":"a"}}"#);
+            let mut request = reqwest::Client::new().post(&url).body(body);
+            if let Some(traceparent) = traceparent {
+                request = request.header("traceparent", traceparent);
+            }
+            let status = runtime.block_on(async { request.send().await.map(|answer| answer.status()) });
+            match status {
+                Ok(status) if status == 200 => return Ok(()),
+                other if begun.elapsed() > WITHIN => return Err(format!("never answered: {other:?}").into()),
+                _ => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    };
+    // Without a trace of the client's this sampler records nothing.
+    learn("untraced", None)?;
+    learn("unsampled", Some(&format!("00-{TRACE}-{CLIENT}-00")))?;
+    learn("traced", Some(&format!("00-{TRACE}-{CLIENT}-01")))?;
+    let begun = Instant::now();
+    let heard = loop {
+        let heard = ear.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if heard.len() >= 4 {
+            break heard;
+        }
+        if begun.elapsed() > WITHIN {
+            let told = |role: &str| std::fs::read_to_string(folder.path().join(role)).unwrap_or_default();
+            return Err(format!("only {heard:?}\n{}\n{}", told("gateway"), told("worker")).into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let named = |name: &str| heard.iter().find(|span| span.name == name).ok_or(format!("no {name} among {heard:?}"));
+    let request = named("POST /v1/domains/{domain}/infer-and-adapt")?;
+    let (append, apply, answer) = (named("append")?, named("apply")?, named("answer")?);
+    assert_eq!(heard.len(), 4, "{heard:?}");
+    assert!(heard.iter().all(|span| span.trace == TRACE), "{heard:?}");
+    assert_eq!(
+        [&request.parent, &append.parent, &answer.parent, &apply.parent],
+        [CLIENT, &request.id, &request.id, &append.id]
+    );
+    for (span, service) in [(request, "gateway"), (append, "gateway"), (answer, "gateway"), (apply, "worker")] {
+        assert_eq!(span.service, format!("hebb-{service}"));
+    }
+    Ok(())
+}
