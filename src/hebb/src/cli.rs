@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    access, alerts, backup, config, demo, evaluate, node, operator, redis_member, restore, start, status, top,
+    access, alerts, backup, completion, config, demo, evaluate, kubernetes, node, operator, redis_member, restore,
+    start, status, top,
 };
 
 /// What a subcommand ends with.
@@ -31,14 +32,16 @@ pub enum Command {
     Demo(demo::Options),
     /// Measure how well Hebb would learn a CSV file: test, then train, one pass
     Evaluate(evaluate::Options),
-    /// Show a running process or cluster
+    /// Show a running process or cluster, or a LearningCluster of the kubeconfig
     Status(status::Options),
     /// Watch a running process or cluster in the terminal
     Top(top::Options),
     /// Back up what a cluster has learned, while it learns; or what a stopped `hebb start` has
     Backup(backup::Options),
-    /// Fill an empty store with a backup
+    /// Fill an empty store with a backup; or make a new cluster from one
     Restore(restore::Options),
+    #[command(flatten)]
+    Kubernetes(kubernetes::Command),
     /// Check configuration files
     #[command(subcommand)]
     Config(config::Command),
@@ -50,6 +53,8 @@ pub enum Command {
     Alerts(alerts::Command),
     /// Print the CustomResourceDefinitions as YAML
     Crd,
+    /// Print a script that completes this command line
+    Completion(completion::Options),
     /// Run the Kubernetes operator
     Operator(operator::Options),
     /// Run a gateway of a cluster
@@ -76,7 +81,9 @@ pub fn run(command: Command) -> Outcome {
         Command::Config(command) => config::run(command),
         Command::Keys(command) => access::run(command),
         Command::Alerts(command) => alerts::run(command),
+        Command::Kubernetes(command) => kubernetes::run(command),
         Command::Crd => config::print_crds(),
+        Command::Completion(options) => completion::run(options),
         Command::Operator(options) => operator::run(options),
         Command::Gateway(options) => node::run(node::Role::Gateway, options),
         Command::Coordinator(options) => node::run(node::Role::Coordinator, options),
