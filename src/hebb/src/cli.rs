@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    access, alerts, backup, completion, config, demo, evaluate, kubernetes, node, operator, redis_member, restore,
-    start, status, top,
+    access, alerts, backup, benchmark, completion, config, demo, evaluate, kubernetes, node, operator, redis_member,
+    restore, start, status, top,
 };
 
 /// What a subcommand ends with.
@@ -24,6 +24,16 @@ pub struct Arguments {
     pub command: Command,
 }
 
+impl Arguments {
+    /// What is logged.
+    pub fn level(&self) -> &str {
+        match &self.command {
+            Command::Start(options) if options.verbose => "debug",
+            _ => &self.log_level,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Serve on this machine: everything in one process, with the log in a directory or a Redis
@@ -32,6 +42,8 @@ pub enum Command {
     Demo(demo::Options),
     /// Measure how well Hebb would learn a CSV file: test, then train, one pass
     Evaluate(evaluate::Options),
+    /// Measure how fast patterns are perceived on this machine
+    Benchmark(benchmark::Options),
     /// Show a running process or cluster, or a LearningCluster of the kubeconfig
     Status(status::Options),
     /// Watch a running process or cluster in the terminal
@@ -74,6 +86,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Start(options) => start::run(options),
         Command::Demo(options) => demo::run(options),
         Command::Evaluate(options) => evaluate::run(options),
+        Command::Benchmark(options) => benchmark::run(options),
         Command::Status(options) => status::run(options),
         Command::Top(options) => top::run(options),
         Command::Backup(options) => backup::run(options),

@@ -3,6 +3,7 @@
 mod access;
 mod alerts;
 mod backup;
+mod benchmark;
 mod cli;
 mod completion;
 mod config;
@@ -30,7 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
-    if let Err(error) = hebb_telemetry::log_to_stderr(&arguments.log_level) {
+    if let Err(error) = hebb_telemetry::log_to_stderr(arguments.level()) {
         eprintln!("hebb: {error}");
         return ExitCode::from(2);
     }
