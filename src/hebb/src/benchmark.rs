@@ -88,7 +88,7 @@ async fn measure(options: &Options) -> Result<Report, SystemError> {
     let system = create_local(usize::from(options.workers)).await?;
     let batch = usize::from(options.batch_size);
     // Until every partition has an owner, which takes a moment once; a few signals a partition reach each of them.
-    let first = all[..1].repeat(usize::from(options.workers) * 8);
+    let first = vec![all[0].clone(); usize::from(options.workers) * 8];
     system.batch_perceive(&first, DOMAIN, batch).await?;
     let started = Instant::now();
     let timed = stream::iter(&all).map(|signal| async {

@@ -77,21 +77,20 @@ fn start(service: &Service, ports: &BTreeMap<&str, u16>, log: &Path) -> Result<R
     Ok(Running(command.stderr(std::fs::File::create(log)?).spawn()?))
 }
 
-async fn until<T>(what: &str, logs: &Path, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+async fn until<T>(what: &str, logs: &Path, mut ask: impl AsyncFnMut() -> Option<T>) -> Result<T> {
     let started = Instant::now();
     loop {
         if let Some(answer) = ask().await {
-            return answer;
+            return Ok(answer);
         }
         if started.elapsed() > PATIENCE {
-            for entry in std::fs::read_dir(logs)
-                .unwrap()
-                .flatten()
-                .filter(|entry| entry.path().extension().is_some_and(|end| end == "log"))
-            {
-                eprintln!("{}\n{}", entry.path().display(), std::fs::read_to_string(entry.path()).unwrap_or_default());
+            let mut said = format!("{what}: not within {} s", PATIENCE.as_secs());
+            for entry in std::fs::read_dir(logs)?.flatten() {
+                if entry.path().extension().is_some_and(|end| end == "log") {
+                    said.push_str(&format!("\n{}\n{}", entry.path().display(), std::fs::read_to_string(entry.path())?));
+                }
             }
-            panic!("{what}: not within {} s", PATIENCE.as_secs());
+            return Err(said.into());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -134,7 +133,7 @@ async fn the_composition_learns_and_counts_every_event_once() -> Result {
         let status: Value = client.get(&status).send().await.ok()?.json().await.ok()?;
         (status["workers"].as_array()?.len() == 2).then_some(())
     })
-    .await;
+    .await?;
     let domain = format!("http://127.0.0.1:{}/v1/domains/composed", ports["gateway"]);
     for number in 0..EVENTS {
         let event = json!({"id": format!("e-{number}"), "features": [number % 7, number % 3, 1],
@@ -143,7 +142,7 @@ async fn the_composition_learns_and_counts_every_event_once() -> Result {
             let answer = client.post(format!("{domain}/infer-and-adapt")).body(event.to_string()).send().await.ok()?;
             answer.status().is_success().then_some(())
         })
-        .await;
+        .await?;
     }
     let counts: Value = client.get(&domain).send().await?.error_for_status()?.json().await?;
     assert_eq!(counts["events"], EVENTS, "{counts}");

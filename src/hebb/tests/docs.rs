@@ -59,7 +59,8 @@ fn furnish(folder: &Path) -> Result {
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_hebb"), folder.join("bin").join(name))?;
     }
     std::os::unix::fs::symlink(root().join("examples").canonicalize()?, folder.join("examples"))?;
-    let rows: String = (0..400).map(|row| format!("{},{},{}\n", row % 7, row % 3, if row % 3 == 0 { "a" } else { "b" })).collect();
+    let rows: String =
+        (0..400).map(|row| format!("{},{},{}\n", row % 7, row % 3, if row % 3 == 0 { "a" } else { "b" })).collect();
     std::fs::write(folder.join("stream.csv"), format!("x,y,class\n{rows}"))?;
     Ok(())
 }

@@ -99,11 +99,11 @@ async fn furnish(client: &Client) -> Result {
     Api::namespaced(client.clone(), NAMESPACE).create(&post, &event).await?;
     let account: ServiceAccount = of(json!({"metadata": {"name": "default"}}))?;
     Api::namespaced(client.clone(), NAMESPACE).create(&post, &account).await?;
-    for role in ["worker", "redis"] {
+    for (role, node) in [("worker", None), ("redis", Some("nowhere"))] {
         let pod: Pod = of(json!({
             "metadata": {"name": format!("demo-{role}-0"),
                 "labels": {"hebb.dev/cluster": "demo", "app.kubernetes.io/component": role}},
-            "spec": {"automountServiceAccountToken": false, "containers": [{"name": role, "image": "hebb:1",
+            "spec": {"nodeName": node, "automountServiceAccountToken": false, "containers": [{"name": role, "image": "hebb:1",
                 "env": [{"name": "API_TOKEN", "value": CANARY}]}]},
         }))?;
         Api::namespaced(client.clone(), NAMESPACE).create(&post, &pod).await?;
@@ -134,8 +134,10 @@ fn errors_help(hebb: &Hebb<'_>) -> Result {
     assert!(said.contains("no operator has looked at it yet") && said.contains("demo-worker-0"), "{said}");
     let said: Value = serde_json::from_str(&hebb.says(&["status", "demo", "-o", "json"])?)?;
     assert_eq!((&said["name"], said["pods"].as_array().map(Vec::len)), (&json!("demo"), Some(2)));
-    let said = hebb.refuses(&["logs", "demo"])?;
-    assert!(said.contains("demo-worker-0/worker says nothing") && said.contains("no container has a log"), "{said}");
+    // One pod has no node yet, so it has said nothing; the node of the other can't be asked.
+    assert_eq!(hebb.says(&["logs", "demo"])?, "");
+    let said = hebb.refuses(&["logs", "demo", "--role", "redis"])?;
+    assert!(said.contains("demo-redis-0/redis says nothing") && said.contains("no container has a log"), "{said}");
     let said = hebb.refuses(&["logs", "demo", "--role", "gateway"])?;
     assert!(said.contains("no pod is selected"), "{said}");
     let said = hebb.refuses(&["status", "demo", "--context", "elsewhere"])?;

@@ -12,7 +12,9 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt, stream};
 use hebb_api::{LearningCluster, names};
 use hebb_engine::{PartitionConfig, PatternMatch, Task, event_digest};
-use hebb_log::{Address, Domain, Durability, LocalConfig, LocalStore, LogError, OpenError, RedisConfig, RedisStore, Topology};
+use hebb_log::{
+    Address, Domain, Durability, LocalConfig, LocalStore, LogError, OpenError, RedisConfig, RedisStore, Topology,
+};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;

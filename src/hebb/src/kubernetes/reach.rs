@@ -37,7 +37,7 @@ pub enum ReachError {
     Config(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the cluster knows no {0}: are the definitions installed? `hebb crd | kubectl apply --server-side -f -`")]
     NotInstalled(&'static str),
-    #[error("there is no {kind} {name} in namespace {namespace}; {}", others(.others))]
+    #[error("there is no {kind} {name} in namespace {namespace}; {}", listed(.others))]
     NotFound { kind: &'static str, name: String, namespace: String, others: Vec<String> },
     #[error("can't {what}")]
     Call { what: &'static str, source: Box<kube::Error> },
@@ -45,7 +45,7 @@ pub enum ReachError {
     Late { what: String, limit: Duration },
 }
 
-fn others(names: &[String]) -> String {
+fn listed(names: &[String]) -> String {
     if names.is_empty() {
         return "it has none: say --namespace".to_owned();
     }
