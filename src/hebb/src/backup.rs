@@ -38,7 +38,7 @@ pub struct Options {
     #[arg(conflicts_with_all = ["to", "file", "data_dir", "report"])]
     name: Option<String>,
     #[command(flatten)]
-    kubernetes: kubernetes::BackupOptions,
+    kubernetes: kubernetes::OnDemand,
     /// Folder that the backup is written to
     #[arg(long, required_unless_present = "name", value_name = "DIR")]
     to: Option<PathBuf>,

@@ -104,3 +104,67 @@ pub fn run(command: Command) -> Outcome {
         Command::RedisMember(command) => redis_member::run(command),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_variable_of_the_composition_is_one_of_hebb_start() {
+        let command = Arguments::command();
+        let start = command.get_subcommands().find(|found| found.get_name() == "start").unwrap();
+        let known: BTreeSet<String> = command
+            .get_arguments()
+            .chain(start.get_arguments())
+            .filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned))
+            .collect();
+        let mut compose: serde_yaml::Value = serde_yaml::from_str(include_str!("../../../compose.yaml")).unwrap();
+        compose.apply_merge().unwrap();
+        for name in ["coordinator", "worker", "gateway"] {
+            let variables = compose["services"][name]["environment"].as_mapping().unwrap();
+            let unknown: Vec<&str> =
+                variables.keys().filter_map(|key| key.as_str()).filter(|key| !known.contains(*key)).collect();
+            assert!(unknown.is_empty(), "{name}: {unknown:?}");
+            assert_eq!(compose["services"][name]["command"][0], "start");
+        }
+    }
+
+    #[test]
+    fn lines_of_the_help_are_understood() {
+        for line in [
+            "hebb logs demo --role worker -f --since 10m -n lab",
+            "hebb restart demo --role worker --role gateway --wait -o json",
+            "hebb failover demo --wait --timeout 2m",
+            "hebb drain demo-worker-0",
+            "hebb backup demo --wait",
+            "hebb backup --to backups --data-dir hebb-data",
+            "hebb backup verify backups",
+            "hebb restore demo-2 --like demo --backup a.hebb",
+            "hebb restore --from backups --data-dir new",
+            "hebb silence quality --for 2h --labels alertname=a,severity=b",
+            "hebb support-bundle demo -o demo.tar.gz",
+            "hebb status demo -o json",
+            "hebb status --json",
+            "hebb start --role worker --workers 2 --redis-host redis --coordinator c --verbose",
+            "hebb benchmark --signals 1000 --workers 8 --json",
+        ] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in [
+            "hebb backup",
+            "hebb backup demo --to backups",
+            "hebb restore demo-2 --from backups",
+            "hebb backup --wait --to backups",
+            "hebb silence quality --for 2h",
+            "hebb logs demo --follow --previous",
+        ] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+        let bulky = Arguments::try_parse_from(["hebb", "start", "--verbose"]).unwrap();
+        assert_eq!(bulky.level(), "debug");
+    }
+}

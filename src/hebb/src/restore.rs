@@ -20,7 +20,7 @@ pub struct Options {
     #[arg(conflicts_with_all = ["from", "file", "data_dir", "report"])]
     name: Option<String>,
     #[command(flatten)]
-    kubernetes: kubernetes::RestoreOptions,
+    kubernetes: kubernetes::IntoNew,
     /// Folder with the backup
     #[arg(long, required_unless_present = "name", value_name = "DIR")]
     from: Option<PathBuf>,

@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 #[derive(Args)]
 pub struct Options {
     /// YAML files with a LearningCluster and AlertPolicies; without a file every default holds
-    #[arg(short = 'f', long = "file", env = "CONFIG_PATH", value_delimiter = ',')]
+    #[arg(short = 'f', long = "file", env = "CONFIG_PATH")]
     files: Vec<PathBuf>,
     /// Where the log and what was learned are kept
     #[arg(long, default_value = "hebb-data")]

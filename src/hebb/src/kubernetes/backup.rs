@@ -12,7 +12,7 @@ use crate::node::runtime;
 
 /// How a backup of a cluster on Kubernetes is asked for.
 #[derive(Args)]
-pub struct Options {
+pub struct OnDemand {
     #[command(flatten)]
     pub reach: Reach,
     /// Wait until the backup has succeeded or failed
@@ -55,7 +55,7 @@ fn outcome(before: &BackupStatus, now: &BackupStatus, request: &str) -> Option<R
         .map(|failure| Err(format!("Job {}: {}", failure.job, failure.message)))
 }
 
-pub fn run(name: &str, options: Options) -> Outcome {
+pub fn run(name: &str, options: OnDemand) -> Outcome {
     runtime()?.block_on(async {
         let (found, cluster) = options.reach.cluster(name).await?;
         if cluster.spec.backup.is_none() {

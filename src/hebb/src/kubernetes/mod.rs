@@ -17,10 +17,10 @@ mod status;
 
 use clap::{Args, Subcommand};
 
-pub use self::backup::{Options as BackupOptions, run as backup};
+pub use self::backup::{OnDemand, run as backup};
 pub use self::output::Format;
 pub use self::reach::Reach;
-pub use self::restore::{Options as RestoreOptions, run as restore};
+pub use self::restore::{IntoNew, run as restore};
 pub use self::status::run as status;
 use crate::cli::Outcome;
 

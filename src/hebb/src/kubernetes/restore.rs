@@ -13,7 +13,7 @@ use crate::node::runtime;
 
 /// How a new cluster is made from a backup.
 #[derive(Args)]
-pub struct Options {
+pub struct IntoNew {
     /// The LearningCluster whose spec the new one gets, and whose backup, unless --claim says otherwise
     #[arg(long, value_name = "OLD", requires = "name")]
     like: Option<String>,
@@ -63,7 +63,7 @@ fn restored(new: &str, old: &LearningCluster, claim: String, backup: Option<Stri
     LearningCluster { metadata, spec, status: None }
 }
 
-pub fn run(new: &str, backup: Option<String>, options: Options) -> Outcome {
+pub fn run(new: &str, backup: Option<String>, options: IntoNew) -> Outcome {
     let old_name = options.like.ok_or(RestoreError::LikeWhom)?;
     runtime()?.block_on(async {
         let (found, old) = options.reach.cluster(&old_name).await?;
