@@ -1,5 +1,7 @@
 //! `hebb completion`: scripts for shells.
 
+use std::io::Write;
+
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
@@ -33,6 +35,11 @@ pub fn run(options: Options) -> Outcome {
         ShellName::Zsh => Shell::Zsh,
         ShellName::Fish => Shell::Fish,
     };
-    clap_complete::generate(shell, &mut Arguments::command(), "hebb", &mut std::io::stdout().lock());
-    Ok(())
+    // Into memory first: the generator panics where its output is closed, as by `head`.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "hebb", &mut script);
+    match std::io::stdout().lock().write_all(&script) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

@@ -17,6 +17,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// A block has ended within this time.
+const BLOCK_MAX_SECONDS: &str = "120";
+
 /// Pages of the tree that may have blocks to run.
 fn pages() -> Result<Vec<PathBuf>> {
     let mut pages = vec![root().join("README.md")];
@@ -84,8 +87,11 @@ fn the_commands_in_the_pages_run() -> Result {
                 continue;
             }
             let path = format!("{}:{}", folder.path().join("bin").display(), std::env::var("PATH").unwrap_or_default());
-            let mut command = Command::new("bash");
-            command.args(["-euo", "pipefail", "-c", &text]).current_dir(folder.path()).env("PATH", path);
+            let mut command = Command::new("timeout");
+            command
+                .args([BLOCK_MAX_SECONDS, "bash", "-euo", "pipefail", "-c", &text])
+                .current_dir(folder.path())
+                .env("PATH", path);
             for port in ["PORT", "COORDINATOR_PORT", "WORKER_PORT", "META_PORT"] {
                 command.env(port, free_port()?);
             }
