@@ -130,7 +130,9 @@ fn tests(folder: &Path, names: &mut BTreeSet<String>) -> Result {
             tests(&path, names)?;
         } else if path.extension().is_some_and(|end| end == "rs") {
             for line in std::fs::read_to_string(&path)?.lines() {
-                let name = line.trim().strip_prefix("async ").unwrap_or(line.trim()).strip_prefix("fn ");
+                let line = line.trim();
+                let line = line.strip_prefix("pub ").unwrap_or(line);
+                let name = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
                 names.extend(name.and_then(|rest| rest.split_once('(')).map(|(name, _)| name.to_owned()));
             }
         }
