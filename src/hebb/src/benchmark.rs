@@ -91,9 +91,10 @@ async fn measure(options: &Options) -> Result<Report, SystemError> {
     let first = vec![all[0].clone(); usize::from(options.workers) * 8];
     system.batch_perceive(&first, DOMAIN, batch).await?;
     let started = Instant::now();
-    let timed = stream::iter(&all).map(|signal| async {
+    let perceiving = &system;
+    let timed = stream::iter(&all).map(|signal| async move {
         let begun = Instant::now();
-        system.perceive(signal, DOMAIN).await.map(|found| (found, begun.elapsed()))
+        perceiving.perceive(signal, DOMAIN).await.map(|found| (found, begun.elapsed()))
     });
     let answers: Vec<_> = timed.buffered(batch).try_collect().await?;
     let seconds = started.elapsed().as_secs_f64();
