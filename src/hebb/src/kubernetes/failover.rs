@@ -21,7 +21,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
   kubectl hebb failover demo --wait --timeout 2m
 
 The pod of the primary is replaced, which hands its role over first: with redis.durability Replicated nothing that was
-acknowledged is lost. It spends the budget of spec.healing, and is refused when that is spent.")]
+acknowledged is lost. Of several shards it is one whose primary isn't ready, else the one that has been primary for longest. It spends the budget of spec.healing, and is refused when that is spent.")]
 pub struct Options {
     #[command(flatten)]
     named: Named,
@@ -50,11 +50,8 @@ fn hindrance(cluster: &LearningCluster) -> Option<&'static str> {
         return Some(why);
     }
     match cluster.spec.redis.mode {
-        RedisMode::Sentinel => None,
+        RedisMode::Sentinel | RedisMode::Cluster => None,
         RedisMode::Standalone => Some("redis.mode Standalone has one server"),
-        RedisMode::Cluster => {
-            Some("redis.mode Cluster has a primary a shard: kubectl delete pod the one that is meant, it hands over")
-        }
         RedisMode::External => Some("redis.mode External is somebody else's server"),
     }
 }
@@ -75,8 +72,10 @@ pub async fn answer(found: &Found, asked: &LearningCluster, request: &str) -> Re
     if answer.granted { Ok(answer) } else { Err(FailoverError::Refused(answer.message)) }
 }
 
-fn primary(cluster: &LearningCluster) -> Option<&str> {
-    cluster.status.as_ref()?.redis.as_ref()?.primary.as_deref()
+/// The pods that take writes, as far as somebody knows.
+fn primaries(cluster: &LearningCluster) -> Vec<String> {
+    let redis = cluster.status.as_ref().and_then(|status| status.redis.clone()).unwrap_or_default();
+    if redis.primaries.is_empty() { redis.primary.into_iter().collect() } else { redis.primaries }
 }
 
 pub fn run(options: Options) -> Outcome {
@@ -89,16 +88,16 @@ pub fn run(options: Options) -> Outcome {
         let request = format!("failover {}", token());
         let asked = found.annotate(REQUEST_ANNOTATION, &request).await?;
         let answer = answer(&found, &asked, &request).await?;
-        let former = primary(&cluster);
+        let former = primaries(&cluster);
         let mut text = answer.message.clone();
         let mut said = json!({"name": name, "namespace": found.namespace, "from": former, "message": answer.message});
         if options.wait {
             let now = found
                 .wait("another server is primary", options.timeout.0, |cluster| {
-                    primary(cluster).filter(|now| Some(*now) != former).map(str::to_owned)
+                    Some(primaries(cluster)).filter(|now| !now.is_empty() && *now != former)
                 })
                 .await?;
-            text = format!("{text}; {now} is primary now");
+            text = format!("{text}; {} takes writes now", now.join(", "));
             said["to"] = json!(now);
         }
         output.print(&text, &said)
@@ -110,12 +109,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sentinels_fail_over_and_the_rest_is_told_why_not() {
+    fn only_a_redis_with_others_fails_over_and_the_rest_is_told_why_not() {
         let mut cluster = LearningCluster::default();
         for (mode, wanted) in [
             (RedisMode::Sentinel, None),
             (RedisMode::Standalone, Some("one server")),
-            (RedisMode::Cluster, Some("primary a shard")),
+            (RedisMode::Cluster, None),
             (RedisMode::External, Some("somebody else")),
         ] {
             cluster.spec.redis.mode = mode;
