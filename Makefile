@@ -97,6 +97,12 @@ replay: build ## Run a red plan of `make faults` again: PLAN=target/faults/….j
 bench-path: cluster-install ## Throughput and latency through gateway, Redis and worker on the real cluster
 	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; $$HEBB_IN_NODE $(BIN)/bench --data "$$data"
 
+.PHONY: bench-runtime
+bench-runtime: build ## Throughput and latency without Kubernetes, beside Redis alone, an empty HTTP handler, Ray and Celery (ARGS=--help)
+	@e2e/cluster/packages.sh redis-server
+	@data=$$(e2e/data/fetch.sh); python=$$(e2e/runtime/peers.sh); \
+	  $(BIN)/runtime --hebb $(BIN)/hebb --data "$$data" --python "$$python" $(ARGS)
+
 .PHONY: build
 build: toolchain ## The static binary, and the programs of demo and tests
 	cargo build $(CARGO_FLAGS)
