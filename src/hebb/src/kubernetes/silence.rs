@@ -72,7 +72,10 @@ pub fn run(options: Options) -> Outcome {
             });
             match api.patch(&options.policy, &PatchParams::default(), &Patch::Merge(&patch)).await {
                 Err(kube::Error::Api(status)) if status.is_conflict() && tries < TRIES => {}
-                patched => break patched.map_err(call("change the AlertPolicy"))?,
+                patched => {
+                    patched.map_err(call("change the AlertPolicy"))?;
+                    break;
+                }
             }
         }
         let said = json!({"policy": options.policy, "namespace": namespace, "endsAt": ends_at.to_string()});
