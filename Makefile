@@ -97,6 +97,20 @@ replay: build ## Run a red plan of `make faults` again: PLAN=target/faults/….j
 bench-path: cluster-install ## Throughput and latency through gateway, Redis and worker on the real cluster
 	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; $$HEBB_IN_NODE $(BIN)/bench --data "$$data"
 
+BENCH := $(CURDIR)/target/bench
+BENCH_BIN := $(CARGO_TARGET_DIR)/benches/$(TRIPLE)/release
+.PHONY: bench
+bench: toolchain ## The engine against its peers: target/bench/{engine,knn,perceive}.json (DATA=stream or folder, ARGS=--quick)
+	@e2e/cluster/packages.sh bench || true
+	cargo build --release --locked --quiet --manifest-path benches/Cargo.toml --target $(TRIPLE) --target-dir $(CARGO_TARGET_DIR)/benches
+	@benches/run.sh $(BENCH_BIN) $(BENCH) "$(DATA)" $(ARGS)
+
+.PHONY: bench-runtime
+bench-runtime: build ## Throughput and latency without Kubernetes, beside Redis alone, an empty HTTP handler, Ray and Celery (ARGS=--help)
+	@e2e/cluster/packages.sh redis-server
+	@data=$$(e2e/data/fetch.sh); python=$$(e2e/runtime/peers.sh); \
+	  $(BIN)/runtime --hebb $(BIN)/hebb --data "$$data" --python "$$python" $(ARGS)
+
 .PHONY: build
 build: toolchain ## The static binary, and the programs of demo and tests
 	cargo build $(CARGO_FLAGS)

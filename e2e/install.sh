@@ -17,8 +17,9 @@ else
   "$root/e2e/cluster/images.sh" hebb "$binary" "$tag"
   image+=(--set image.repository=localhost/hebb/hebb --set image.tag="$tag")
 fi
-# Where the tests listen for alerts: the node itself.
+# Where the tests listen for alerts: the node itself; over TLS with the API server's certificate.
 if [[ $HEBB_CLUSTER == local ]]; then
+  image+=(--set receiverCA.name=kube-root-ca.crt)
   image+=(--set "receivers.nets={$($HEBB_IN_NODE "$(type -P kubectl)" get node -o jsonpath='{.items[0].status.addresses[0].address}')}")
 fi
 kubectl() { $HEBB_IN_NODE "$(type -P kubectl)" "$@"; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the single node needs, only those that are missing, and starts none of their services.
-#   packages.sh [control-plane|node|tools|redis|redis-server|alert|build|web|monitoring]…    all by default
+#   packages.sh [control-plane|node|tools|redis|redis-server|alert|build|web|monitoring|bench]…    all by default
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -44,6 +44,9 @@ tmux tmux"
 MONITORING="
 curl curl
 jq jq"
+# One of the peers that the engine is measured against is Java.
+BENCH="
+javac default-jdk-headless"
 
 missing() {
   local command package
@@ -92,6 +95,7 @@ main() {
     build) wanted+=$BUILD ;;
     web) wanted+=$WEB ;;
     monitoring) wanted+=$MONITORING ;;
+    bench) wanted+=$BENCH ;;
     tools) wanted+=$TOOLS ;;
     redis) wanted+=$REDIS ;;
     *) die "unknown set of packages '$set'" ;;

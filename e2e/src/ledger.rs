@@ -140,7 +140,35 @@ impl Client {
         Ok(ledger)
     }
 
-    /// The same on a thread of its own, while the caller does something else.
+    /// Sends all events in one request, a line each; how long it took until the last answer, once the domain says that exactly
+    /// these were applied.
+    ///
+    /// # Errors
+    /// An event that wasn't acknowledged, or wasn't applied once.
+    pub async fn stream(&self, records: &[Record]) -> Result<Duration, Error> {
+        let mut body = String::new();
+        let mut digest = 0u64;
+        for (place, record) in records.iter().enumerate() {
+            let id = self.id(place);
+            digest = digest.wrapping_add(event_digest(&id));
+            body.push_str(&json!({"id": id, "features": record.features, "label": record.label}).to_string());
+            body.push('\n');
+        }
+        // All of it may take longer than one event.
+        let http = reqwest::Client::new();
+        let started = Instant::now();
+        let request = http.post(format!("{}/infer-and-adapt", self.url)).header("content-type", "application/x-ndjson");
+        let answers = request.body(body).send().await?.error_for_status()?.text().await?;
+        let took = started.elapsed();
+        let good = answers.lines().filter(|line| line.contains("\"prediction\"")).count();
+        let domain = self.describe().await?;
+        if good != records.len() || domain["appliedDigest"] != format!("{digest:016x}").as_str() {
+            return Err(format!("{good} of {} were acknowledged, {} applied", records.len(), domain["events"]).into());
+        }
+        Ok(took)
+    }
+
+    /// [`Client::replay`] on a thread of its own, while the caller does something else.
     pub fn replay_beside(
         &self,
         records: Vec<Record>,

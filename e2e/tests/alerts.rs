@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ use hebb_e2e::kubectl::{
     apply, fresh_namespace, gateway, get, kill_pod, kubectl, processes_of, signal, wait_for, wait_ready,
 };
 use hebb_e2e::ledger::Client;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 const READY: Duration = Duration::from_secs(120);
@@ -98,7 +102,7 @@ spec:
       severity: Warning
       actions: [restart-gateway]
   routes: [{receiver: sink, groupBy: [alertname], groupWait: 0s, groupInterval: 5s}]
-  receivers: [{name: sink, timeout: 5s, webhook: {url: 'http://SINK/'}}]
+  receivers: [{name: sink, timeout: 5s, webhook: {url: 'https://SINK/'}}]
   actions:
     - {name: more-workers, type: Scale, component: Worker, replicas: 2, maxAffected: '1', cooldown: 1m}
     - {name: restart-gateway, type: RestartComponent, component: Gateway, maxAffected: '1', cooldown: 1m}
@@ -187,6 +191,24 @@ struct Sink {
 
 impl Sink {
     fn start() -> Self {
+        Self::serve(receive)
+    }
+
+    /// One over TLS. Its certificate is signed by nobody whom a system trusts, only by whom the chart's `receiverCA` names:
+    /// it is the API server's.
+    fn start_sealed() -> Self {
+        let pki = PathBuf::from(std::env::var("HEBB_PKI").unwrap());
+        let chain = CertificateDer::pem_file_iter(pki.join("apiserver.crt")).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(pki.join("apiserver.key")).unwrap();
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        let config = Arc::new(config);
+        Self::serve(move |stream, got, answers| {
+            let session = ServerConnection::new(config.clone()).unwrap();
+            receive(StreamOwned::new(session, stream), got, answers);
+        })
+    }
+
+    fn serve(receive: impl Fn(TcpStream, &Mutex<Vec<Got>>, &AtomicBool) + Clone + Send + 'static) -> Self {
         let node = get("default", &["nodes"]).unwrap();
         let host = node["items"][0]["status"]["addresses"][0]["address"].as_str().unwrap().to_owned();
         let listener = TcpListener::bind((host.as_str(), 0)).unwrap();
@@ -195,7 +217,7 @@ impl Sink {
         let (seen, may) = (got.clone(), answers.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (seen, may) = (seen.clone(), may.clone());
+                let (receive, seen, may) = (receive.clone(), seen.clone(), may.clone());
                 std::thread::spawn(move || receive(stream, &seen, &may));
             }
         });
@@ -207,8 +229,8 @@ impl Sink {
     }
 }
 
-fn receive(stream: TcpStream, got: &Mutex<Vec<Got>>, answers: &AtomicBool) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
+fn receive(stream: impl Read + Write, got: &Mutex<Vec<Got>>, answers: &AtomicBool) {
+    let mut reader = BufReader::new(stream);
     let mut head = Vec::new();
     loop {
         let mut line = String::new();
@@ -236,7 +258,7 @@ fn receive(stream: TcpStream, got: &Mutex<Vec<Got>>, answers: &AtomicBool) {
         std::thread::sleep(Duration::from_millis(100));
     }
     // The client may have gone.
-    let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let _ = reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
 }
 
 fn uid_of(space: &str, pod: &str) -> String {
@@ -376,7 +398,7 @@ async fn a_full_queue_and_a_crash_loop_are_told_repaired_and_told_to_be_over() {
         return;
     }
     fresh_namespace(TROUBLE).unwrap();
-    let sink = Sink::start();
+    let sink = Sink::start_sealed();
     apply(TROUBLE, &BUSY.replace("SINK", &sink.address)).unwrap();
     wait_ready(TROUBLE, "busy", READY).unwrap();
 

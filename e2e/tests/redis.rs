@@ -302,13 +302,13 @@ async fn a_redis_cluster_loses_no_acknowledged_event() {
     group.ready();
 
     // Until the pod is back, its shard has one copy, and nothing is acknowledged there.
-    let victim = primaries[1].clone();
-    let deleted = victim.clone();
-    let deleting = move || drop(kubectl(&["-n", SPACE, "delete", "pod", &deleted, "--wait=false"]).unwrap());
-    let resumed = group.under_load("deleted", 4_000, deleting).await;
+    let resumed = group.under_load("failed over", 6_000, || drop(apply(SPACE, POLICY).unwrap())).await;
     assert!(resumed < 2 * RESUME, "{resumed:?}");
-    group.gave_way(&victim);
+    let events = kubectl(&["-n", SPACE, "get", "events", "-o", "jsonpath={.items[*].message}"]).unwrap();
+    let moved = primaries[1..].iter().find(|pod| events.contains(&format!("restarts {pod}")));
+    group.gave_way(moved.unwrap_or_else(|| panic!("the action moved none of {primaries:?}: {events}")));
     group.ready();
+    kubectl(&["-n", SPACE, "delete", "alertpolicy", "move"]).unwrap();
 
     kubectl(&["-n", SPACE, "delete", "pods", "-l", PODS, "--wait=false"]).unwrap();
     wait_for("a pod is away", Duration::from_secs(30), || (group.status()["readyReplicas"] != 6).then_some(()))

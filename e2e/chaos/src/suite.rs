@@ -21,6 +21,8 @@ const REFERENCES: usize = 3;
 const REFERENCE_SILENCE: u64 = 1;
 /// How long watches that lag say nothing: several passes are made meanwhile.
 const HELD_MS: u64 = 8_000;
+/// After how many plans it is said how far the run is.
+const TELL_EVERY: usize = 20;
 /// Seconds in which one plan looks whether anything is written at rest.
 const LONG_SILENCE: u64 = 60;
 
@@ -41,9 +43,11 @@ pub struct Selection {
     pub mutants: bool,
 }
 
-/// What came of it; the contents of `report.json`.
+/// What came of it so far; the contents of `report.json`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
+    /// Whether this is all; otherwise the run was cut short.
+    pub complete: bool,
     /// Plans whose fault happened, and the one with a long silence instead.
     pub plans: usize,
     /// Those in which an oracle found something.
@@ -171,6 +175,7 @@ pub async fn run(world: Arc<World>, selection: &Selection, folder: &Path) -> Res
         references.insert(workload, Arc::new(reference));
     }
     let mut report = Report::default();
+    let mut ended_plans = 0;
     let mut running = JoinSet::new();
     for workload in &selection.workloads {
         let Some(reference) = references.get(workload) else { continue };
@@ -185,8 +190,10 @@ pub async fn run(world: Arc<World>, selection: &Selection, folder: &Path) -> Res
             running.spawn(judged(world.clone(), seats.clone(), plan, reference.clone()));
         }
     }
+    let total = running.len();
     while let Some(ended) = running.join_next().await {
         let judged = ended??;
+        ended_plans += 1;
         let name = judged.replay.plan.name();
         let findings = &judged.replay.findings;
         if let Some(mutant) = judged.replay.plan.mutant {
@@ -207,8 +214,14 @@ pub async fn run(world: Arc<World>, selection: &Selection, folder: &Path) -> Res
                 report.findings.insert(name, findings.clone());
             }
         }
+        report.seconds = began.elapsed().as_secs_f64();
+        report.complete = ended_plans == total;
+        // Kept up to date, so that a run that is cut short has shown what it saw.
+        std::fs::write(folder.join("report.json"), serde_json::to_string_pretty(&report)?)?;
+        if ended_plans % TELL_EVERY == 0 {
+            println!("    {ended_plans} of {total} plans, {} red, {:.0} s", report.red, report.seconds);
+        }
     }
-    report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
 }
 

@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use hebb_e2e::data::Record;
 use hebb_e2e::kubectl::{apply, fresh_namespace, gateway, get, kubectl, processes_of, wait_ready};
 use hebb_e2e::ledger::{Client, Ledger};
 use hebb_e2e::{Error, data};
-use hebb_engine::event_digest;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Measures throughput, latency and memory on the cluster of the current kubeconfig.
 #[derive(Parser)]
@@ -52,7 +50,8 @@ async fn main() -> Result<(), Error> {
     let url = gateway(SPACE, "bench")?;
 
     println!("==> {} events as one NDJSON stream", records.len());
-    let lines = stream_lines(&url, &records).await?;
+    let client = Client::new(&url, "lines", "l-")?;
+    let lines = records.len() as f64 / client.stream(&records).await?.as_secs_f64();
     println!("    {lines:.0} events/s acknowledged and applied");
 
     let some = &records[..records.len().min(20_000)];
@@ -100,34 +99,6 @@ async fn main() -> Result<(), Error> {
     println!("report {}", options.report.display());
     kubectl(&["delete", "namespace", SPACE, "--wait=false"])?;
     Ok(())
-}
-
-/// Sends all events in one request; events a second, once the domain says that exactly these were applied.
-async fn stream_lines(url: &str, records: &[Record]) -> Result<f64, Error> {
-    let mut body = String::new();
-    let mut digest = 0u64;
-    for (place, record) in records.iter().enumerate() {
-        let id = format!("l-{place}");
-        digest = digest.wrapping_add(event_digest(&id));
-        body.push_str(&json!({"id": id, "features": record.features, "label": record.label}).to_string());
-        body.push('\n');
-    }
-    let http = reqwest::Client::new();
-    let started = Instant::now();
-    let sent = http
-        .post(format!("{url}/v1/domains/lines/infer-and-adapt"))
-        .header("content-type", "application/x-ndjson")
-        .body(body)
-        .send()
-        .await?;
-    let answers = sent.error_for_status()?.text().await?;
-    let seconds = started.elapsed().as_secs_f64();
-    let good = answers.lines().filter(|line| line.contains("\"prediction\"")).count();
-    let domain: Value = http.get(format!("{url}/v1/domains/lines")).send().await?.json().await?;
-    if good != records.len() || domain["appliedDigest"] != format!("{digest:016x}").as_str() {
-        return Err(format!("{good} of {} were acknowledged, {} applied", records.len(), domain["events"]).into());
-    }
-    Ok(records.len() as f64 / seconds)
 }
 
 /// Resident memory of each pod's processes in MiB, where the pods run on this machine.

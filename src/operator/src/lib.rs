@@ -289,6 +289,7 @@ async fn run_clusters(
     let (store, writer) = kube::runtime::reflector::store();
     let stream = watcher(clusters, watcher::Config::default())
         .default_backoff()
+        .modify(forget_managers)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(significant, PredicateConfig::default());
@@ -317,6 +318,11 @@ async fn run_clusters(
         })
         .await;
     if *stop.borrow() { Ok(()) } else { Err(OperatorError::Task("LearningCluster controller")) }
+}
+
+/// Who owns which field of a stored object is asked by nobody, and is the largest part of it.
+fn forget_managers(object: &mut impl kube::Resource) {
+    object.meta_mut().managed_fields = None;
 }
 
 /// The children of a kind, each time that one changes; what is known of them is kept up on the way.
@@ -400,6 +406,7 @@ async fn run_policies(
     let (store, writer) = kube::runtime::reflector::store();
     let stream = watcher(policies, watcher::Config::default())
         .default_backoff()
+        .modify(forget_managers)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(

@@ -23,6 +23,8 @@ use crate::files;
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long the clients of a primary that leaves are held back at most.
 const PAUSE: Duration = Duration::from_secs(10);
+/// How often a primary that leaves pings its replicas: not before it has ended, which is sooner than they miss it.
+const PING_PERIOD: Duration = Duration::from_secs(3_600);
 /// How long replicas may take to have everything before another one is made primary.
 const CATCH_UP: Duration = Duration::from_secs(3);
 /// How long a primary that leaves waits until another one is.
@@ -241,6 +243,11 @@ impl Member {
         if !info.server().primary || info.field("connected_slaves") == "0" {
             return Ok(());
         }
+        // A ping is a part of what is replicated: with one that the next primary hasn't seen, the others would have to copy
+        // everything from it, and writes would wait for that.
+        let mut quiet = redis::cmd("CONFIG");
+        quiet.arg("SET").arg("repl-ping-replica-period").arg(PING_PERIOD.as_secs());
+        self.send(REDIS_PORT, &quiet, "stop its pings").await?;
         let mut pause = redis::cmd("CLIENT");
         pause.arg("PAUSE").arg(u64::try_from(PAUSE.as_millis()).unwrap_or(u64::MAX)).arg("WRITE");
         self.send(REDIS_PORT, &pause, "hold clients back").await?;

@@ -73,7 +73,6 @@ async fn act(options: Options) -> Result<(), Error> {
         mutants: !options.no_mutants,
     };
     let report = run(world, &selection, &options.out).await?;
-    std::fs::write(options.out.join("report.json"), serde_json::to_string_pretty(&report)?)?;
     println!(
         "{} plans, {} red; {} of {} planted bugs seen; {:.0} s",
         report.plans, report.red, report.mutants_caught, report.mutants, report.seconds

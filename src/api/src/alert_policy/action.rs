@@ -117,7 +117,8 @@ pub enum ActionType {
     RestartComponent,
     /// Runs more pods of a component.
     Scale,
-    /// Has another server of `redis.mode: Sentinel` become primary: the primary's pod hands its role over and is restarted.
+    /// Has another server of `redis.mode: Sentinel` or `Cluster` become primary: a primary's pod hands its role over and is
+    /// restarted.
     FailoverRedis,
     /// Has meta-learning try every candidate for five cycles.
     BoostExploration,

@@ -23,6 +23,7 @@ struct Item {
     support: u32,
 }
 
+/// Vectors of one width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Keep {
     max: u32,
@@ -32,16 +33,22 @@ pub struct Keep {
     items: Vec<Item>,
     /// Where consolidation goes on.
     cursor: usize,
+    /// Vectors that became one with another.
     pub merged: u64,
+    /// Vectors that faded.
     pub pruned: u64,
+    /// Vectors that gave way in a full store.
     pub evicted: u64,
 }
 
+#[allow(clippy::len_without_is_empty, reason = "nobody asks whether there is nothing")]
 impl Keep {
+    /// A store of at most `max` vectors.
     pub fn new(max: u32) -> Self {
         Self { max, width: 0, values: Vec::new(), items: Vec::new(), cursor: 0, merged: 0, pruned: 0, evicted: 0 }
     }
 
+    /// Vectors held.
     pub fn len(&self) -> usize {
         self.items.len()
     }
@@ -51,10 +58,12 @@ impl Keep {
         self.width
     }
 
+    /// How many there can be; fewer of what is wide.
     pub fn capacity(&self) -> usize {
         (self.max as usize).min(BYTES_MAX / 4 / self.width.max(1)).max(1)
     }
 
+    /// Bytes that it holds.
     pub fn bytes(&self) -> usize {
         self.values.len() * 4 + self.items.len() * size_of::<Item>()
     }
@@ -126,9 +135,16 @@ impl Keep {
     fn alike(&self, place: usize) -> Option<usize> {
         let row = self.row(place);
         let bound = row.iter().map(|value| value * value).sum::<f32>() * (ALIKE * ALIKE);
-        let others = (0..self.len()).filter(|other| *other != place);
-        let near = others.map(|other| (other, distance(row, self.row(other))));
-        near.min_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, distance)| *distance <= bound).map(|(other, _)| other)
+        let mut nearest = None;
+        let mut reach = bound;
+        for other in (0..self.len()).filter(|other| *other != place) {
+            let near = distance_within(row, self.row(other), reach);
+            if let Some(distance) = near.filter(|distance| nearest.is_none() || *distance < reach) {
+                nearest = Some(other);
+                reach = distance;
+            }
+        }
+        nearest
     }
 
     /// One becomes the mean of both, by how many each stands for, and as important as both together, 1 at most.
@@ -146,19 +162,30 @@ impl Keep {
     }
 }
 
-/// Squared Euclidean distance, in lanes that a processor adds at once; always in the same order.
-fn distance(a: &[f32], b: &[f32]) -> f32 {
+/// Squared Euclidean distance if it is at most `reach`, in lanes that a processor adds at once; always in the same order. Most
+/// vectors are soon seen to be beyond.
+fn distance_within(a: &[f32], b: &[f32], reach: f32) -> Option<f32> {
     const LANES: usize = 8;
+    /// Numbers between two looks.
+    const LOOK_EVERY: usize = 32;
+    /// What rounding may have added so far.
+    const ROUNDING: f32 = 1.001;
     let mut sums = [0.0f32; LANES];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            let difference = a[lane] - b[lane];
-            sums[lane] += difference * difference;
+    let mut rest = 0.0;
+    for (a, b) in a.chunks(LOOK_EVERY).zip(b.chunks(LOOK_EVERY)) {
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+        for (a, b) in a.iter().zip(b) {
+            for lane in 0..LANES {
+                let difference = a[lane] - b[lane];
+                sums[lane] += difference * difference;
+            }
+        }
+        rest = a_rest.iter().zip(b_rest).map(|(a, b)| (a - b) * (a - b)).sum();
+        if sums.iter().sum::<f32>() > reach * ROUNDING {
+            return None;
         }
     }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| (a - b) * (a - b)).sum();
-    sums.iter().sum::<f32>() + rest
+    Some(sums.iter().sum::<f32>() + rest).filter(|distance| *distance <= reach)
 }
 
 #[cfg(test)]

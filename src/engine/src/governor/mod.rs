@@ -9,7 +9,7 @@ mod keep;
 use serde::{Deserialize, Serialize};
 
 use self::filter::Filter;
-use self::keep::Keep;
+pub use self::keep::Keep;
 
 /// Steps awake, then asleep.
 const WAKE: u8 = 8;

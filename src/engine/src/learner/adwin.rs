@@ -14,6 +14,7 @@ const CHECK_EVERY: u64 = 32;
 /// Numbers that each part needs before they are compared.
 const PART_MIN: f64 = 5.0;
 
+/// The window and what it takes to notice that it has become two.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adwin {
     delta: f64,

@@ -42,18 +42,45 @@ impl Gauss {
         f64::from(range * range) * 1e-4 + 1e-12
     }
 
-    pub fn log_density(&self, value: f32, floor: f64) -> f64 {
-        if self.weight <= 0.0 {
-            // A class that was never seen with this feature: three deviations off.
-            return -4.5 - 0.5 * ln(floor);
-        }
-        let variance = f64::from(self.variance()).max(floor);
-        let distance = f64::from(value - self.mean);
-        -0.5 * (distance * distance / variance).min(200.0) - 0.5 * ln(variance)
-    }
-
     pub fn deviation(&self, floor: f64) -> f64 {
         f64::from(self.variance()).max(floor).sqrt()
+    }
+}
+
+/// The log-density of several values that are taken for independent, but for a constant: the variances are multiplied, so that
+/// one logarithm does for most rows.
+#[derive(Clone, Copy, Debug)]
+pub struct LogDensity {
+    sum: f64,
+    variances: f64,
+}
+
+impl LogDensity {
+    /// Of no value yet.
+    pub fn new() -> Self {
+        Self { sum: 0.0, variances: 1.0 }
+    }
+
+    pub fn insert(&mut self, gauss: &Gauss, value: f32, floor: f64) {
+        /// Far enough from what a number can hold for one variance more.
+        const RANGE: std::ops::Range<f64> = 1e-100..1e100;
+        if gauss.weight > 0.0 {
+            let variance = f64::from(gauss.variance()).max(floor);
+            let distance = f64::from(value - gauss.mean);
+            self.sum -= 0.5 * (distance * distance / variance).min(200.0);
+            self.variances *= variance;
+        } else {
+            // A class that was never seen with this feature: three deviations off.
+            self.sum -= 4.5;
+            self.variances *= floor;
+        }
+        if !RANGE.contains(&self.variances) {
+            *self = Self { sum: self.sum(), variances: 1.0 };
+        }
+    }
+
+    pub fn sum(&self) -> f64 {
+        self.sum - 0.5 * ln(self.variances)
     }
 }
 

@@ -6,19 +6,22 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::index::{Index, Query};
+
 /// Experiences of the short memory.
 const SHORT: usize = 500;
-/// Neighbours that vote.
-const NEIGHBOURS: usize = 7;
+/// Neighbours that vote, as many as in that paper.
+const NEIGHBOURS: usize = 5;
 /// Values that one search looks at, which takes about 12 µs.
 const SEARCH_VALUES: usize = 1 << 16;
 /// No narrower row lets the memory hold more: what is older than this misleads more than it helps.
 const WIDTH_MIN: usize = 8;
 /// Experiences whose distances are summed at once: as many as the registers of the plainest x86-64 hold.
-const BLOCK: usize = 32;
+pub const BLOCK: usize = 32;
 /// Slots that are summed between two looks whether the block is out of reach already.
 const SLOTS_A_LOOK: usize = 4;
 
+/// The experiences, in the order in which they came.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     max: u32,
@@ -28,18 +31,25 @@ pub struct Memory {
     labels: Vec<f32>,
     /// Where the next experience goes once the ring is full.
     next: usize,
+    /// Made of the rest.
+    #[serde(skip)]
+    index: Index,
 }
 
-/// One neighbour: its distance, and its label.
+/// A neighbour.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neighbour {
+    /// Squared and weighted.
     pub distance: f32,
+    /// Its class or target.
     pub label: f32,
+    /// Experiences that came after it.
+    age: usize,
 }
 
 /// What a search wants of a slot.
 #[derive(Clone, Copy, Debug)]
-struct Target {
+pub struct Target {
     slot: usize,
     value: f32,
     relevance: f32,
@@ -48,15 +58,21 @@ struct Target {
 /// The nearest of both memories, nearest first.
 #[derive(Clone, Debug, Default)]
 pub struct Neighbours {
+    /// Among the newest [`SHORT`] experiences.
     pub short: Vec<Neighbour>,
+    /// Among all.
     pub long: Vec<Neighbour>,
-    /// Scratch: the slots in the order in which they are looked at.
+    /// Scratch: the slots in the order in which they are looked at; in their own; and what the index keeps of them.
     targets: Vec<Target>,
+    slots: Vec<(f32, f32)>,
+    offsets: Vec<f32>,
 }
 
+#[allow(clippy::len_without_is_empty, reason = "nobody asks whether there is nothing")]
 impl Memory {
+    /// A memory of at most `max` experiences.
     pub fn new(max: u32) -> Self {
-        Self { max, width: 0, values: Vec::new(), labels: Vec::new(), next: 0 }
+        Self { max, width: 0, values: Vec::new(), labels: Vec::new(), next: 0, index: Index::default() }
     }
 
     /// Experiences held.
@@ -82,7 +98,7 @@ impl Memory {
 
     /// Keeps the newest that fit, oldest first, in rows of `width`.
     fn rebuild(&mut self, width: usize) {
-        let mut other = Self { max: self.max, width, values: Vec::new(), labels: Vec::new(), next: 0 };
+        let mut other = Self { width, ..Self::new(self.max) };
         let count = self.len();
         let mut row = vec![0.0; width];
         for age in (0..count.min(other.capacity())).rev() {
@@ -115,72 +131,92 @@ impl Memory {
         }
     }
 
-    /// Remembers a row; the oldest goes when the memory is full.
-    pub fn insert(&mut self, row: &[f32], label: f32) {
+    /// Remembers a row; the oldest goes when the memory is full. `relevance` is what searches count with about now.
+    pub fn insert(&mut self, row: &[f32], label: f32, relevance: &[f32]) {
         if row.len() > self.width {
             self.rebuild(row.len());
         }
-        if self.len() < self.capacity() {
+        let place = if self.len() < self.capacity() {
             self.push(row, label);
-            return;
+            self.len() - 1
+        } else {
+            let place = self.next;
+            self.write(place, row);
+            self.labels[place] = label;
+            self.next = (place + 1) % self.len();
+            place
+        };
+        if self.index.replaced(place) {
+            let count = self.len();
+            let newest = (0..count).map(|age| (self.next + count - 1 - age) % count);
+            let value = |place: usize, slot: usize| self.values[self.offset(place) + slot * BLOCK];
+            self.index = Index::make(self.width, count, relevance, newest, value);
         }
-        self.write(self.next, row);
-        self.labels[self.next] = label;
-        self.next = (self.next + 1) % self.len();
     }
 
-    /// The nearest to a row. Each slot counts as much as `relevance` says, 1 where it says nothing.
+    /// The nearest to a row; of equally near ones the newer. Each slot counts as much as `relevance` says, 1 where it says
+    /// nothing.
     pub fn search(&self, row: &[f32], relevance: &[f32], found: &mut Neighbours) {
-        found.short.clear();
-        found.long.clear();
+        let Neighbours { short, long, targets, slots, offsets } = found;
+        short.clear();
+        long.clear();
         let count = self.len();
         if self.width == 0 {
             return;
         }
-        found.targets.clear();
-        found.targets.extend(row.iter().take(self.width).enumerate().map(|(slot, value)| {
+        slots.clear();
+        slots.extend(row.iter().take(self.width).enumerate().map(|(slot, value)| {
             let relevance = relevance.get(slot).copied().unwrap_or(1.0);
-            Target { slot, value: *value, relevance }
+            (*value, relevance)
         }));
+        targets.clear();
+        let by_slot = slots.iter().enumerate();
+        targets.extend(by_slot.map(|(slot, (value, relevance))| Target { slot, value: *value, relevance: *relevance }));
         // The slots that set experiences apart most, as values have a variance of 1, come first: a block is out of reach soon.
         let apart = |target: &Target| target.relevance * (1.0 + target.value * target.value);
-        found.targets.sort_by(|a, b| apart(b).total_cmp(&apart(a)));
-        // The short memory: the places [from, next), around the end of the ring when `from` is larger.
-        let from = (self.next + count - SHORT.min(count)) % count.max(1);
-        let is_short = |place: usize| {
-            if from < self.next { (from..self.next).contains(&place) } else { place >= from || place < self.next }
-        };
+        targets.sort_by(|a, b| apart(b).total_cmp(&apart(a)));
+        let age = |place: usize| if place < self.next { self.next - 1 - place } else { self.next + count - 1 - place };
         let (mut short_bound, mut long_bound) = (f32::INFINITY, f32::INFINITY);
+        // First the newest, which the index has nothing of: what is near is often recent, and a close bound leaves most out.
+        let newest = self.index.newest(count);
         let blocks = count.div_ceil(BLOCK);
-        // From the newest back: what is near is often recent, and a close bound early leaves most blocks out.
-        let newest = (self.next + count - 1) % count.max(1) / BLOCK;
-        for block in (0..=newest).rev().chain((newest + 1..blocks).rev()) {
+        let last = (self.next + count - 1) % count.max(1) / BLOCK;
+        // Two may be newest in part only, and the last of the ring needn't be full.
+        let looked_at = (0..=last).rev().chain((last + 1..blocks).rev()).take(newest / BLOCK + 3);
+        for block in looked_at {
             let first = block * BLOCK;
             let end = (first + BLOCK).min(count);
-            let has_short = is_short(first) || is_short(end - 1);
+            let has_short = age(first) < SHORT || age(end - 1) < SHORT;
             let values = &self.values[first * self.width..(first + BLOCK) * self.width];
             let bound = if has_short { short_bound } else { long_bound };
-            let Some(distances) = distances(values, &found.targets, bound) else { continue };
+            let Some(distances) = distances(values, targets, bound) else { continue };
             for place in (first..end).rev() {
                 let distance = distances[place - first];
-                if distance < long_bound {
-                    long_bound = keep(&mut found.long, Neighbour { distance, label: self.labels[place] });
+                let age = age(place);
+                let neighbour = Neighbour { distance, label: self.labels[place], age };
+                if distance <= long_bound && age < newest {
+                    long_bound = keep(long, neighbour);
                 }
-                if has_short && distance < short_bound && is_short(place) {
-                    short_bound = keep(&mut found.short, Neighbour { distance, label: self.labels[place] });
+                if distance <= short_bound && age < SHORT {
+                    short_bound = keep(short, neighbour);
                 }
             }
         }
+        let mut query = Query { targets, slots, offsets, bound: long_bound };
+        self.index.search(&mut query, &mut |distance, place| {
+            keep(long, Neighbour { distance, label: self.labels[place], age: age(place) })
+        });
     }
 
+    /// Bytes that it holds.
     pub fn bytes(&self) -> usize {
-        (self.values.len() + self.labels.len()) * 4
+        (self.values.len() + self.labels.len()) * 4 + self.index.bytes()
     }
 }
 
-/// Squared weighted Euclidean distances of a row to the experiences of a block; none when all are at `bound` or beyond.
+/// Squared weighted Euclidean distances of a row to the experiences of a block; none when all are beyond `bound`.
 #[inline]
-fn distances(values: &[f32], targets: &[Target], bound: f32) -> Option<[f32; BLOCK]> {
+pub fn distances(values: &[f32], targets: &[Target], bound: f32) -> Option<[f32; BLOCK]> {
     let mut sums = [0.0f32; BLOCK];
     let slots = values.as_chunks::<BLOCK>().0;
     for targets in targets.chunks(SLOTS_A_LOOK) {
@@ -191,7 +227,7 @@ fn distances(values: &[f32], targets: &[Target], bound: f32) -> Option<[f32; BLO
                 sums[lane] += difference * difference * target.relevance;
             }
         }
-        if nearest_of(&sums) >= bound {
+        if nearest_of(&sums) > bound {
             return None;
         }
     }
@@ -210,16 +246,19 @@ fn nearest_of(distances: &[f32; BLOCK]) -> f32 {
     least.into_iter().fold(f32::INFINITY, f32::min)
 }
 
-/// Takes a neighbour among the nearest; the distance that the next one must be below.
+/// Takes a neighbour among the nearest, if it is; the distance that the next one may have.
 fn keep(nearest: &mut Vec<Neighbour>, neighbour: Neighbour) -> f32 {
-    nearest.truncate(NEIGHBOURS - 1);
     nearest.push(neighbour);
     // By hand: so few are moved that a call would cost more.
     let mut place = nearest.len() - 1;
-    while place > 0 && nearest[place - 1].distance > neighbour.distance {
+    let is_behind = |other: &Neighbour| {
+        other.distance > neighbour.distance || (other.distance == neighbour.distance && other.age > neighbour.age)
+    };
+    while place > 0 && is_behind(&nearest[place - 1]) {
         nearest.swap(place - 1, place);
         place -= 1;
     }
+    nearest.truncate(NEIGHBOURS);
     if nearest.len() < NEIGHBOURS { f32::INFINITY } else { nearest[NEIGHBOURS - 1].distance }
 }
 
@@ -261,7 +300,7 @@ mod tests {
     fn the_oldest_goes_first_and_the_bound_holds() {
         let mut memory = Memory::new(100);
         for number in 0..1_000 {
-            memory.insert(&[number as f32, 1.0], number as f32);
+            memory.insert(&[number as f32, 1.0], number as f32, &[]);
         }
         assert_eq!(memory.len(), 100);
         let mut found = Neighbours::default();
@@ -279,7 +318,7 @@ mod tests {
         let rows: Vec<[f32; 3]> =
             (0..1_500).map(|_| [random.unit() as f32, random.unit() as f32, random.unit() as f32]).collect();
         for (place, row) in rows.iter().enumerate() {
-            memory.insert(row, place as f32);
+            memory.insert(row, place as f32, &[]);
         }
         let target = [0.5, 0.5, 0.5];
         let mut sorted: Vec<(f32, usize)> = rows
@@ -293,5 +332,32 @@ mod tests {
         let expected: Vec<f32> = sorted[..NEIGHBOURS].iter().map(|(_, place)| *place as f32).collect();
         assert_eq!(found.long.iter().map(|neighbour| neighbour.label).collect::<Vec<_>>(), expected);
         assert!(found.short.iter().all(|neighbour| neighbour.label >= 1_000.0));
+    }
+
+    #[test]
+    fn what_a_search_finds_does_not_depend_on_the_index() {
+        let mut random = crate::random::Random::new(6);
+        let relevance = [1.0, 0.3, 0.1, 0.8];
+        // More than fit, with many that are equally far; now and then read again, as after a crash.
+        let mut memory = Memory::new(5_000);
+        let mut without = Neighbours::default();
+        let mut with = Neighbours::default();
+        let mut indexed = 0;
+        for number in 0..14_000 {
+            let mut value = || (random.unit() * 12.0).floor() as f32 / 4.0;
+            let row = [value(), value(), value(), value()];
+            memory.search(&row, &relevance, &mut with);
+            if number % 37 == 0 {
+                indexed += usize::from(memory.index.newest(memory.len()) < memory.len());
+                let read: Memory = postcard::from_bytes(&postcard::to_stdvec(&memory).unwrap()).unwrap();
+                read.search(&row, &relevance, &mut without);
+                assert_eq!((&with.short, &with.long), (&without.short, &without.long), "at {number}");
+            }
+            if number == 9_000 {
+                memory = postcard::from_bytes(&postcard::to_stdvec(&memory).unwrap()).unwrap();
+            }
+            memory.insert(&row, number as f32, &relevance);
+        }
+        assert!(indexed > 200, "{indexed}");
     }
 }

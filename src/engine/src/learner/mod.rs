@@ -6,6 +6,7 @@
 mod adwin;
 mod forest;
 mod gauss;
+mod index;
 mod linear;
 mod memory;
 mod regression;
@@ -16,10 +17,10 @@ mod tree;
 
 use serde::{Deserialize, Serialize};
 
-use self::adwin::Adwin;
+pub use self::adwin::Adwin;
 use self::forest::Forest;
 use self::linear::Linear;
-use self::memory::{Memory, Neighbours};
+pub use self::memory::{Memory, Neighbours};
 pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression, reweigh as reweigh_estimates};
 use self::scale::Scale;
 use self::simple::{Bayes, Sequence};
@@ -208,7 +209,7 @@ impl Classifier {
         self.forest.learn(row, class, &opinion.favourites, &mut self.random, &mut opinion.scratch);
         self.linear.learn(&opinion.standard, class, &opinion.members[3]);
         self.bayes.learn(&opinion.standard, class);
-        self.memory.insert(&opinion.standard, class as f32);
+        self.memory.insert(&opinion.standard, class as f32, &self.relevance);
         if self.learned.is_multiple_of(RELEVANCE_EVERY) {
             self.bayes.relevance(&mut self.relevance);
         }

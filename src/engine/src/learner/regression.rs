@@ -108,7 +108,7 @@ impl Regression {
         self.scale.standard(row, &mut standard);
         self.scale.insert(row);
         self.linear.learn(&standard, target);
-        self.memory.insert(&standard, target as f32);
+        self.memory.insert(&standard, target as f32, &[]);
     }
 
     pub fn bytes(&self) -> usize {

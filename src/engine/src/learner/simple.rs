@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::gauss::Gauss;
+use super::gauss::{Gauss, LogDensity};
 use crate::math::{exp, ln};
 
 /// Share that the past keeps with each event: naive Bayes looks back some thousands of events.
@@ -29,8 +29,11 @@ impl Bayes {
         shares.extend((0..classes).map(|class| {
             let count = self.counts.get(class).copied().unwrap_or(0.0);
             let known = self.slots.get(class).map(Vec::as_slice).unwrap_or_default();
-            let density: f64 = known.iter().zip(standard).map(|(gauss, value)| gauss.log_density(*value, FLOOR)).sum();
-            ln(f64::from(count) + 0.01) + if known.is_empty() { -20.0 } else { density }
+            let mut density = LogDensity::new();
+            for (gauss, value) in known.iter().zip(standard) {
+                density.insert(gauss, *value, FLOOR);
+            }
+            ln(f64::from(count) + 0.01) + if known.is_empty() { -20.0 } else { density.sum() }
         }));
         let top = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         // Many features that aren't independent make it too sure of itself.

@@ -4,6 +4,7 @@
 //! an empty disk may cure, and broken pods of an old revision that a StatefulSet waits for. A replacement is written down
 //! before it happens, so that no crash of the operator spends the budget twice or forgets it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -158,12 +159,21 @@ pub fn room(spec: &HealingSpec, former: &[Replacement]) -> usize {
 /// The pods of a role that somebody wants restarted: those that aren't ready first, then those with the most restarts.
 pub fn worst(pods: &[PodView], role: Role, count: usize) -> Vec<Sick> {
     let mut pods: Vec<&PodView> = pods.iter().filter(|pod| pod.role == Some(role) && !pod.leaving).collect();
-    pods.sort_by_key(|pod| (pod.ready, std::cmp::Reverse(pod.restarts), pod.name.clone()));
+    pods.sort_by_key(|pod| (pod.ready, Reverse(pod.restarts), pod.name.clone()));
     pods.into_iter().take(count).map(|pod| asked(pod, "Requested")).collect()
 }
 
+/// Of these primaries the one that gives its role up when somebody wants a failover: one that isn't ready, else the one that
+/// has been for longest, so that with several shards repeated failovers take turns.
+pub fn primary_to_move(pods: &[PodView], primaries: &[String]) -> Option<Sick> {
+    let of_primary = |pod: &&PodView| !pod.leaving && primaries.contains(&pod.name);
+    let chosen =
+        pods.iter().filter(of_primary).min_by_key(|pod| (pod.ready, Reverse(pod.in_this_state_for), &pod.name));
+    chosen.map(|pod| asked(pod, "Failover"))
+}
+
 /// A pod that somebody wants replaced, and the word for why.
-pub fn asked(pod: &PodView, reason: &'static str) -> Sick {
+fn asked(pod: &PodView, reason: &'static str) -> Sick {
     Sick { pod: pod.name.clone(), uid: pod.uid.clone(), reason, force: false }
 }
 
@@ -241,6 +251,28 @@ mod tests {
         assert_eq!(examine(&old, None, false), Some("BrokenOldRevision"));
         let new = PodView { template: Some("t".to_owned()), ..old };
         assert_eq!(examine(&new, None, false), None, "the same image fails on every node");
+    }
+
+    #[test]
+    fn failovers_of_several_shards_take_turns_after_one_that_is_not_ready() {
+        let redis = |name: &str, ready, seconds| PodView {
+            name: name.to_owned(),
+            ready,
+            in_this_state_for: Duration::from_secs(seconds),
+            ..pod(Role::Redis)
+        };
+        let primaries = ["r-0".to_owned(), "r-1".to_owned(), "r-2".to_owned()];
+        let moved = |pods: &[PodView]| primary_to_move(pods, &primaries).map(|sick| sick.pod);
+        let replica = redis("r-3", false, 900);
+        let mut pods = [redis("r-0", true, 100), redis("r-1", true, 200), redis("r-2", true, 150), replica];
+        assert_eq!(moved(&pods).as_deref(), Some("r-1"));
+        pods[1].in_this_state_for = Duration::ZERO;
+        assert_eq!(moved(&pods).as_deref(), Some("r-2"));
+        pods[0].ready = false;
+        assert_eq!(moved(&pods).as_deref(), Some("r-0"));
+        pods[0].leaving = true;
+        assert_eq!(moved(&pods).as_deref(), Some("r-2"));
+        assert_eq!(moved(&pods[3..]), None);
     }
 
     proptest! {

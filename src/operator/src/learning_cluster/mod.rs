@@ -259,9 +259,9 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let former = cluster.status.clone().unwrap_or_default();
     let mut replacements = status::counting_replacements(cluster, &sick, now);
     let healing = healing::decide(&cluster.spec.healing, &sick, &replacements, now);
-    // Of a Redis Cluster an action doesn't say which shard is meant.
-    let primary = writers.pods.first().filter(|_| matches!(topology.redis, Redis::Sentinel { .. }));
-    let mut patients = admit(requests, &pods, primary, &cluster.spec.healing, &mut replacements, now);
+    let has_others = matches!(topology.redis, Redis::Sentinel { .. } | Redis::Cluster { .. });
+    let primaries: &[String] = if has_others { &writers.pods } else { &[] };
+    let mut patients = admit(requests, &pods, primaries, &cluster.spec.healing, &mut replacements, now);
     if let healing::Verdict::Replace(sick) = &healing {
         let recorded = healing::is_recorded(sick, &replacements);
         if recorded || healing::room(&cluster.spec.healing, &replacements) > 0 {
@@ -482,7 +482,7 @@ fn grant_workers(mut decision: Decision, current: i32, max: i32, requests: &mut 
 fn admit(
     requests: Vec<Request>,
     pods: &[PodView],
-    primary: Option<&String>,
+    primaries: &[String],
     spec: &HealingSpec,
     replacements: &mut Vec<Replacement>,
     now: Timestamp,
@@ -495,9 +495,12 @@ fn admit(
                 (healing::worst(pods, role, count), format!("there is no pod of the {} to restart", role.as_str()))
             }
             Ask::Failover => {
-                let named = pods.iter().find(|pod| primary == Some(&pod.name) && !pod.leaving);
-                let chosen = named.map(|pod| healing::asked(pod, "Failover")).into_iter().collect();
-                (chosen, "no primary is known that the Sentinels of redis.mode Sentinel could replace".to_owned())
+                let chosen = healing::primary_to_move(pods, primaries).into_iter().collect();
+                (
+                    chosen,
+                    "no primary of redis.mode Sentinel or Cluster is known that another server could replace"
+                        .to_owned(),
+                )
             }
             Ask::Workers { .. } => continue,
         };
@@ -743,20 +746,20 @@ mod tests {
     #[test]
     fn a_failover_restarts_the_primary_as_long_as_the_budget_lasts() {
         let pods = [redis(0), redis(1), redis(2)];
-        let primary = "demo-redis-1".to_owned();
+        let primary = ["demo-redis-1".to_owned()];
         let spec = HealingSpec { max_replacements: 1, ..HealingSpec::default() };
         let mut replacements = Vec::new();
-        let mut ask = |primary| {
+        let mut ask = |primaries: &[String]| {
             let (answer, mut answered) = oneshot::channel();
             let request = Request { what: Ask::Failover, answer };
-            let admitted = admit(vec![request], &pods, primary, &spec, &mut replacements, Timestamp::UNIX_EPOCH);
+            let admitted = admit(vec![request], &pods, primaries, &spec, &mut replacements, Timestamp::UNIX_EPOCH);
             (admitted, answered.try_recv().unwrap())
         };
-        let (admitted, answer) = ask(None);
+        let (admitted, answer) = ask(&[]);
         assert!(admitted.is_empty() && answer.unwrap_err().contains("no primary is known"));
-        let (admitted, answer) = ask(Some(&primary));
+        let (admitted, answer) = ask(&primary);
         assert_eq!((admitted[0].uid.as_str(), answer.as_deref()), ("u1", Ok("restarts demo-redis-1")));
-        let (admitted, answer) = ask(Some(&primary));
+        let (admitted, answer) = ask(&primary);
         assert!(admitted.is_empty() && answer.unwrap_err().contains("budget"));
     }
 }

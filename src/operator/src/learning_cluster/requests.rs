@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 pub enum Ask {
     /// Replace so many pods of a role, the worst first.
     Restart { role: Role, pods: u32 },
-    /// Replace the primary's pod of a Redis with Sentinels, which hands its role over.
+    /// Replace the pod of a primary that another server can follow: the pod hands its role over.
     Failover,
     /// So many workers at least, as far as the autoscaler may go.
     Workers { at_least: i32 },

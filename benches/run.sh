@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The engine and its parts against their peers.
+#   run.sh FOLDER_OF_BINARIES FOLDER_OF_RESULTS DATA [ARGUMENT_OF_ENGINE.PY…]
+# DATA is a stream, a folder of streams, or empty for the stream of the demo.
+set -euo pipefail
+binaries=$(realpath "$1")
+mkdir -p "$2"
+out=$(realpath "$2")
+data=$3
+shift 3
+here=$(dirname "$(realpath "$0")")
+[[ -n $data ]] || data=$("$here/../e2e/data/fetch.sh")
+venv=$("$here/setup.sh")
+jars=("$venv"/lib/python3*/site-packages/capymoa/jar/moa.jar)
+jar=${jars[0]}
+mkdir -p "$out/moa"
+if ! javac -cp "$jar" -d "$out/moa" "$here/Moa.java"; then
+  echo "NOT MEASURED: MOA needs a Java development kit and $jar" >&2
+fi
+"$venv/bin/python" "$here/engine.py" --data "$data" --learner "$binaries/learner" --jar "$jar" --classes "$out/moa" \
+  --out "$out/engine.json" "$@"
+parts=()
+for argument in "$@"; do [[ $argument == --quick ]] && parts=(--quick); done
+"$venv/bin/python" "$here/parts.py" --parts "$binaries/parts" --out "$out" "${parts[@]}"

@@ -1,0 +1,137 @@
+//! Parts of the engine by themselves, on numbers from a file; prints figures as JSON. The subcommands are in `main`.
+
+use std::path::Path;
+
+use hebb_benches::{read_floats, seconds};
+use hebb_engine::parts::{Adwin, Keep, Memory, Neighbours};
+use hebb_engine::{Entry, EntryId, Event, Input, Outcome, Partition, PartitionConfig, Task};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["memory", file, width, count] => memory(&read_floats(Path::new(file))?, width.parse()?, count.parse()?),
+        ["keep", file, width, count] => keep(&read_floats(Path::new(file))?, width.parse()?, count.parse()?),
+        ["drift", file, run, change] => drift(&read_floats(Path::new(file))?, run.parse()?, change.parse()?),
+        ["perceive", file, chunk] => perceive(&read_floats(Path::new(file))?, chunk.parse()?),
+        _ => Err("usage: parts memory|keep FILE WIDTH COUNT, drift FILE RUN CHANGE, perceive FILE CHUNK".into()),
+    }
+}
+
+/// The experience memory of a classification: `count` rows go in, the others are looked for. It may hold fewer.
+fn memory(values: &[f32], width: usize, count: usize) -> Result<()> {
+    let rows: Vec<&[f32]> = values.chunks_exact(width).collect();
+    let (stored, queries) = rows.split_at(count);
+    let mut memory = Memory::new(count as u32);
+    let started = seconds();
+    for (place, row) in stored.iter().enumerate() {
+        memory.insert(row, place as f32, &[]);
+    }
+    let inserted = seconds() - started;
+    let (mut found, mut nearest, mut times) = (Neighbours::default(), Vec::new(), Vec::new());
+    for row in queries {
+        let started = seconds();
+        memory.search(row, &[], &mut found);
+        times.push((seconds() - started) * 1e6);
+        nearest.push(found.long.iter().map(|neighbour| neighbour.label.to_string()).collect::<Vec<_>>().join(","));
+    }
+    // What telling the time costs is not the search's: all at once.
+    let started = seconds();
+    for row in queries {
+        memory.search(row, &[], &mut found);
+    }
+    let searched = seconds() - started;
+    times.sort_by(f64::total_cmp);
+    println!(
+        r#"{{"held": {}, "inserts_per_second": {:.1}, "queries_per_second": {:.1}, "p50_us": {:.1}, "p99_us": {:.1}, "bytes": {}, "nearest": [{}]}}"#,
+        memory.len(),
+        stored.len() as f64 / inserted,
+        queries.len() as f64 / searched,
+        times[times.len() / 2],
+        times[times.len() * 99 / 100],
+        memory.bytes(),
+        nearest.iter().map(|labels| format!("[{labels}]")).collect::<Vec<_>>().join(",")
+    );
+    Ok(())
+}
+
+/// The store of a governed memory: filled, then every further row drives one out, then steps of consolidation.
+fn keep(values: &[f32], width: usize, count: usize) -> Result<()> {
+    const STEPS: u32 = 200;
+    let mut keep = Keep::new(count as u32);
+    let mut rates = Vec::new();
+    let rows: Vec<&[f32]> = values.chunks_exact(width).collect();
+    for (part, rows) in [&rows[..count], &rows[count..]].into_iter().enumerate() {
+        let started = seconds();
+        for (place, row) in rows.iter().enumerate() {
+            keep.insert(row, 0.5 + ((place + part) % 97) as f32 / 200.0);
+        }
+        rates.push(rows.len() as f64 / (seconds() - started));
+    }
+    let (bytes, held, evicted) = (keep.bytes(), keep.len(), keep.evicted);
+    let started = seconds();
+    for _ in 0..STEPS {
+        keep.consolidate();
+    }
+    println!(
+        r#"{{"held": {held}, "inserts_per_second": {:.1}, "inserts_with_eviction_per_second": {:.1}, "evicted": {evicted}, "consolidation_us": {:.1}, "bytes": {bytes}}}"#,
+        rates[0],
+        rates[1],
+        (seconds() - started) * 1e6 / f64::from(STEPS),
+    );
+    Ok(())
+}
+
+/// The drift detector on runs of `run` numbers whose mean changes after `change`.
+fn drift(values: &[f32], run: usize, change: usize) -> Result<()> {
+    let (mut false_alarms, mut delays, mut missed) = (0, Vec::new(), 0);
+    let mut taken = 0.0;
+    for numbers in values.chunks_exact(run) {
+        let mut detector = Adwin::new(0.002);
+        let started = seconds();
+        let alarms: Vec<usize> = (0..run).filter(|place| detector.insert(f64::from(numbers[*place]))).collect();
+        taken += seconds() - started;
+        false_alarms += alarms.iter().filter(|place| **place < change).count();
+        match alarms.iter().find(|place| change <= **place) {
+            Some(place) => delays.push((place - change + 1) as f64),
+            None => missed += 1,
+        }
+    }
+    println!(
+        r#"{{"delay": {:.1}, "missed": {missed}, "false_alarms": {false_alarms}, "points_per_second": {:.1}}}"#,
+        delays.iter().sum::<f64>() / delays.len().max(1) as f64,
+        values.len() as f64 / taken,
+    );
+    Ok(())
+}
+
+/// A domain of task `Patterns` as it is by default, in events of `chunk` samples.
+fn perceive(samples: &[f32], chunk: usize) -> Result<()> {
+    let mut partition = Partition::new(PartitionConfig::new(Task::Patterns));
+    let entries: Vec<Entry> = samples
+        .chunks(chunk)
+        .enumerate()
+        .map(|(place, chunk)| {
+            Entry::Event(Event { id: place.to_string(), input: Input::Signal(chunk.to_vec()), label: None })
+        })
+        .collect();
+    let (mut level_0, mut all) = (0, 0);
+    let started = seconds();
+    for (place, entry) in entries.iter().enumerate() {
+        let outcome = partition.apply(EntryId { at_ms: place as u64 + 1, seq: 0 }, entry);
+        let Outcome::Answer(answer) = outcome else { return Err(format!("{outcome:?}").into()) };
+        all += answer.patterns.len();
+        level_0 += answer.patterns.iter().filter(|pattern| pattern.level == 0).count();
+    }
+    println!(
+        r#"{{"samples_per_second": {:.1}, "matches_of_level_0": {level_0}, "matches": {all}, "patterns": {}}}"#,
+        samples.len() as f64 / (seconds() - started),
+        partition.statistics().patterns,
+    );
+    Ok(())
+}

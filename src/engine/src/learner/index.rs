@@ -1,0 +1,192 @@
+//! A k-d tree over the older experiences of a memory, so that a search needn't look at most of them (Friedman, Bentley and
+//! Finkel, "An Algorithm for Finding Best Matches in Logarithmic Expected Time", ACM TOMS 3, 1977).
+//!
+//! It is exact: what a search finds doesn't depend on it, so it is no part of the state. Made anew from time to time, it
+//! leaves out the newest experiences, which are looked at one by one.
+
+use super::memory::{BLOCK, Target, distances};
+
+/// Insertions between two of its makings, which take about as long as a dozen searches.
+const MADE_EVERY: usize = 1_024;
+/// The newest experiences that it leaves out when it is made, more than the short memory holds.
+const LEFT_OUT: usize = 512;
+/// Below so many a search of all is as fast.
+const EXPERIENCES_MIN: usize = 2_048;
+/// Rows that are looked at to find the slot that sets a part's rows furthest apart.
+const SAMPLE: usize = 64;
+/// What rounding may have added to the distance of a part.
+const ROUNDING: f32 = 0.999;
+/// An experience that isn't in a leaf.
+const NOWHERE: u32 = u32::MAX;
+
+/// The tree. Its parts are halved in whole leaves, so that each has [`BLOCK`] rows.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    /// Insertions since it was made.
+    since: usize,
+    /// The newest experiences, which it has nothing of.
+    newest: usize,
+    width: usize,
+    /// The rows of the leaves, slot by slot within a leaf.
+    values: Vec<f32>,
+    /// By row of the leaves: its place in the ring.
+    places: Vec<u32>,
+    /// By place in the ring: the row.
+    rows: Vec<u32>,
+    /// By the first leaf of its upper part: the slot and the value at which a part is halved.
+    halves: Vec<(u32, f32)>,
+}
+
+/// What it says of the memory's state is said by the ring.
+impl PartialEq for Index {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Index {
+    /// Makes the tree over all but the newest of a ring of `count` experiences. `value` tells a slot's value at a place, and
+    /// `newest` the places from the newest back.
+    pub fn make(
+        width: usize,
+        count: usize,
+        relevance: &[f32],
+        newest: impl Iterator<Item = usize>,
+        value: impl Fn(usize, usize) -> f32,
+    ) -> Self {
+        let mut index = Self { width, ..Self::default() };
+        if count < EXPERIENCES_MIN || width == 0 {
+            return index;
+        }
+        index.newest = LEFT_OUT + (count - LEFT_OUT) % BLOCK;
+        let mut places: Vec<u32> = newest.skip(index.newest).map(|place| place as u32).collect();
+        let leaves = places.len() / BLOCK;
+        index.halves = vec![(0, 0.0); leaves];
+        index.halve(&mut places, 0, relevance, &value);
+        index.rows = vec![NOWHERE; count];
+        index.values = vec![0.0; places.len() * width];
+        for (row, place) in places.iter().enumerate() {
+            index.rows[*place as usize] = row as u32;
+            for slot in 0..width {
+                let at = index.at(row, slot);
+                index.values[at] = value(*place as usize, slot);
+            }
+        }
+        index.places = places;
+        index
+    }
+
+    /// How many of the newest experiences it has nothing of; all of `count` when it is empty.
+    pub fn newest(&self, count: usize) -> usize {
+        if self.places.is_empty() { count } else { self.newest }
+    }
+
+    /// Notes that an experience went in at a place of the ring; whether it is time to make the index anew.
+    pub fn replaced(&mut self, place: usize) -> bool {
+        if let Some(row) = self.rows.get(place).filter(|row| **row != NOWHERE) {
+            // Beyond the reach of any search.
+            let at = self.at(*row as usize, 0);
+            self.values[at] = f32::INFINITY;
+        }
+        self.newest += 1;
+        self.since += 1;
+        self.since >= MADE_EVERY
+    }
+
+    /// Offers every experience that can be among the nearest, with its distance; `offer` says how far the next may be away.
+    pub fn search(&self, query: &mut Query, offer: &mut impl FnMut(f32, usize) -> f32) {
+        query.offsets.clear();
+        query.offsets.resize(self.width, 0.0);
+        let leaves = self.places.len() / BLOCK;
+        if leaves > 0 {
+            self.visit(0, leaves, 0.0, query, offer);
+        }
+    }
+
+    /// Visits the leaves of a part that is at least `reach` away, the nearer half first.
+    fn visit(
+        &self,
+        first: usize,
+        leaves: usize,
+        reach: f32,
+        query: &mut Query,
+        offer: &mut impl FnMut(f32, usize) -> f32,
+    ) {
+        if reach * ROUNDING > query.bound {
+            return;
+        }
+        if leaves == 1 {
+            let from = first * BLOCK;
+            let values = &self.values[from * self.width..(from + BLOCK) * self.width];
+            let Some(distances) = distances(values, query.targets, query.bound) else { return };
+            for (row, distance) in distances.into_iter().enumerate() {
+                if distance <= query.bound && distance < f32::INFINITY {
+                    query.bound = offer(distance, self.places[from + row] as usize);
+                }
+            }
+            return;
+        }
+        let middle = leaves / 2;
+        let (slot, value) = self.halves[first + middle];
+        let slot = slot as usize;
+        let (lower, upper) = ((first, middle), (first + middle, leaves - middle));
+        let (of_row, relevance) = query.slots.get(slot).copied().unwrap_or((value, 0.0));
+        let (near, far) = if of_row < value { (lower, upper) } else { (upper, lower) };
+        self.visit(near.0, near.1, reach, query, offer);
+        let before = query.offsets[slot];
+        let offset = (of_row - value) * (of_row - value) * relevance;
+        query.offsets[slot] = offset;
+        self.visit(far.0, far.1, reach - before + offset, query, offer);
+        query.offsets[slot] = before;
+    }
+
+    pub fn bytes(&self) -> usize {
+        (self.values.len() + self.places.len() + self.rows.len() + self.halves.len() * 2) * 4
+    }
+}
+
+/// What is searched for, and how far that has come.
+pub struct Query<'a> {
+    /// The slots in the order in which they are looked at.
+    pub targets: &'a [Target],
+    /// By slot: its value, and how much it counts.
+    pub slots: &'a [(f32, f32)],
+    /// Scratch, by slot: how far the part that is visited is away in it.
+    pub offsets: &'a mut Vec<f32>,
+    /// What is further away is of no interest.
+    pub bound: f32,
+}
+
+impl Index {
+    fn at(&self, row: usize, slot: usize) -> usize {
+        (row / BLOCK * self.width + slot) * BLOCK + row % BLOCK
+    }
+
+    /// Orders the rows of a part, which begins with the leaf `first`, so that its halves are apart in one slot.
+    fn halve(&mut self, places: &mut [u32], first: usize, relevance: &[f32], value: &impl Fn(usize, usize) -> f32) {
+        let leaves = places.len() / BLOCK;
+        if leaves < 2 {
+            return;
+        }
+        let spread = |slot: usize| {
+            let sample = places.iter().step_by(places.len().div_ceil(SAMPLE)).map(|place| value(*place as usize, slot));
+            let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
+            for value in sample {
+                sum += value;
+                squares += value * value;
+                count += 1.0f32;
+            }
+            (squares - sum * sum / count) * relevance.get(slot).copied().unwrap_or(1.0)
+        };
+        let widest = (0..self.width).map(|slot| (slot, spread(slot))).max_by(|a, b| a.1.total_cmp(&b.1));
+        let slot = widest.map_or(0, |(slot, _)| slot);
+        let middle = leaves / 2;
+        let by_value = |a: &u32, b: &u32| value(*a as usize, slot).total_cmp(&value(*b as usize, slot));
+        let (lower, least, _) = places.select_nth_unstable_by(middle * BLOCK, by_value);
+        self.halves[first + middle] = (slot as u32, value(*least as usize, slot));
+        let lower = lower.len();
+        let (lower, upper) = places.split_at_mut(lower);
+        self.halve(lower, first, relevance, value);
+        self.halve(upper, first + middle, relevance, value);
+    }
+}
