@@ -44,7 +44,6 @@ pub enum Command {
     Evaluate(evaluate::Options),
     /// Put a simulated cluster through crashes, outages and lost messages, faster than the clock
     Simulate(simulate::Options),
-    /// Show a running process or cluster
     /// Measure how fast patterns are perceived on this machine
     Benchmark(benchmark::Options),
     /// Show a running process or cluster, or a LearningCluster of the kubeconfig
