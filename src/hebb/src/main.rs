@@ -3,10 +3,13 @@
 mod access;
 mod alerts;
 mod backup;
+mod benchmark;
 mod cli;
+mod completion;
 mod config;
 mod demo;
 mod evaluate;
+mod kubernetes;
 mod node;
 mod operator;
 mod output;
@@ -29,7 +32,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
-    if let Err(error) = hebb_telemetry::log_to_stderr(&arguments.log_level) {
+    if let Err(error) = hebb_telemetry::log_to_stderr(arguments.level()) {
         eprintln!("hebb: {error}");
         return ExitCode::from(2);
     }
