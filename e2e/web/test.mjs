@@ -236,7 +236,7 @@ async function checkNumbers(browser, coordinator, overview, fact) {
   await until("every adoption is marked", async () => {
     const { body } = await json(`${coordinator}/api/v4/meta-learning/adaptation-history?limit=256`);
     const adopted = body.history.filter((cycle) => cycle.adopted.some(({ partition }) => partition.startsWith("load/")));
-    return (await browser.run("return document.querySelectorAll('#charts figure:first-child .mark.adoption').length")) === adopted.length;
+    return (await browser.run("return document.querySelectorAll('#charts figure:first-child svg .mark.adoption').length")) === adopted.length;
   }, 30);
 }
 

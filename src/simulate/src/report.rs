@@ -1,6 +1,7 @@
 //! What a simulation found: figures, and what was promised next to what was kept.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -14,6 +15,8 @@ use crate::settings::{Faults, Promises, Settings};
 
 /// Memory, and what runs, may have grown by this share between the middle of a run and its end.
 const GROWTH_MAX: f64 = 0.15;
+/// What a process holds is steady after half of this at the earliest: a shorter run isn't judged by its memory.
+const STEADY_AFTER: Duration = Duration::from_secs(600);
 /// Entries that may wait in one partition.
 const QUEUE_MAX: u64 = 500;
 /// The share of look-ups of neighbours that may find none.
@@ -171,7 +174,7 @@ pub struct Wall {
     pub speedup: f64,
     /// Resident bytes of the process in the middle of the load and at its end.
     pub resident_bytes: [u64; 2],
-    /// Whether they have grown by too much; nothing where other runs share the process.
+    /// Whether they have grown by too much; nothing of a short run, and where other runs share the process.
     pub memory: Option<Check>,
 }
 
@@ -317,7 +320,8 @@ fn wall(settings: &Settings, observed: &Observed) -> Wall {
         found: format!("{:.1} % of {} MiB", growth * 100.0, resident_bytes[0] >> 20),
     };
     let speedup = settings.duration.as_secs_f64() / seconds;
-    Wall { seconds, speedup, resident_bytes, memory: settings.alone.then_some(memory) }
+    let is_judged = settings.alone && STEADY_AFTER <= settings.duration;
+    Wall { seconds, speedup, resident_bytes, memory: is_judged.then_some(memory) }
 }
 
 /// By which share the second is more than the first.

@@ -2,6 +2,7 @@
 
 mod admission;
 mod bodies;
+mod calls;
 mod detailed;
 mod dispatch;
 mod domains;
@@ -25,6 +26,7 @@ use tracing::debug;
 
 use self::admission::Admission;
 use self::bodies::Bodies;
+pub use self::calls::CallError;
 use self::detailed::ProcessMetrics;
 use self::dispatch::Dispatcher;
 use self::domains::Domains;
