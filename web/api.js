@@ -28,10 +28,14 @@ async function ask(path, options = {}) {
   throw new Error(body?.error?.message ?? `the coordinator answers ${response.status}`);
 }
 
+/** A leader that keeps nothing but its memory knows a day. */
+const HOURS_OF_MEMORY = 24;
+
 /** One series, or nothing where there is none yet. */
 export async function history(scope, metric, hours) {
   const query = new URLSearchParams({ ...scope, metric, hours });
   const response = await fetch(`api/v1/history?${query}`, { headers: headers(), cache: "no-store" });
+  if (response.status === 400 && hours > HOURS_OF_MEMORY) return history(scope, metric, HOURS_OF_MEMORY);
   if (response.status === 404) return null;
   if (!response.ok) throw new Error(`the coordinator answers ${response.status}`);
   return response.json();
@@ -44,8 +48,36 @@ export async function known() {
   return (scope, metric) => names.has(`${scope.domain ?? ""}/${metric}/`);
 }
 
-export async function patterns(domain) {
-  return (await ask(`api/v1/patterns?${new URLSearchParams({ domain })}`)).json();
+/** What the owners of a domain say: its `patterns`, `quality` or `memory`. */
+export async function look(what, domain) {
+  return (await ask(`api/v1/${what}?${new URLSearchParams({ domain })}`)).json();
+}
+
+export async function alerts() {
+  return (await ask("api/v1/alerts")).json();
+}
+
+const LEARNING = "api/v4/meta-learning";
+
+/** The cycles of meta-learning, the newest 256. */
+export async function cycles() {
+  return (await ask(`${LEARNING}/adaptation-history?limit=256`)).json();
+}
+
+/** All that is known of meta-learning. */
+export async function learning() {
+  const [history, ...rest] = await Promise.all([cycles(), ...["status", "performance", "alerts"].map(async (what) => (await ask(`${LEARNING}/${what}`)).json())]);
+  const [status, performance, alarms] = rest;
+  return { history, status, performance, alerts: alarms };
+}
+
+/** Has meta-learning do something. */
+export async function switchLearning(action) {
+  const response = await fetch(`${LEARNING}/${action}`, { method: "POST", headers: headers(), cache: "no-store" });
+  if (response.status === 401 || response.status === 403) throw new Refused("this token may not do that");
+  const body = await response.json().catch(() => null);
+  if (!response.ok) throw new Error(body?.error?.message ?? `the coordinator answers ${response.status}`);
+  return body;
 }
 
 /** Resolves when somebody looks at the page. */

@@ -1,10 +1,14 @@
 // Ties the pages to the address, the keys and the stream.
 
-import { Refused, history, known, listen, patterns, setToken, token } from "./api.js";
+import { alertsPage } from "./alerts.js";
+import { Refused, alerts, cycles, history, known, learning, listen, look, setToken, switchLearning, token } from "./api.js";
 import { chart, curve } from "./chart.js";
 import { el } from "./dom.js";
 import { formatOf, number, percent } from "./format.js";
-import { domainPage, linkTo, overviewPage, topologyPage } from "./views.js";
+import { learningCharts, learningDetails, learningFacts } from "./learning.js";
+import { memorySection, thresholdBody } from "./memory.js";
+import { qualitySection } from "./quality.js";
+import { domainDetails, domainFacts, linkTo, overviewPage, topologyPage } from "./views.js";
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
@@ -15,9 +19,14 @@ const themeButton = document.getElementById("theme");
 const CHARTS_EVERY = 10_000;
 /** Domains whose last hour is drawn in the table. */
 const SPARKS_MAX = 12;
-const SPANS = [["1", "hour"], ["6", "6 hours"], ["24", "day"]];
+const SPANS = [["1", "hour"], ["6", "6 hours"], ["24", "day"], ["168", "week"]];
 
-const state = { overview: null, sparks: new Map(), hours: "1", page: null, trouble: null, turn: 0 };
+/** Looks at a governed memory that the page remembers, one every ten seconds: an hour. */
+const LOOKS_MAX = 360;
+const PAGES = ["learning", "alerts", "topology"];
+const TITLES = { overview: "Overview", learning: "Learning", alerts: "Alerts", topology: "Topology" };
+
+const state = { overview: null, sparks: new Map(), hours: "1", page: null, trouble: null, turn: 0, looks: new Map(), said: {}, learning: null };
 
 // --- Light and dark -------------------------------------------------------------------------------------------------
 
@@ -47,7 +56,7 @@ showTheme();
 function route() {
   const [, kind, name] = location.hash.split("/");
   if (kind === "domain" && name) return { kind, name: decodeURIComponent(name) };
-  return { kind: kind === "topology" ? kind : "overview" };
+  return { kind: PAGES.includes(kind) ? kind : "overview" };
 }
 
 /** Makes `old` what `wanted` is and keeps the elements, so that focus and selection stay where they are. */
@@ -74,7 +83,7 @@ function showNav(page) {
   const domains = (state.overview?.domains ?? []).slice(0, 9);
   morph(nav, el("nav", {},
     link("#/", "Overview", page.kind === "overview"),
-    link("#/topology", "Topology", page.kind === "topology"),
+    PAGES.map((kind) => link(`#/${kind}`, TITLES[kind], page.kind === kind)),
     domains.map(({ name }) => link(linkTo(name), name, page.name === name))));
 }
 
@@ -103,15 +112,28 @@ function show() {
   const key = JSON.stringify(page);
   if (state.page !== key) {
     state.page = key;
-    main.replaceChildren(el("div", { id: "facts" }), el("div", { id: "charts" }));
+    // Of a governed memory its rhythm says most, of the others their history does.
+    const isMemory = overview.domains.some(({ name, task }) => name === page.name && task === "Governed");
+    const parts = isMemory ? ["facts", "more", "charts", "details"] : ["facts", "charts", "more", "details"];
+    main.replaceChildren(...parts.map((id) => el("div", { id })));
     drawCharts();
   }
-  document.title = page.name ? `${page.name} – Hebb` : page.kind === "topology" ? "Topology – Hebb" : "Hebb";
-  const content = page.kind === "domain" ? domainPage(overview, page.name)
-    : page.kind === "topology" ? topologyPage(overview)
-    : overviewPage(overview, state.sparks);
-  morph(document.getElementById("facts"), el("div", {}, content));
+  document.title = page.kind === "overview" ? "Hebb" : `${page.name ?? TITLES[page.kind]} – Hebb`;
+  if (page.kind === "domain") {
+    put("facts", domainFacts(overview, page.name));
+    put("details", domainDetails(overview, page.name));
+  } else if (page.kind === "topology") put("facts", topologyPage(overview));
+  else if (page.kind === "overview") put("facts", overviewPage(overview, state.sparks));
   document.getElementById("facts").dataset.at = overview.at;
+}
+
+/** Makes a part of the page what it should be. */
+function put(part, content) {
+  const place = document.getElementById(part);
+  const wanted = el("div", {}, content);
+  // What somebody has opened stays open.
+  for (const open of place.querySelectorAll("details[open]")) wanted.querySelector(`#${open.id}`)?.setAttribute("open", "");
+  morph(place, wanted);
 }
 
 function spanSelect() {
@@ -131,22 +153,35 @@ const DOMAIN_CHARTS = [
   { title: "Accuracy", metrics: ["recent_accuracy", "accuracy"], names: ["recent", "of all labels"], range: [0, 1], drifts: true },
   { title: "Log-loss, in nats", metrics: ["recent_log_loss", "log_loss"], names: ["recent", "of all labels"], drifts: true },
   { title: "Mean absolute error", metrics: ["mean_absolute_error"], drifts: true },
+  { title: "Vectors rejected lately", metrics: ["rejection_rate"], range: [0, 1], rule: 0.3 },
   { title: "Patterns in the library", metrics: ["patterns"], fromZero: true, counts: true },
   { title: "Events a second", metrics: ["events_per_second"], fromZero: true },
   { title: "Entries that wait", metrics: ["lag"], fromZero: true, counts: true },
 ];
 
+/** When a domain drifted, and when it adopted what meta-learning had found. */
+async function marksOf(domain, hasDrifts) {
+  const [drifts, adoptions] = await Promise.all([
+    hasDrifts ? history({ domain }, "drifts", state.hours) : null,
+    cycles().catch(() => null),
+  ]);
+  const adopted = (adoptions?.history ?? []).filter((cycle) => cycle.adopted.some(({ partition }) => partition.startsWith(`${domain}/`)));
+  return [
+    { name: "drift", at: (drifts?.points ?? []).filter((point) => point[1] > 0).map((point) => point[0]) },
+    { name: "adoption", at: adopted.map((cycle) => Date.parse(cycle.at) / 1000) },
+  ];
+}
+
 async function figures(scope, wanted, isKnown) {
   const there = { has: (metric) => isKnown(scope, metric) };
-  const drifts = there.has("drifts") ? await history(scope, "drifts", state.hours) : null;
-  const marks = (drifts?.points ?? []).filter((point) => point[1] > 0).map((point) => point[0]);
+  const marks = scope.domain ? await marksOf(scope.domain, there.has("drifts")) : [];
   return Promise.all(wanted.filter((one) => one.metrics.some((metric) => there.has(metric))).map(async (one) => {
     const bodies = await Promise.all(one.metrics.map((metric) => there.has(metric) ? history(scope, metric, state.hours) : null));
     return chart({
       title: one.title,
       series: bodies.map((body, index) => ({ name: one.names?.[index] ?? "newest", body, quiet: index > 0 })),
       marks: one.drifts ? marks : [],
-      markName: "drift",
+      rule: one.rule,
       format: formatOf(one.metrics[0]),
       hours: Number(state.hours),
       range: one.range,
@@ -157,58 +192,148 @@ async function figures(scope, wanted, isKnown) {
 }
 
 async function library(name) {
-  const found = await patterns(name);
+  const found = await look("patterns", name);
   const note = found.answered < found.asked ? ` ${found.asked - found.answered} partition(s) did not answer.` : "";
   return el("section", { "aria-label": "Patterns" }, el("h2", {}, "Patterns"),
     el("p", { class: "quiet" }, `Those that most segments have joined, each scaled to its box.${note}`),
     el("ul", { class: "library" }, found.patterns.map((pattern) => el("li", {}, curve(pattern),
-      el("p", {}, `level ${pattern.level} · ${number(pattern.support)} segments · likeness ${percent(pattern.confidence)}`)))),
+      el("p", {}, `level ${pattern.level} · ${number(pattern.support)} ${pattern.support === 1 ? "segment" : "segments"} · likeness ${percent(pattern.confidence)}`)))),
     found.patterns.length === 0 && el("p", { class: "quiet" }, "None was found yet."));
 }
 
-/** Draws the charts of the page; what comes late for a page that was left is dropped. */
+/** What the owners of a domain say, below its charts. */
+async function more(domain) {
+  switch (domain.task) {
+    case "Classification":
+      return qualitySection(await look("quality", domain.name));
+    case "Patterns":
+      return library(domain.name);
+    case "Governed": {
+      const found = await look("memory", domain.name);
+      const looks = [...(state.looks.get(domain.name) ?? []), [state.overview.at, found.memories]].slice(-LOOKS_MAX);
+      state.looks.set(domain.name, looks);
+      return memorySection(found);
+    }
+    default:
+      return null;
+  }
+}
+
+function thresholdChart(name) {
+  return chart({ title: "Threshold of the filter", series: [{ name: "since this page is open", body: thresholdBody(state.looks.get(name) ?? []) }],
+    format: formatOf("threshold"), hours: 1, range: [0, 1] });
+}
+
+async function sparks(isKnown) {
+  const first = state.overview.domains.slice(0, SPARKS_MAX);
+  const metric = { Classification: "recent_accuracy", Regression: "mean_absolute_error", Patterns: "patterns", Governed: "rejection_rate" };
+  const bodies = await Promise.all(first.map((domain) => isKnown({ domain: domain.name }, metric[domain.task]) ? history({ domain: domain.name }, metric[domain.task], 1) : null));
+  return new Map(first.map((domain, index) => [domain.name, bodies[index]]));
+}
+
+/** What a page asks for beside the stream, as functions that put it where it belongs. */
+async function gather(page) {
+  if (page.kind === "learning") {
+    state.learning = await learning();
+    return () => {
+      showLearning();
+      drawHistory(learningCharts(state.learning), "Cycles");
+      put("more", learningDetails(state.learning));
+    };
+  }
+  if (page.kind === "alerts") {
+    const found = await alerts();
+    return () => put("facts", alertsPage(found, state.overview.at));
+  }
+  if (page.kind === "topology") return () => {};
+  const isKnown = await known();
+  if (page.kind === "overview") {
+    const drawn = await figures({}, CLUSTER_CHARTS, isKnown);
+    const small = await sparks(isKnown);
+    return () => {
+      state.sparks = small;
+      drawHistory(drawn, "History", spanSelect());
+      show();
+    };
+  }
+  const domain = state.overview.domains.find((one) => one.name === page.name);
+  if (!domain) return () => {};
+  const [drawn, below] = await Promise.all([figures({ domain: page.name }, DOMAIN_CHARTS, isKnown), more(domain)]);
+  if (domain.task === "Governed") drawn.unshift(thresholdChart(page.name));
+  return () => {
+    drawHistory(drawn, "History", spanSelect());
+    put("more", below ? [below] : []);
+  };
+}
+
+function drawHistory(drawn, title, select = null) {
+  const hadFocus = document.activeElement?.id === "hours";
+  const section = el("section", { "aria-label": title }, el("h2", {}, title), select, el("div", { class: "charts" }, drawn));
+  document.getElementById("charts").replaceChildren(section);
+  if (hadFocus) document.getElementById("hours")?.focus();
+}
+
+/** Draws what is asked for; what comes late for a page that was left is dropped. */
 async function drawCharts() {
   const page = route();
   const turn = ++state.turn;
-  const place = document.getElementById("charts");
-  if (!place || !state.overview) return;
+  if (!document.getElementById("charts") || !state.overview) return;
   try {
-    const parts = [];
-    const isKnown = page.kind === "topology" ? null : await known();
-    if (page.kind === "overview") {
-      const first = state.overview.domains.slice(0, SPARKS_MAX);
-      const metric = { Classification: "recent_accuracy", Regression: "mean_absolute_error", Patterns: "patterns", Governed: "events_per_second" };
-      const bodies = await Promise.all(first.map((domain) => isKnown({ domain: domain.name }, metric[domain.task]) ? history({ domain: domain.name }, metric[domain.task], 1) : null));
-      state.sparks = new Map(first.map((domain, index) => [domain.name, bodies[index]]));
-      parts.push(await figures({}, CLUSTER_CHARTS, isKnown));
-    } else if (page.kind === "domain") {
-      const domain = state.overview.domains.find((one) => one.name === page.name);
-      if (!domain) return;
-      parts.push(await figures({ domain: page.name }, DOMAIN_CHARTS, isKnown));
-      if (domain.task === "Patterns") parts.push(await library(page.name));
-    }
-    if (turn !== state.turn || parts.length === 0) return;
-    const [drawn, ...others] = parts;
-    const section = el("section", { "aria-label": "History" }, el("h2", {}, "History"), spanSelect(), el("div", { class: "charts" }, drawn));
-    const hadFocus = document.activeElement?.id === "hours";
-    place.replaceChildren(section, ...others);
-    if (hadFocus) document.getElementById("hours").focus();
-    place.dataset.turn = turn;
-    if (page.kind === "overview") show();
+    const draw = await gather(page);
+    if (turn !== state.turn) return;
+    draw();
+    document.getElementById("charts").dataset.turn = turn;
   } catch (error) {
-    if (turn === state.turn && !(error instanceof Refused)) place.replaceChildren(el("p", { class: "bad" }, `No history: ${error.message}.`));
+    if (turn === state.turn && !(error instanceof Refused)) {
+      document.getElementById("charts").replaceChildren(el("p", { class: "bad" }, `This can't be shown: ${error.message}.`));
+    }
   }
 }
+
+// --- The switches of meta-learning ----------------------------------------------------------------------------------
+
+function showLearning() {
+  if (route().kind === "learning" && state.learning) put("facts", learningFacts(state.learning, state.said));
+}
+
+const DONE = {
+  "run-all": ({ cycle }) => `Cycle ${cycle.cycle} took ${cycle.durationMs} ms over ${cycle.partitions} partition(s) and adopted ${cycle.adopted.length} change(s).`,
+  "start-continuous": () => "The cycles run by themselves.",
+  "stop-continuous": () => "The cycles have stopped.",
+  boost: () => "The next five cycles try every candidate.",
+  reset: () => "What was found is forgotten; what the models have learned stays.",
+};
+
+async function switchTo(action) {
+  if (action === "reset" && !confirm("Forget what meta-learning has found and adopted? What the models have learned stays.")) return;
+  state.said = { busy: true };
+  showLearning();
+  try {
+    const body = await switchLearning(action);
+    state.said = { text: DONE[action](body) };
+  } catch (error) {
+    state.said = { text: `It was not done: ${error.message}.`, isBad: true, forbidden: error instanceof Refused };
+  }
+  showLearning();
+  await drawCharts();
+}
+
+main.addEventListener("click", (event) => {
+  const action = event.target.closest("[data-learning]")?.dataset.learning;
+  if (action) switchTo(action);
+});
 
 // --- The stream -----------------------------------------------------------------------------------------------------
 
 function start() {
   listen((overview) => {
+    const isNews = state.overview && state.overview.firing !== overview.firing;
     state.overview = overview;
     state.trouble = null;
     live.textContent = "live";
     live.className = "is-live";
     show();
+    if (isNews && route().kind === "alerts") drawCharts();
   }, (error) => {
     live.textContent = "no connection";
     live.className = "is-lost";
@@ -223,7 +348,9 @@ setInterval(() => {
 }, CHARTS_EVERY);
 
 addEventListener("hashchange", () => {
+  state.said = {};
   show();
+  nav.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   scrollTo(0, 0);
   main.focus({ preventScroll: true });
 });
@@ -231,6 +358,8 @@ addEventListener("hashchange", () => {
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
   if (event.key === "o") location.hash = "#/";
+  else if (event.key === "l") location.hash = "#/learning";
+  else if (event.key === "a") location.hash = "#/alerts";
   else if (event.key === "t") location.hash = "#/topology";
   else if (event.key === "d") switchTheme();
   else if (/^[1-9]$/.test(event.key)) {

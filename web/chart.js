@@ -1,13 +1,14 @@
 // Lines over time and curves of patterns, as SVG that is drawn anew when its data changes.
 
 import { el, svg } from "./dom.js";
-import { clock } from "./format.js";
+import { clock, day } from "./format.js";
 
 const WIDTH = 640;
 const HEIGHT = 190;
 const MARGIN = { left: 76, right: 10, top: 12, bottom: 24 };
 /** A gap of more buckets than this isn't bridged. */
 const GAP_BUCKETS = 3;
+const DAY = 86_400;
 
 function ticks(least, greatest, count) {
   const span = greatest - least || 1;
@@ -44,11 +45,11 @@ function bandOf(points, x, y, gap) {
 }
 
 /**
- * A chart of some series. `series`: [{ name, body, quiet }], `body` as the history API answers; `marks`: seconds since
- * 1970 at which something happened, named by `markName`; `format` writes a value; `hours` is the span shown; `range`
- * bounds the values, which are whole numbers where they are `counts`.
+ * A chart of some series. `series`: [{ name, body, quiet }], `body` as the history API answers; `marks`: what happened,
+ * [{ name, at: seconds since 1970 }]; `format` writes a value; `hours` is the span shown; `range` bounds the values, which are
+ * whole numbers where they are `counts`; `rule` is a value to compare with.
  */
-export function chart({ title, series, marks = [], markName = "", format, hours, range = [0, Infinity], fromZero = false, counts = false }) {
+export function chart({ title, series, marks = [], format, hours, range = [0, Infinity], fromZero = false, counts = false, rule = null }) {
   const shown = series.filter(({ body }) => body && body.points.length > 0);
   const figure = el("figure", { class: "chart" }, el("figcaption", {}, title));
   if (shown.length === 0) {
@@ -59,7 +60,7 @@ export function chart({ title, series, marks = [], markName = "", format, hours,
   const end = Math.max(...shown.map(({ body }) => body.points.at(-1)[0])) + resolution;
   const oldest = Math.min(...shown.map(({ body }) => body.points[0][0]));
   // A young history fills the chart instead of a corner of it.
-  const begin = Math.max(end - hours * 3600, Math.min(oldest, end - 300));
+  const begin = Math.max(end - hours * 3600, Math.min(oldest, end - 60));
   const inView = shown.map((one) => ({ ...one, points: one.body.points.filter(([at]) => begin <= at) }));
   let least = Math.min(...inView.flatMap(({ points }) => points.map((point) => point[2])));
   let greatest = Math.max(...inView.flatMap(({ points }) => points.map((point) => point[3])));
@@ -68,6 +69,7 @@ export function chart({ title, series, marks = [], markName = "", format, hours,
   }
   if (fromZero) least = 0;
   if (counts) greatest = Math.max(greatest, least + 4);
+  if (rule !== null) [least, greatest] = [Math.min(least, rule), Math.max(greatest, rule)];
   const pad = (greatest - least || Math.abs(greatest) || 1) * 0.08;
   least = Math.max(range[0], fromZero ? 0 : least - pad);
   greatest = Math.min(range[1], greatest + pad);
@@ -77,22 +79,25 @@ export function chart({ title, series, marks = [], markName = "", format, hours,
     const share = (Math.min(Math.max(value, least), greatest) - least) / (greatest - least);
     return HEIGHT - MARGIN.bottom - share * (HEIGHT - MARGIN.top - MARGIN.bottom);
   };
-  const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": describe(title, inView, marks, markName, format) });
+  const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": describe(title, inView, marks, format) });
   for (const value of ticks(least, greatest, 4)) {
     drawing.append(
       svg("line", { class: "grid", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(value), y2: y(value) }),
       svg("text", { class: "tick", x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, short(format(value))));
   }
   const span = end - begin;
-  const step = [60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600].find((size) => span / size <= 6) ?? 43_200;
+  const step = [10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200].find((size) => span / size <= 6) ?? DAY;
   for (let at = Math.ceil(begin / step) * step; at < end; at += step) {
     if (x(at) < MARGIN.left + 14 || WIDTH - 24 < x(at)) continue;
-    drawing.append(svg("text", { class: "tick", x: x(at), y: HEIGHT - 6, "text-anchor": "middle" }, clock(at, false)));
+    drawing.append(svg("text", { class: "tick", x: x(at), y: HEIGHT - 6, "text-anchor": "middle" }, step < DAY ? clock(at, step < 60) : day(at)));
   }
-  const drawnMarks = marks.filter((at) => begin <= at && at <= end);
-  for (const at of drawnMarks) {
-    drawing.append(svg("line", { class: "mark", x1: x(at), x2: x(at), y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom },
-      svg("title", {}, `${markName}, ${clock(at)}`)));
+  if (rule !== null) drawing.append(svg("line", { class: "rule", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(rule), y2: y(rule) }));
+  const drawnMarks = marks.map(({ name, at }) => ({ name, at: at.filter((one) => begin <= one && one <= end) })).filter(({ at }) => at.length > 0);
+  for (const { name, at } of drawnMarks) {
+    for (const one of at) {
+      drawing.append(svg("line", { class: `mark ${name}`, x1: x(one), x2: x(one), y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom },
+        svg("title", {}, `${name}, ${clock(one)}`)));
+    }
   }
   inView.forEach(({ body, points, quiet, name }, index) => {
     const gap = GAP_BUCKETS * body.resolution_seconds;
@@ -109,7 +114,7 @@ export function chart({ title, series, marks = [], markName = "", format, hours,
       }
     }
   });
-  figure.append(drawing, legend(inView, drawnMarks, markName, format));
+  figure.append(drawing, legend(inView, drawnMarks, format));
   probe(figure, drawing, inView, { x, y, begin, end, format });
   return figure;
 }
@@ -119,14 +124,19 @@ function short(text) {
   return text.replace(/(\.\d*?)0+(?=\s|$)/, "$1").replace(/\.(?=\s|$)/, "");
 }
 
-function describe(title, series, marks, markName, format) {
+function describe(title, series, marks, format) {
   const parts = series.map(({ name, body }) => `${name} ${format(body.summary.last)}, between ${format(body.summary.min)} and ${format(body.summary.max)}`);
-  return `${title}: ${parts.join("; ")}${marks.length ? `; ${marks.length} spans with a ${markName}` : ""}`;
+  const happened = marks.filter(({ at }) => at.length > 0).map(({ name, at }) => `; ${spans(at, name)}`);
+  return `${title}: ${parts.join("; ")}${happened.join("")}`;
+}
+
+function spans(at, name) {
+  return `${at.length} × ${name}`;
 }
 
 const ARROWS = { rising: "↗", falling: "↘", steady: "→" };
 
-function legend(series, marks, markName, format) {
+function legend(series, marks, format) {
   const items = series.map(({ name, body }, index) => {
     const trend = body.trend && ` ${ARROWS[body.trend.direction]}`;
     const hint = body.trend && `${body.trend.direction}; ${format(body.trend.in_an_hour)} in an hour if it goes on`;
@@ -135,8 +145,8 @@ function legend(series, marks, markName, format) {
       trend && el("span", { title: hint, role: "img", "aria-label": hint }, trend));
   });
   const standing = series.filter(({ quiet }) => !quiet).reduce((sum, { body }) => sum + body.anomalies.length, 0);
-  if (standing > 0) items.push(el("li", {}, el("span", { class: "key anomaly", "aria-hidden": "true" }), `${standing} stand out`));
-  if (marks.length > 0) items.push(el("li", {}, el("span", { class: "key mark", "aria-hidden": "true" }), `${marks.length} spans with a ${markName}`));
+  if (standing > 0) items.push(el("li", {}, el("span", { class: "key anomaly", "aria-hidden": "true" }), `${standing} ${standing === 1 ? "stands" : "stand"} out`));
+  for (const { name, at } of marks) items.push(el("li", {}, el("span", { class: `key mark ${name}`, "aria-hidden": "true" }), spans(at, name)));
   return el("ul", { class: "legend" }, items);
 }
 

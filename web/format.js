@@ -54,11 +54,24 @@ export function clock(at, withSeconds = true) {
   return new Date(at * 1000).toLocaleTimeString("en", options);
 }
 
+/** The day of a second since 1970, here. */
+export function day(at) {
+  return new Date(at * 1000).toLocaleDateString("en", { day: "numeric", month: "short" });
+}
+
+/** The time of day, and of another day its date as well. */
+export function moment(at) {
+  const then = new Date(at * 1000);
+  const isToday = then.toDateString() === new Date().toDateString();
+  return isToday ? clock(at) : `${day(at)} ${clock(at)}`;
+}
+
 /** How a metric is read. */
 export function formatOf(metric) {
   switch (metric) {
     case "accuracy":
     case "recent_accuracy":
+    case "rejection_rate":
       return percent;
     case "memory_bytes":
       return bytes;
@@ -67,6 +80,7 @@ export function formatOf(metric) {
     case "log_loss":
     case "recent_log_loss":
     case "kappa":
+    case "threshold":
     case "mean_absolute_error":
       return (value) => (value === null || value === undefined ? "–" : value.toFixed(value < 10 ? 4 : 1));
     default:

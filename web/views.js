@@ -11,17 +11,18 @@ const MEMORY_FULL = 0.9;
 
 export const linkTo = (domain) => `#/domain/${encodeURIComponent(domain)}`;
 
-function fact(name, value, hint) {
+export function fact(name, value, hint) {
   return el("div", { class: "fact" }, el("dt", {}, name), el("dd", { "data-fact": name }, value, hint && el("small", {}, ` ${hint}`)));
 }
 
-function facts(...all) {
-  return el("dl", { class: "facts" }, all.filter(Boolean));
+export function facts(...all) {
+  return el("dl", { class: "facts" }, all.flat().filter(Boolean));
 }
 
 /** What somebody should look at, in words. */
 export function concerns(overview) {
   const found = [];
+  if (overview.firing > 0) found.push([overview.firing === 1 ? "An alert fires: " : `${overview.firing} alerts fire: `, el("a", { href: "#/alerts" }, "alerts"), "."]);
   if (overview.workers.length === 0) found.push("No worker is there: events are accepted and wait.");
   if (overview.unowned > 0) found.push(`${overview.unowned} partition(s) have no owner: their events wait.`);
   for (const worker of overview.workers) if (worker.draining) found.push(`${worker.id} is leaving.`);
@@ -46,7 +47,7 @@ function attention(overview) {
 
 /** How well a domain does, by its task. */
 function quality(domain, detail) {
-  if (domain.task === "Governed") return `${number(domain.events)} events`;
+  if (domain.task === "Governed") return domain.rejection_rate === null ? "no vectors yet" : `${percent(domain.rejection_rate)} rejected`;
   if (domain.labels === 0 && detail?.patterns === null) return "no labels yet";
   if (domain.task === "Patterns") return `${number(detail?.patterns ?? 0)} patterns`;
   if (domain.task === "Regression") return `error ${number(detail?.mean_absolute_error)}`;
@@ -78,6 +79,7 @@ export function overviewPage(overview, sparks) {
       fact("Answers, p99", seconds(overview.answer_p99_seconds)),
       fact("Workers", number(overview.workers.length)),
       fact("Partitions", `${partitions - overview.unowned}/${partitions}`, "owned"),
+      fact("Alerts", number(overview.firing), "firing"),
       fact("Leader", overview.leader)),
     el("section", { "aria-label": "Attention" }, el("h2", {}, "Attention"), attention(overview)),
     el("section", { "aria-label": "Domains" }, el("h2", {}, "Domains"),
@@ -96,12 +98,12 @@ export function overviewPage(overview, sparks) {
   ];
 }
 
-export function domainPage(overview, name) {
+/** The top of a domain's page: how it does. */
+export function domainFacts(overview, name) {
   const domain = overview.domains.find((one) => one.name === name);
   if (!domain) return [el("h1", {}, name), el("p", {}, "There is no such domain.")];
   const detail = overview.details[name] ?? {};
   const isClasses = domain.task === "Classification";
-  const classes = detail.classes ?? [];
   return [
     el("h1", {}, name, el("small", {}, ` ${domain.task.toLowerCase()}`)),
     facts(
@@ -110,10 +112,25 @@ export function domainPage(overview, name) {
       isClasses && fact("Kappa", detail.kappa === null ? "–" : detail.kappa?.toFixed(3)),
       domain.task === "Regression" && fact("Mean absolute error", number(detail.mean_absolute_error)),
       domain.task === "Patterns" && fact("Patterns", number(detail.patterns)),
-      fact("Drifts", number(domain.drifts)),
+      isClasses && fact("Log-loss", detail.log_loss?.toFixed(4) ?? "–", "nats"),
+      domain.task === "Governed" && fact("Rejected lately", percent(domain.rejection_rate)),
+      isClasses && fact("Drifts", number(domain.drifts)),
       fact("Events", number(domain.events), `${number(detail.events_per_second)}/s`),
-      domain.task !== "Patterns" && fact("Labels", number(domain.labels)),
+      takesLabels(domain) && fact("Labels", number(domain.labels)),
       fact("Lag", number(domain.lag), "entries")),
+  ];
+}
+
+const takesLabels = ({ task }) => task === "Classification" || task === "Regression";
+
+/** The end of a domain's page: where it lives and what it holds. */
+export function domainDetails(overview, name) {
+  const domain = overview.domains.find((one) => one.name === name);
+  if (!domain) return [];
+  const detail = overview.details[name] ?? {};
+  const isClasses = domain.task === "Classification";
+  const classes = detail.classes ?? [];
+  return [
     el("div", { class: "columns" },
       el("section", { "aria-label": "Partitions" }, el("h2", {}, "Partitions"),
         table("Partitions", [
@@ -123,9 +140,9 @@ export function domainPage(overview, name) {
         domain.partitions.length > ROWS_MAX && el("p", { class: "quiet" }, `${domain.partitions.length - ROWS_MAX} more are not shown.`)),
       el("section", { "aria-label": "What it has learned" }, el("h2", {}, "What it has learned"),
         facts(
-          domain.task !== "Patterns" && fact("Features", number(detail.features)),
-          domain.task !== "Patterns" && fact("Updates", number(detail.updates), "of the learner"),
-          domain.task !== "Patterns" && fact("Experiences", number(detail.experiences), "in memory"),
+          takesLabels(domain) && fact("Features", number(detail.features)),
+          takesLabels(domain) && fact("Updates", number(detail.updates), "of the learner"),
+          takesLabels(domain) && fact("Experiences", number(detail.experiences), "in memory"),
           fact("Memory", bytes(detail.memory_bytes)),
           fact("Repeated", number(detail.duplicates), "entries, learned once"),
           fact("Did not fit", number(detail.rejected), "entries")),

@@ -17,7 +17,7 @@ const THRESHOLDS = [8, 13, 5, 9.5];
 export async function feed(gateway, seconds, perSecond) {
   const next = random(1);
   const run = Math.floor(Date.now() / 1000).toString(36);
-  const sent = { sensors: 0, load: 0, signals: 0 };
+  const sent = { sensors: 0, load: 0, signals: 0, vectors: 0 };
   const end = Date.now() + seconds * 1000;
   const batch = Math.max(10, Math.round(perSecond / 2));
   // What is told apart changes three times on the way.
@@ -46,6 +46,14 @@ export async function feed(gateway, seconds, perSecond) {
     });
     if (!answer.ok) throw new Error(`perceive: ${answer.status} ${await answer.text()}`);
     sent.signals += 1;
+    for (let number = 0; number < 6; number += 1) {
+      const vector = { domain: "vectors", id: `${run}-${sent.vectors}`, vector: [next(), next(), next()], moral_value: next() };
+      const judged = await fetch(`${gateway}/event`, {
+        method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(vector),
+      });
+      if (!judged.ok) throw new Error(`event: ${judged.status} ${await judged.text()}`);
+      sent.vectors += 1;
+    }
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, 500 - (Date.now() - began))));
   }
   return sent;

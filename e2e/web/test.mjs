@@ -20,7 +20,7 @@ const [binary, output] = process.argv.slice(2);
 const here = dirname(fileURLToPath(import.meta.url));
 const FEED_SECONDS = 24;
 const PER_SECOND = 700;
-const PAGES = { overview: "#/", topology: "#/topology", sensors: "#/domain/sensors", load: "#/domain/load", signals: "#/domain/signals" };
+const PAGES = { overview: "#/", learning: "#/learning", alerts: "#/alerts", topology: "#/topology", sensors: "#/domain/sensors", load: "#/domain/load", signals: "#/domain/signals", vectors: "#/domain/vectors" };
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -73,11 +73,11 @@ function guard(target, token) {
 async function main() {
   await mkdir(output, { recursive: true });
   const data = await mkdtemp(join(tmpdir(), "hebb-web-"));
-  const [port, coordinatorPort, workerPort] = [await freePort(), await freePort(), await freePort()];
+  const [port, coordinatorPort, workerPort, metaPort] = [await freePort(), await freePort(), await freePort(), await freePort()];
   const gateway = `http://127.0.0.1:${port}`;
   const coordinator = `http://127.0.0.1:${coordinatorPort}`;
-  const hebb = spawn(binary, ["start", "-f", join(here, "cluster.yaml"), "--data-dir", data,
-    "--port", port, "--coordinator-port", coordinatorPort, "--worker-port", workerPort], { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, LOG_LEVEL: "warn" } });
+  const hebb = spawn(binary, ["start", "-f", join(here, "cluster.yaml"), "-f", join(here, "alerts.yaml"), "--data-dir", data,
+    "--port", port, "--coordinator-port", coordinatorPort, "--worker-port", workerPort, "--meta-port", metaPort], { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, LOG_LEVEL: "warn" } });
   let browser;
   let guarded;
   try {
@@ -99,20 +99,23 @@ async function main() {
     const { body: overview } = await until("what was sent was applied and seen", async () => {
       const answer = await json(`${coordinator}/api/v1/overview`);
       const events = Object.fromEntries(answer.body.domains.map((domain) => [domain.name, domain.events]));
-      return JSON.stringify(events) === JSON.stringify({ load: sent.load, sensors: sent.sensors, signals: sent.signals }) && answer;
+      return JSON.stringify(events) === JSON.stringify({ load: sent.load, sensors: sent.sensors, signals: sent.signals, vectors: sent.vectors }) && answer;
     });
-    const events = sent.load + sent.sensors + sent.signals;
+    const events = sent.load + sent.sensors + sent.signals + sent.vectors;
     await until("the page shows every event", async () => (await fact("Events")) === number(events));
-    assert.equal(await fact("Partitions"), "8/8");
+    assert.equal(await fact("Partitions"), "10/10");
     assert.equal(await fact("Workers"), "1");
     assert.equal(await fact("Lag"), "0");
     const links = await browser.run("return [...document.querySelectorAll('tbody th a')].map((link) => link.textContent)");
-    assert.deepEqual(links, ["load", "sensors", "signals"]);
+    assert.deepEqual(links, ["load", "sensors", "signals", "vectors"]);
 
     await checkClasses(browser, coordinator, overview, fact);
     await checkNumbers(browser, coordinator, overview, fact);
     await checkPatterns(browser, coordinator);
+    await checkMemory(browser, coordinator, sent);
     await checkTopology(browser, overview);
+    await checkLearning(browser, coordinator, fact);
+    await checkAlerts(browser, coordinator, fact);
     await checkKeys(browser);
     await checkLooks(browser, coordinator);
 
@@ -167,6 +170,14 @@ async function checkApi(coordinator) {
     assert.equal(answer.status, status, query);
   }
   assert.equal((await json(`${coordinator}/api/v1/patterns?domain=load`)).status, 400);
+  assert.equal((await json(`${coordinator}/api/v1/quality?domain=load`)).status, 400);
+  assert.equal((await json(`${coordinator}/api/v1/memory?domain=sensors`)).status, 400);
+  const put = (body) => fetch(`${coordinator}/api/v1/alerts`, { method: "PUT", body });
+  assert.equal((await put("nonsense")).status, 400);
+  assert.equal((await put('{"policy": "", "status": {}}')).status, 507);
+  assert.equal((await put(" ".repeat(200_000))).status, 413);
+  const foreign = await fetch(`${coordinator}/api/v4/meta-learning/stop-continuous`, { method: "POST", headers: { "sec-fetch-site": "cross-site" } });
+  assert.equal(foreign.status, 403, "another site's page stops nothing");
   assert.equal((await json(`${coordinator}/api/v1/patterns?domain=nobody`)).status, 404);
 }
 
@@ -194,8 +205,27 @@ async function checkClasses(browser, coordinator, overview, fact) {
   const drifted = drifts.points.filter((point) => point[1] > 0).length;
   assert.ok(domain.drifts > 0 && drifted > 0, `the stream drifts: ${domain.drifts}`);
   assert.equal(drifts.points.reduce((sum, point) => sum + point[1], 0), domain.drifts, "every drift is in the history");
-  const marks = await browser.run("return document.querySelector('#charts figure').querySelectorAll('svg .mark').length");
+  const marks = await browser.run("return document.querySelector('#charts figure').querySelectorAll('svg .mark.drift').length");
   assert.equal(marks, drifted, "every drift is marked");
+
+  const { body: quality } = await json(`${coordinator}/api/v1/quality?domain=sensors`);
+  assert.deepEqual(quality.classes, ["above", "below"]);
+  const sum = quality.confusion.flat().reduce((all, count) => all + count, 0);
+  assert.equal(sum, quality.labels);
+  assert.ok(quality.answered === 4 && 0 < quality.labels && quality.labels <= domain.labels, JSON.stringify(quality).slice(0, 200));
+  assert.equal(quality.accuracy, (quality.confusion[0][0] + quality.confusion[1][1]) / sum);
+  const binned = quality.bins.reduce((all, bin) => all + bin.count, 0);
+  const apart = quality.bins.reduce((all, bin) => all + bin.count * Math.abs((bin.accuracy ?? 0) - (bin.confidence ?? 0)), 0) / binned;
+  assert.ok(binned === sum && Math.abs(apart - quality.calibration_error) < 1e-9, "the calibration error is that of the bins");
+  await until("the confusion is drawn", async () => {
+    const { body } = await json(`${coordinator}/api/v1/quality?domain=sensors`);
+    const counts = await browser.run("return [...document.querySelectorAll('.matrix .count')].map((count) => count.textContent)");
+    const error = await browser.run("return document.querySelector('[data-last=\"calibration_error\"]')?.textContent");
+    const wanted = [0, 1].flatMap((actual) => [0, 1].map((predicted) => body.confusion[actual][predicted])).filter((count) => count > 0).map(number);
+    return JSON.stringify(counts) === JSON.stringify(wanted) && error === percent(body.calibration_error);
+  }, 30);
+  const losses = await history(coordinator, "domain=sensors&metric=recent_log_loss");
+  assert.ok(losses.points.length >= 3 && losses.summary.last > 0, JSON.stringify(losses.summary));
 }
 
 async function checkNumbers(browser, coordinator, overview, fact) {
@@ -203,6 +233,11 @@ async function checkNumbers(browser, coordinator, overview, fact) {
   assert.equal(await fact("Mean absolute error"), number(overview.details.load.mean_absolute_error));
   const titles = await browser.run("return [...document.querySelectorAll('#charts figcaption')].map((title) => title.textContent)");
   assert.ok(titles.includes("Mean absolute error") && !titles.includes("Accuracy"), `only what there is: ${titles}`);
+  await until("every adoption is marked", async () => {
+    const { body } = await json(`${coordinator}/api/v4/meta-learning/adaptation-history?limit=256`);
+    const adopted = body.history.filter((cycle) => cycle.adopted.some(({ partition }) => partition.startsWith("load/")));
+    return (await browser.run("return document.querySelectorAll('#charts figure:first-child svg .mark.adoption').length")) === adopted.length;
+  }, 30);
 }
 
 async function checkPatterns(browser, coordinator) {
@@ -215,16 +250,62 @@ async function checkPatterns(browser, coordinator) {
   assert.equal(points, body.patterns[0].prototype.length);
 }
 
+async function checkMemory(browser, coordinator, sent) {
+  const { body } = await json(`${coordinator}/api/v1/memory?domain=vectors`);
+  const judged = body.memories.reduce((sum, one) => sum + one.accepted + one.rejected, 0);
+  assert.equal(judged, sent.vectors, "every vector was judged");
+  await chartsOf(browser, PAGES.vectors, 3);
+  for (const memory of body.memories) {
+    const shown = await browser.run(`return document.querySelector('[data-threshold="${memory.partition}"]').textContent`);
+    assert.equal(shown, memory.threshold.toFixed(3));
+  }
+  assert.equal(await browser.run("return document.querySelectorAll('.rhythm .beat.now').length"), body.memories.length);
+}
+
+async function checkLearning(browser, coordinator, fact) {
+  await chartsOf(browser, PAGES.learning, 5);
+  const performance = async () => (await json(`${coordinator}/api/v4/meta-learning/performance`)).body;
+  const cycles = async () => (await json(`${coordinator}/api/v4/meta-learning/status`)).body.cycles;
+  const press = (action) => browser.run("document.querySelector(`[data-learning='${arguments[0]}']`).click()", action);
+  assert.equal(await fact("Continuous"), "on");
+  await press("stop-continuous");
+  await until("the cycles have stopped", async () => (await fact("Continuous")) === "off");
+  const before = await cycles();
+  await press("run-all");
+  await until("a cycle has run", async () => (await cycles()) === before + 1);
+  await until("the page says so", async () => (await fact("Cycles")) === number(before + 1));
+  const { arms, performance: { currentMetrics } } = await performance();
+  assert.ok(arms.length > 0 && arms.every((arm) => arm.tries > 0), JSON.stringify(arms));
+  const rows = await browser.run("return document.querySelectorAll('[aria-label=\"What the bandit tried\"] tbody tr').length");
+  assert.equal(rows, arms.length);
+  assert.equal(await fact("Knowledge retention"), currentMetrics.knowledgeRetention.toFixed(3));
+  await press("start-continuous");
+  await until("the cycles go on", async () => (await fact("Continuous")) === "on");
+}
+
+async function checkAlerts(browser, coordinator, fact) {
+  await browser.run(`location.hash = ${JSON.stringify(PAGES.alerts)}`);
+  const { body } = await until("the alert fires, is told and acted on", async () => {
+    const answer = await json(`${coordinator}/api/v1/alerts`);
+    const kinds = answer.body.events.map((event) => event.state ?? event.kind);
+    return ["Pending", "Firing", "told", "action"].every((kind) => kinds.includes(kind)) && answer;
+  }, 30);
+  assert.deepEqual(body.policies.map(({ policy }) => policy), ["dashboard"]);
+  await until("the page shows it", async () => (await fact("Firing")) === "1", 30);
+  const shown = await browser.run("return [...document.querySelectorAll('.timeline li')].map((entry) => entry.className.replace('event ', ''))");
+  for (const kind of ["pending", "firing", "told", "action"]) assert.ok(shown.includes(kind), `${kind} is on the timeline: ${shown}`);
+}
+
 async function checkTopology(browser, overview) {
   await browser.run("location.hash = '#/topology'");
-  await until("the topology", async () => (await browser.run("return document.querySelectorAll('.tile').length")) === 8);
+  await until("the topology", async () => (await browser.run("return document.querySelectorAll('.tile').length")) === 10);
   const lanes = await browser.run("return [...document.querySelectorAll('.lane h3')].map((lane) => lane.textContent)");
   assert.deepEqual(lanes, overview.workers.map((worker) => worker.id));
 }
 
 async function checkKeys(browser) {
   await browser.run("document.activeElement.blur()");
-  for (const [key, hash] of [["o", "#/"], ["t", "#/topology"], ["2", "#/domain/sensors"]]) {
+  for (const [key, hash] of [["o", "#/"], ["l", "#/learning"], ["a", "#/alerts"], ["t", "#/topology"], ["2", "#/domain/sensors"]]) {
     await browser.press(key);
     await until(`${key} opens ${hash}`, async () => (await browser.run("return location.hash")) === hash, 5);
   }
@@ -250,7 +331,7 @@ async function checkLooks(browser, coordinator) {
         await browser.run("localStorage.clear(); sessionStorage.clear()");
         await browser.go("about:blank");
         await browser.go(`${coordinator}/${hash}`);
-        const wanted = name === "topology" ? ".tile" : "#charts figure svg";
+        const wanted = { topology: ".tile", alerts: ".timeline li", sensors: ".matrix", signals: ".library svg", vectors: ".rhythm" }[name] ?? "#charts figure svg";
         await until(`${name} is drawn`, () => browser.run(`return document.querySelectorAll('${wanted}').length > 0`));
         const excess = await browser.run("return document.documentElement.scrollWidth - innerWidth");
         assert.ok(excess <= 0, `${name} is ${excess} px wider than a screen of ${width}`);
@@ -300,7 +381,7 @@ async function checkToken(browser, address, fact) {
   await enter("wrong");
   await until("a wrong token is told", async () => (await browser.run("return document.querySelector('form.token')?.textContent ?? ''")).includes("missing or wrong"));
   await enter("let-me-in");
-  await until("the right token opens the page", async () => (await fact("Partitions")) === "8/8");
+  await until("the right token opens the page", async () => (await fact("Partitions")) === "10/10");
   await chartsOf(browser, PAGES.sensors, 4);
 }
 

@@ -39,13 +39,13 @@ node "$here/feed.mjs" "http://127.0.0.1:$base" 14 700 >/dev/null
 sleep 3
 
 summary=$("$hebb" top --url "$url" --summary)
-events=$(node -p 'const s = JSON.parse(process.argv[1]); if (s.partitions !== 8 || s.unowned !== 0 || s.domains.length !== 3) throw s; s.domains[1].events' "$summary")
+events=$(node -p 'const s = JSON.parse(process.argv[1]); if (s.partitions !== 10 || s.unowned !== 0 || s.domains.length !== 4) throw s; s.domains[1].events' "$summary")
 if "$hebb" top --url http://127.0.0.1:1 --summary 2>/dev/null; then echo "a coordinator that isn't there was summarised" >&2; exit 1; fi
 
 tmux -L "$socket" -f /dev/null new-session -d -s top -x 140 -y 36 "$hebb top --url $url --refresh 1"
 sees 'DOMAIN +TASK +QUALITY'
 sees "sensors +classes +[0-9.]+ % +[▁▂▃▄▅▆▇█]+ .* $events "
-sees 'partitions 8/8'
+sees 'partitions 10/10'
 press s
 sees 'sort \(lag\)'
 press s s s s

@@ -1124,6 +1124,9 @@ pub struct LearningClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub replacements: Vec<Replacement>,
+    /// What became of the newest annotation `hebb.dev/request`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestStatus>,
     /// The backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupStatus>,
@@ -1269,6 +1272,20 @@ pub struct AutoscalingStatus {
     /// When the number was last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale_time: Option<Time>,
+}
+
+/// What became of a request. Written before it is granted, so that none is granted twice.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestStatus {
+    /// The value of the annotation `hebb.dev/request`.
+    pub value: String,
+    /// Whether it was granted.
+    pub granted: bool,
+    /// What is done, or why nothing is.
+    pub message: String,
+    /// When.
+    pub at: Time,
 }
 
 /// A pod that was replaced because it didn't recover. Written before the pod is deleted.

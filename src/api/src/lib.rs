@@ -8,6 +8,7 @@ mod duration;
 mod learning_cluster;
 pub mod load;
 pub mod names;
+mod plain;
 
 pub use alert_policy::*;
 pub use crd::{crd_yaml, crds};

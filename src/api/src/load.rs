@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cron;
 use crate::duration::Duration;
+use crate::plain::Plain;
 use crate::{AlertPolicy, Durability, LearningCluster, RedisMode};
 
 /// Bytes of a configuration file.
@@ -91,9 +92,12 @@ pub fn load(text: &str) -> Result<Resources, LoadError> {
     for (place, part) in serde_yaml::Deserializer::from_str(text).enumerate() {
         let document = place + 1;
         let shape = |error: serde_yaml::Error| LoadError::Shape { document, message: error.to_string() };
-        let value = serde_yaml::Value::deserialize(part).map_err(shape)?;
+        let mut value = serde_yaml::Value::deserialize(part).map_err(shape)?;
         if value.is_null() {
             continue;
+        }
+        if Plain::is(&value) {
+            value = strict::<Plain>(value, document)?.into_resource();
         }
         let head = Head::deserialize(&value).map_err(shape)?;
         match (head.api_version.as_str(), head.kind.as_str()) {

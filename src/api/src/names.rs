@@ -14,6 +14,9 @@ pub const PAUSED_ANNOTATION: &str = "hebb.dev/paused";
 pub const APPROVE_ANNOTATION: &str = "hebb.dev/approve";
 /// Annotation on a LearningCluster that asks for a backup: each new value for one.
 pub const BACKUP_ANNOTATION: &str = "hebb.dev/backup";
+/// Annotation on a LearningCluster that asks for a pod to be replaced within the budget of `spec.healing`: `failover`, or
+/// `restart` and a role, and a word that makes it a new request.
+pub const REQUEST_ANNOTATION: &str = "hebb.dev/request";
 /// What the label of a role's pods says on those that back up and restore.
 pub const BACKUP_COMPONENT: &str = "backup";
 /// Annotation on pod templates with the digest of the configuration that the pods read.

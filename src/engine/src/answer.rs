@@ -6,6 +6,7 @@ use crate::config::Task;
 use crate::entry::{DecodeError, EntryId, Label};
 use crate::governor::{GovernorState, Verdict};
 use crate::meta::CycleReport;
+use crate::quality::Quality;
 
 /// The result of applying one entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub enum Outcome {
     Admission(Admission),
     /// Of [`crate::Query::Governor`].
     Governor(Box<GovernorState>),
+    /// Of [`crate::Query::Quality`].
+    Quality(Box<Quality>),
 }
 
 /// What became of a vector.

@@ -122,6 +122,9 @@ pub enum Query {
     },
     /// [`crate::GovernorState`] of a `Governed` partition.
     Governor,
+    /// [`crate::Quality`] of the answers of late. It is no part of the state: of all answers this one alone may differ in a
+    /// replay.
+    Quality,
 }
 
 /// A change of the partition itself, ordered with its events so that a replay makes it at the same place.

@@ -13,6 +13,7 @@ mod math;
 mod meta;
 mod partition;
 mod pattern;
+mod quality;
 mod random;
 mod recent;
 mod schema;
@@ -29,6 +30,7 @@ pub use entry::{Control, DecodeError, Entry, EntryId, Event, Features, Input, La
 pub use governor::{GovernorState, Phase, Verdict};
 pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;
+pub use quality::{CalibrationBin, Confused, Quality};
 pub use snapshot::SnapshotError;
 
 /// Parts of the engine, to be measured by themselves.

@@ -16,6 +16,7 @@ use crate::governor::Governor;
 use crate::learner::{Classifier, MEMBERS, Opinion, Regression, best};
 use crate::meta::{Estimate, Meta, Present, Signal, Vote as MemberVote};
 use crate::pattern::Patterns;
+use crate::quality::Tally;
 use crate::random::Random;
 use crate::recent::{Recent, Remembered};
 use crate::schema::{SLOTS_MAX, Schema};
@@ -62,6 +63,8 @@ pub struct Partition {
     /// Reused between entries; no part of the state.
     row: Vec<f32>,
     opinion: Opinion,
+    /// For people to look at; no part of the state either.
+    tally: Tally,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -162,7 +165,7 @@ impl Partition {
     }
 
     fn with_state(state: State) -> Self {
-        Self { state, row: Vec::new(), opinion: Opinion::default() }
+        Self { state, row: Vec::new(), opinion: Opinion::default(), tally: Tally::default() }
     }
 
     /// What the partition was told.
@@ -243,6 +246,7 @@ impl Partition {
                 self.state.learned = Learned::new(&self.state.config);
                 self.state.meta = Meta::new(self.state.config.task);
                 self.state.vitals = Vitals::default();
+                self.tally = Tally::default();
                 Ok(Outcome::Done)
             }
             Entry::Control(Control::Cycle) => Ok(self.cycle()),
@@ -275,6 +279,7 @@ impl Partition {
     fn query(&self, query: &Query) -> Result<Outcome, Rejection> {
         Ok(match query {
             Query::Statistics => Outcome::Statistics(Box::new(self.statistics())),
+            Query::Quality => Outcome::Quality(Box::new(self.tally.quality(&self.state.learned.classes))),
             Query::Event { id } => Outcome::Event(self.state.recent.get(id).map(|event| event.record.clone())),
             Query::Patterns { limit } => Outcome::Patterns(match &self.state.learned.model {
                 Model::Patterns(patterns, _) => patterns.summary((*limit).min(SUMMARY_MAX)),
@@ -615,6 +620,9 @@ impl Partition {
                 let Model::Classification(model) = &mut learned.model else { return Ok((false, false)) };
                 let probability = self.opinion.shares.get(class).copied().unwrap_or(0.0);
                 score.classified(predicted, probability, class);
+                if let Some(predicted) = predicted {
+                    self.tally.count(predicted, confidence, class);
+                }
                 if class >= known || known == 0 {
                     // The members must know of the class before they are told.
                     model.consider(&self.row, learned.classes.len(), &mut self.opinion);

@@ -221,6 +221,35 @@ fn a_label_that_comes_later_is_learned_once() {
 }
 
 #[test]
+fn quality_is_counted_of_labels_of_all_ways_and_is_no_part_of_the_state() {
+    let quality = |partition: &mut Partition| {
+        let Outcome::Quality(quality) = partition.apply(at(99), &Entry::Query(Query::Quality)) else {
+            panic!("a quality")
+        };
+        *quality
+    };
+    let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
+    for number in 0..50usize {
+        partition.apply(at(number), &labelled(number, number as f64 % 7.0));
+    }
+    let Entry::Event(event) = labelled(50, 6.0) else { panic!("an event") };
+    let Some(label) = event.label.clone() else { panic!("a label") };
+    partition.apply(at(50), &Entry::Event(Event { label: None, ..event.clone() }));
+    partition.apply(at(51), &Entry::Feedback { id: event.id.clone(), label });
+    partition.apply(at(52), &Entry::Event(event));
+    let seen = quality(&mut partition);
+    // The first label came before anything was predicted.
+    assert_eq!((partition.statistics().labels, seen.labels), (51, 50));
+    assert_eq!(seen.confusion.iter().map(|one| one.right).sum::<u64>(), partition.statistics().correct);
+    assert_eq!(seen.bins.iter().map(|bin| bin.count).sum::<u64>(), seen.labels);
+    let mut restored = Partition::restore(&partition.snapshot()).unwrap();
+    assert_eq!(restored.snapshot(), partition.snapshot());
+    assert_eq!(quality(&mut restored).labels, 0, "a new owner counts anew");
+    partition.apply(at(100), &Entry::Control(Control::Reset));
+    assert_eq!(quality(&mut partition).labels, 0);
+}
+
+#[test]
 fn a_rejected_entry_leaves_what_was_learned_as_it_was() {
     let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
     for number in 0..50usize {

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use crate::cli::Outcome;
 use crate::config::{self, ConfigError};
+use crate::kubernetes;
 use crate::node::runtime;
 use crate::output::table;
 use crate::redis::RedisOptions;
@@ -23,12 +24,23 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
+  kubectl hebb backup demo --wait                         # on Kubernetes, where spec.backup says
+  hebb backup --to backups --data-dir hebb-data           # of a stopped `hebb start`
+  hebb backup verify backups"
+)]
 pub struct Options {
     #[command(subcommand)]
     command: Option<Command>,
+    /// A LearningCluster of the kubeconfig: the operator makes the backup
+    #[arg(conflicts_with_all = ["to", "file", "data_dir", "report"])]
+    name: Option<String>,
+    #[command(flatten)]
+    kubernetes: kubernetes::OnDemand,
     /// Folder that the backup is written to
-    #[arg(long, required = true, value_name = "DIR")]
+    #[arg(long, required_unless_present = "name", value_name = "DIR")]
     to: Option<PathBuf>,
     /// Backups of this cluster to keep in the folder, the new one included
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
@@ -115,7 +127,10 @@ pub fn run(options: Options) -> Outcome {
         Some(Command::Verify { directory, backup, json }) => return verify(&directory, backup.as_deref(), json),
         None => {}
     }
-    // The command line asks for it where there is no subcommand.
+    if let Some(name) = &options.name {
+        return kubernetes::backup(name, options.kubernetes);
+    }
+    // The command line asks for it where there is no name.
     let folder = options.to.unwrap_or_default();
     let cluster = options.source.cluster()?;
     options.source.must_exist()?;

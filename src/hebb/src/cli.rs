@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    access, alerts, backup, config, demo, evaluate, node, operator, redis_member, restore, start, status, top,
+    access, alerts, backup, benchmark, completion, config, demo, evaluate, kubernetes, node, operator, redis_member,
+    restore, simulate, start, status, top,
 };
 
 /// What a subcommand ends with.
@@ -23,6 +24,16 @@ pub struct Arguments {
     pub command: Command,
 }
 
+impl Arguments {
+    /// What is logged.
+    pub fn level(&self) -> &str {
+        match &self.command {
+            Command::Start(options) if options.verbose => "debug",
+            _ => &self.log_level,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 pub enum Command {
     /// Serve on this machine: everything in one process, with the log in a directory or a Redis
@@ -31,14 +42,20 @@ pub enum Command {
     Demo(demo::Options),
     /// Measure how well Hebb would learn a CSV file: test, then train, one pass
     Evaluate(evaluate::Options),
-    /// Show a running process or cluster
+    /// Put a simulated cluster through crashes, outages and lost messages, faster than the clock
+    Simulate(simulate::Options),
+    /// Measure how fast patterns are perceived on this machine
+    Benchmark(benchmark::Options),
+    /// Show a running process or cluster, or a LearningCluster of the kubeconfig
     Status(status::Options),
     /// Watch a running process or cluster in the terminal
     Top(top::Options),
     /// Back up what a cluster has learned, while it learns; or what a stopped `hebb start` has
     Backup(backup::Options),
-    /// Fill an empty store with a backup
+    /// Fill an empty store with a backup; or make a new cluster from one
     Restore(restore::Options),
+    #[command(flatten)]
+    Kubernetes(kubernetes::Command),
     /// Check configuration files
     #[command(subcommand)]
     Config(config::Command),
@@ -50,6 +67,8 @@ pub enum Command {
     Alerts(alerts::Command),
     /// Print the CustomResourceDefinitions as YAML
     Crd,
+    /// Print a script that completes this command line
+    Completion(completion::Options),
     /// Run the Kubernetes operator
     Operator(operator::Options),
     /// Run a gateway of a cluster
@@ -69,6 +88,8 @@ pub fn run(command: Command) -> Outcome {
         Command::Start(options) => start::run(options),
         Command::Demo(options) => demo::run(options),
         Command::Evaluate(options) => evaluate::run(options),
+        Command::Simulate(options) => simulate::run(options),
+        Command::Benchmark(options) => benchmark::run(options),
         Command::Status(options) => status::run(options),
         Command::Top(options) => top::run(options),
         Command::Backup(options) => backup::run(options),
@@ -76,11 +97,77 @@ pub fn run(command: Command) -> Outcome {
         Command::Config(command) => config::run(command),
         Command::Keys(command) => access::run(command),
         Command::Alerts(command) => alerts::run(command),
+        Command::Kubernetes(command) => kubernetes::run(command),
         Command::Crd => config::print_crds(),
+        Command::Completion(options) => completion::run(options),
         Command::Operator(options) => operator::run(options),
         Command::Gateway(options) => node::run(node::Role::Gateway, options),
         Command::Coordinator(options) => node::run(node::Role::Coordinator, options),
         Command::Worker(options) => node::run(node::Role::Worker, options),
         Command::RedisMember(command) => redis_member::run(command),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_variable_of_the_composition_is_one_of_hebb_start() {
+        let command = Arguments::command();
+        let start = command.get_subcommands().find(|found| found.get_name() == "start").unwrap();
+        let known: BTreeSet<String> = command
+            .get_arguments()
+            .chain(start.get_arguments())
+            .filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned))
+            .collect();
+        let mut compose: serde_yaml::Value = serde_yaml::from_str(include_str!("../../../compose.yaml")).unwrap();
+        compose.apply_merge().unwrap();
+        for name in ["coordinator", "worker", "gateway"] {
+            let variables = compose["services"][name]["environment"].as_mapping().unwrap();
+            let unknown: Vec<&str> =
+                variables.keys().filter_map(|key| key.as_str()).filter(|key| !known.contains(*key)).collect();
+            assert!(unknown.is_empty(), "{name}: {unknown:?}");
+            assert_eq!(compose["services"][name]["command"][0], "start");
+        }
+    }
+
+    #[test]
+    fn lines_of_the_help_are_understood() {
+        for line in [
+            "hebb logs demo --role worker -f --since 10m -n lab",
+            "hebb restart demo --role worker --role gateway --wait -o json",
+            "hebb failover demo --wait --timeout 2m",
+            "hebb drain demo-worker-0",
+            "hebb backup demo --wait",
+            "hebb backup --to backups --data-dir hebb-data",
+            "hebb backup verify backups",
+            "hebb restore demo-2 --like demo --backup a.hebb",
+            "hebb restore --from backups --data-dir new",
+            "hebb silence quality --for 2h --labels alertname=a,severity=b",
+            "hebb support-bundle demo -o demo.tar.gz",
+            "hebb status demo -o json",
+            "hebb status --json",
+            "hebb start --role worker --workers 2 --redis-host redis --coordinator c --verbose",
+            "hebb benchmark --signals 1000 --workers 8 --json",
+        ] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in [
+            "hebb backup",
+            "hebb backup demo --to backups",
+            "hebb restore demo-2 --from backups",
+            "hebb backup --wait --to backups",
+            "hebb silence quality --for 2h",
+            "hebb logs demo --follow --previous",
+        ] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+        let bulky = Arguments::try_parse_from(["hebb", "start", "--verbose"]).unwrap();
+        assert_eq!(bulky.level(), "debug");
     }
 }

@@ -3,16 +3,20 @@
 mod access;
 mod alerts;
 mod backup;
+mod benchmark;
 mod cli;
+mod completion;
 mod config;
 mod demo;
 mod evaluate;
+mod kubernetes;
 mod node;
 mod operator;
 mod output;
 mod redis;
 mod redis_member;
 mod restore;
+mod simulate;
 mod start;
 mod status;
 mod stream;
@@ -28,7 +32,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
-    if let Err(error) = hebb_telemetry::log_to_stderr(&arguments.log_level) {
+    if let Err(error) = hebb_telemetry::log_to_stderr(arguments.level()) {
         eprintln!("hebb: {error}");
         return ExitCode::from(2);
     }

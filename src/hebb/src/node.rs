@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use hebb_api::names;
-use hebb_log::RedisStore;
-use hebb_node::{ClusterSettings, Identity, Store, run_coordinator, run_gateway, run_worker, stop_channel};
+use hebb_api::{LearningCluster, names};
+use hebb_log::{RedisConfig, RedisStore};
+use hebb_node::{
+    ClusterSettings, Identity, Store, run_coordinator, run_gateway, run_more_workers, run_worker, stop_channel,
+};
 use tracing::info;
 
 use crate::access::AccessOptions;
@@ -15,7 +17,7 @@ use crate::config::{self, ConfigError};
 use crate::redis::RedisOptions;
 
 /// A role of a cluster.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Gateway,
     Coordinator,
@@ -30,24 +32,38 @@ pub struct Options {
     #[command(flatten)]
     redis: RedisOptions,
     #[command(flatten)]
-    access: AccessOptions,
+    part: Part,
+}
+
+/// What a process of one role is told.
+#[derive(Args)]
+pub struct Part {
+    #[command(flatten)]
+    pub access: AccessOptions,
+    #[command(flatten)]
+    pub who: Who,
+    /// Where to listen [default: 0.0.0.0 and the role's port: gateway 8080, coordinator 8000, worker 8081]
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// Port of the meta-learning API, which coordinators serve
+    #[arg(long, env = "META_PORT", default_value_t = 3002)]
+    pub meta_port: u16,
+    #[command(flatten)]
+    pub meta: MetaOptions,
+}
+
+/// Who a process of a cluster is.
+#[derive(Args)]
+pub struct Who {
     /// Token of the internal endpoints
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
     internal_token: Option<String>,
-    /// Unique name of this process [default: the host's name]
+    /// Unique name of this process [default: the role, the host's name and the process id]
     #[arg(long, env = "POD_NAME")]
     id: Option<String>,
-    /// Where to listen [default: 0.0.0.0 and the role's port: gateway 8080, coordinator 8000, worker 8081]
-    #[arg(long)]
-    listen: Option<SocketAddr>,
-    /// Where the other processes reach this one, host:port [default: the address that it listens on]
+    /// Where the other processes reach this one, host:port [default: the host's name, or the address that it listens on]
     #[arg(long, env = "HEBB_ADVERTISE")]
     advertise: Option<String>,
-    /// Port of the meta-learning API, which coordinators serve
-    #[arg(long, env = "META_PORT", default_value_t = 3002)]
-    meta_port: u16,
-    #[command(flatten)]
-    meta: MetaOptions,
     /// Threads that serve [default: 1; a worker: one a processor, at least 2]
     #[arg(long, env = "HEBB_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
@@ -83,7 +99,7 @@ impl Role {
         }
     }
 
-    fn port(self) -> u16 {
+    pub fn port(self) -> u16 {
         let port = match self {
             Role::Gateway => names::GATEWAY_PORT,
             Role::Coordinator => names::COORDINATOR_PORT,
@@ -97,19 +113,30 @@ pub fn run(role: Role, options: Options) -> Outcome {
     let resources = config::read(&options.file)?;
     let cluster =
         resources.clusters.first().ok_or_else(|| ConfigError::NoCluster(options.file.display().to_string()))?;
-    let access = options.access.with(&cluster.spec.gateway)?;
+    let redis = options.redis.config(&ClusterSettings::from(cluster).name)?;
+    run_part(role, cluster, redis, options.part, 1)
+}
+
+/// Runs one role of a cluster; a worker as often as it is said.
+pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part: Part, workers: u16) -> Outcome {
+    let access = part.access.with(&cluster.spec.gateway)?;
     let mut settings = ClusterSettings { access, ..ClusterSettings::from(cluster) };
-    options.meta.apply(&mut settings);
-    let redis = options.redis.config(&settings.name)?;
-    let listen = options.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], role.port())));
-    let meta = SocketAddr::new(listen.ip(), options.meta_port);
+    part.meta.apply(&mut settings);
+    let listen = part.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], role.port())));
+    let meta = SocketAddr::new(listen.ip(), part.meta_port);
+    let who = part.who;
+    let host = host_name();
     let identity = Identity {
-        id: options.id.unwrap_or_else(|| format!("{role:?}-{}", std::process::id()).to_lowercase()),
+        // In containers every process has the same number, and on a host every process has the same name.
+        id: who.id.unwrap_or_else(|| format!("{role:?}-{host}-{}", std::process::id()).to_lowercase()),
         listen,
-        advertise: options.advertise.unwrap_or_else(|| listen.to_string()),
+        advertise: who.advertise.unwrap_or_else(|| match listen.ip().is_unspecified() {
+            true => format!("{host}:{}", listen.port()),
+            false => listen.to_string(),
+        }),
     };
-    let token = options.internal_token.filter(|token| !token.is_empty());
-    let threads = options.threads.map_or_else(|| role.threads(), usize::from);
+    let token = who.internal_token.filter(|token| !token.is_empty());
+    let threads = who.threads.map_or_else(|| role.threads(), usize::from);
     runtime_of(threads)?.block_on(async move {
         info!(?role, id = identity.id, cluster = settings.name, %listen, redis = ?redis.topology, "starting");
         let store = Store::new(RedisStore::lazy(redis)?);
@@ -122,12 +149,23 @@ pub fn run(role: Role, options: Options) -> Outcome {
         match role {
             Role::Gateway => run_gateway(store, &settings, identity, stop).await?,
             Role::Coordinator => run_coordinator(store, &settings, identity, meta, token, stop).await?,
-            Role::Worker => run_worker(store, &settings, identity, stop).await?,
+            Role::Worker => {
+                let id = identity.id.clone();
+                let more = run_more_workers(store.clone(), &settings, &id, 1..workers, stop.clone());
+                tokio::try_join!(run_worker(store, &settings, identity, stop), more).map(|_| ())?;
+            }
         }
         signal.abort();
         info!("stopped");
         Ok(())
     })
+}
+
+/// The name of this machine, or of this container.
+fn host_name() -> String {
+    let told = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = told.trim();
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
 }
 
 /// The runtime of a process with more than one job.

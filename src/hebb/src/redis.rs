@@ -7,9 +7,9 @@ use hebb_log::{Address, DEFAULT_SERVICE, Durability, LogError, RedisConfig, Tls,
 
 #[derive(Args)]
 pub struct RedisOptions {
-    /// Host of Redis
-    #[arg(long, env = "REDIS_HOST", default_value = "127.0.0.1")]
-    redis_host: String,
+    /// Host of Redis [default: 127.0.0.1]
+    #[arg(long, env = "REDIS_HOST")]
+    redis_host: Option<String>,
     /// Port of Redis
     #[arg(long, env = "REDIS_PORT", default_value_t = 6379)]
     redis_port: u16,
@@ -32,7 +32,7 @@ pub struct RedisOptions {
     #[arg(long, env = "REDIS_PASSWORD", hide_env_values = true)]
     redis_password: Option<String>,
     #[command(flatten)]
-    tls: TlsOptions,
+    pub tls: TlsOptions,
     /// When an event counts as accepted: Async, EverySecond, Always (settings of the server, which has to have them), or
     /// Replicated:n, when n replicas have it too
     #[arg(long, env = "REDIS_DURABILITY", default_value = "EverySecond")]
@@ -53,8 +53,15 @@ pub struct TlsOptions {
 }
 
 impl RedisOptions {
+    /// Whether somebody says where Redis is.
+    pub fn is_named(&self) -> bool {
+        let said = |option: &Option<String>| option.as_deref().is_some_and(|value| !matches!(value, "" | "false"));
+        said(&self.redis_host) || said(&self.redis_sentinels) || said(&self.redis_cluster)
+    }
+
     /// The configuration of a client for the cluster of this name.
     pub fn config(self, cluster: &str) -> Result<RedisConfig, LogError> {
+        let host = self.redis_host.filter(|host| !host.is_empty()).unwrap_or_else(|| "127.0.0.1".to_owned());
         let sentinels = self.redis_sentinels.filter(|list| !list.is_empty());
         // An empty variable is as good as none: a template can set it always.
         let nodes = self.redis_cluster.filter(|nodes| !matches!(nodes.as_str(), "" | "false"));
@@ -68,10 +75,10 @@ impl RedisOptions {
                 self.redis_sentinel_password.filter(|password| !password.is_empty()),
             )?,
             (None, Some(nodes)) if nodes == "true" => {
-                Topology::Cluster { seeds: vec![Address::new(self.redis_host, self.redis_port)] }
+                Topology::Cluster { seeds: vec![Address::new(host, self.redis_port)] }
             }
             (None, Some(nodes)) => Topology::seeds(&nodes)?,
-            (None, None) => Topology::Standalone(Address::new(self.redis_host, self.redis_port)),
+            (None, None) => Topology::Standalone(Address::new(host, self.redis_port)),
         };
         Ok(RedisConfig {
             username: self.redis_username.filter(|name| !name.is_empty()),

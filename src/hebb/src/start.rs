@@ -1,9 +1,11 @@
-//! `hebb start`: everything in one process, with the log in a directory, or in a Redis that is there already.
+//! `hebb start`: everything in one process, with the log in a directory, or in a Redis that is there already; or one role of
+//! several processes that share a Redis.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hebb_api::LearningCluster;
 use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore};
 use hebb_node::{Access, ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
@@ -13,13 +15,18 @@ use crate::access::AccessOptions;
 use crate::alerts::{Surroundings, Watch};
 use crate::cli::Outcome;
 use crate::config;
-use crate::node::{MetaOptions, runtime, wait_for_signal};
-use crate::redis::TlsOptions;
+use crate::node::{self, MetaOptions, Part, Role, Who, runtime, wait_for_signal};
+use crate::redis::{RedisOptions, TlsOptions};
+
+/// How often a coordinator is looked for.
+const LOOKS: usize = 10;
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub struct Options {
     /// YAML files with a LearningCluster and AlertPolicies; without a file every default holds
-    #[arg(short = 'f', long = "file")]
+    #[arg(short = 'f', long = "file", env = "CONFIG_PATH")]
     files: Vec<PathBuf>,
     /// Where the log and what was learned are kept
     #[arg(long, default_value = "hebb-data")]
@@ -29,14 +36,30 @@ pub struct Options {
     #[arg(long = "redis", env = "REDIS_URL", hide_env_values = true, value_name = "URL", conflicts_with = "data_dir")]
     redis: Option<String>,
     #[command(flatten)]
-    tls: TlsOptions,
+    redis_options: RedisOptions,
+    /// What this process is. hybrid is everything; the other roles share a Redis with further processes
+    #[arg(long, env = "NODE_ROLE", value_enum, default_value_t)]
+    role: RoleName,
+    /// Workers in this process
+    #[arg(long, env = "NUM_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=500))]
+    workers: u16,
+    /// Host of a coordinator, host or host:port, that a gateway or a worker looks for when it starts, to say so when there is
+    /// none; they find each other by Redis
+    #[arg(long, env = "COORDINATOR_HOST", value_name = "HOST")]
+    coordinator: Option<String>,
+    /// Log what happens in detail, as --log-level debug
+    #[arg(short, long)]
+    pub verbose: bool,
+    #[command(flatten)]
+    who: Who,
     #[command(flatten)]
     surroundings: Surroundings,
     #[command(flatten)]
     access: AccessOptions,
-    /// Address to listen on. The status API and the dashboard ask for no key: other machines should not reach them
-    #[arg(long, default_value = "127.0.0.1")]
-    bind: IpAddr,
+    /// Address to listen on [default: 127.0.0.1; 0.0.0.0 for a role other than hybrid]. The status API and the dashboard ask
+    /// for no key: other machines should not reach them
+    #[arg(long, env = "HEBB_BIND")]
+    bind: Option<IpAddr>,
     /// Port of the API
     #[arg(long, default_value_t = 8080)]
     port: u16,
@@ -53,6 +76,31 @@ pub struct Options {
     worker_port: u16,
 }
 
+/// A role, as the command line has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum RoleName {
+    /// Everything in one process
+    #[default]
+    Hybrid,
+    /// The API
+    Gateway,
+    /// Assignment and status
+    Coordinator,
+    /// Learning
+    Worker,
+    /// The log, which is a Redis
+    Storage,
+}
+
+/// Why a process can't have a role.
+#[derive(Debug, thiserror::Error)]
+enum RoleError {
+    #[error("the storage of a cluster is a Redis: run redis-server with --appendonly yes, as compose.yaml does")]
+    Storage,
+    #[error("AlertPolicies are followed by --role hybrid, or by the operator on Kubernetes")]
+    Policies,
+}
+
 pub fn run(options: Options) -> Outcome {
     let (mut clusters, mut policies) = (Vec::new(), Vec::new());
     for file in &options.files {
@@ -64,21 +112,30 @@ pub fn run(options: Options) -> Outcome {
         return Err("one process runs one LearningCluster; the files hold several".into());
     }
     let cluster = clusters.pop().unwrap_or_else(default_cluster);
+    let role = match options.role {
+        RoleName::Hybrid => None,
+        RoleName::Gateway => Some((Role::Gateway, options.port)),
+        RoleName::Coordinator => Some((Role::Coordinator, options.coordinator_port)),
+        RoleName::Worker => Some((Role::Worker, options.worker_port)),
+        RoleName::Storage => return Err(RoleError::Storage.into()),
+    };
+    if let Some((role, port)) = role {
+        if !policies.is_empty() {
+            return Err(RoleError::Policies.into());
+        }
+        return run_role(role, port, &cluster, options);
+    }
     let access = options.access.with(&cluster.spec.gateway)?;
     let mut settings = ClusterSettings { access, ..ClusterSettings::from(&cluster) };
     options.meta.apply(&mut settings);
-    let durability = match cluster.spec.redis.durability {
-        hebb_api::Durability::Async => Durability::Async,
-        hebb_api::Durability::Replicated if options.redis.is_some() => {
-            let servers = cluster.spec.redis.replicas.unwrap_or(3);
-            Durability::Replicated { replicas: u8::try_from(servers / 2).unwrap_or(1) }
-        }
-        // A directory has no replicas.
-        hebb_api::Durability::EverySecond | hebb_api::Durability::Replicated => Durability::EverySecond,
-        hebb_api::Durability::Always => Durability::Always,
+    let durability = durability(&cluster, options.redis.is_some());
+    let redis = match options.redis {
+        Some(url) => Some(redis_config(&url, options.redis_options.tls, &settings.name, durability)?),
+        None if options.redis_options.is_named() => Some(options.redis_options.config(&settings.name)?),
+        None => None,
     };
-    let redis = options.redis.map(|url| redis_config(&url, options.tls, &settings.name, durability)).transpose()?;
-    let address = |port| SocketAddr::new(options.bind, port);
+    let bind = options.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let address = |port| SocketAddr::new(bind, port);
     let addresses = EmbeddedAddresses {
         gateway: address(options.port),
         coordinator: address(options.coordinator_port),
@@ -113,7 +170,7 @@ pub fn run(options: Options) -> Outcome {
             cluster = settings.name, api = %addresses.gateway, status = %addresses.coordinator,
             data, "serving"
         );
-        say_who_is_served(&settings.access, options.bind);
+        say_who_is_served(&settings.access, bind);
         let alerts = async {
             if let Some(watch) = watch {
                 watch.run().await;
@@ -121,13 +178,56 @@ pub fn run(options: Options) -> Outcome {
             std::future::pending().await
         };
         tokio::select! {
-            ended = run_embedded(store, &settings, addresses, stop) => ended?,
+            ended = run_embedded(store, &settings, addresses, options.workers, stop) => ended?,
             () = alerts => {}
         }
         signal.abort();
         info!("stopped");
         Ok(())
     })
+}
+
+/// Runs one role over a Redis that is there already.
+fn run_role(role: Role, port: u16, cluster: &LearningCluster, options: Options) -> Outcome {
+    let bind = options.bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let Options { redis: url, redis_options, access, who, meta_port, meta, .. } = options;
+    let name = ClusterSettings::from(cluster).name;
+    let redis = match url {
+        Some(url) => redis_config(&url, redis_options.tls, &name, durability(cluster, true))?,
+        None => redis_options.config(&name)?,
+    };
+    if let Some(host) = options.coordinator.filter(|host| role != Role::Coordinator && !host.is_empty()) {
+        std::thread::spawn(move || look_for_coordinator(&host));
+    }
+    let part = Part { access, who, listen: Some(SocketAddr::new(bind, port)), meta_port, meta };
+    node::run_part(role, cluster, redis, part, options.workers)
+}
+
+/// Says whether a coordinator can be reached; nothing depends on it.
+fn look_for_coordinator(host: &str) {
+    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:{}", Role::Coordinator.port()) };
+    for _ in 0..LOOKS {
+        let mut resolved = address.to_socket_addrs().into_iter().flatten();
+        if resolved.any(|address| TcpStream::connect_timeout(&address, LOOK_EVERY).is_ok()) {
+            info!(coordinator = address, "the coordinator is there");
+            return;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    warn!(coordinator = address, "no coordinator is there: partitions get no owner before one leads");
+}
+
+fn durability(cluster: &LearningCluster, is_redis: bool) -> Durability {
+    match cluster.spec.redis.durability {
+        hebb_api::Durability::Async => Durability::Async,
+        hebb_api::Durability::Replicated if is_redis => {
+            let servers = cluster.spec.redis.replicas.unwrap_or(3);
+            Durability::Replicated { replicas: u8::try_from(servers / 2).unwrap_or(1) }
+        }
+        // A directory has no replicas.
+        hebb_api::Durability::EverySecond | hebb_api::Durability::Replicated => Durability::EverySecond,
+        hebb_api::Durability::Always => Durability::Always,
+    }
 }
 
 fn say_who_is_served(access: &Access, bind: IpAddr) {

@@ -6,11 +6,24 @@ use clap::Args;
 use hebb_node::coordinator::ClusterStatus;
 
 use crate::cli::Outcome;
+use crate::kubernetes::{self, Format, Reach};
 use crate::node::runtime;
 use crate::output::{percent, table};
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  hebb status                                 # of `hebb start` on this machine
+  kubectl hebb status demo -n default         # what the operator says of a LearningCluster
+  kubectl hebb status demo -o json")]
 pub struct Options {
+    /// A LearningCluster of the kubeconfig instead
+    #[arg(conflicts_with_all = ["coordinator", "token", "json"])]
+    name: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
+    /// How to write what the operator says of it
+    #[arg(short, long, value_enum, default_value_t, requires = "name")]
+    output: Format,
     /// Address of a coordinator
     #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR")]
     coordinator: String,
@@ -26,6 +39,9 @@ pub struct Options {
 const DEADLINE: Duration = Duration::from_secs(5);
 
 pub fn run(options: Options) -> Outcome {
+    if let Some(name) = &options.name {
+        return kubernetes::status(name, &options.reach, options.output);
+    }
     let url = format!("{}/api/v1/status", options.coordinator.trim_end_matches('/'));
     let status: ClusterStatus = runtime()?.block_on(async {
         let client = reqwest::Client::builder().timeout(DEADLINE).build()?;

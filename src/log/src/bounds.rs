@@ -1,4 +1,4 @@
-//! What a call may carry, checked by both stores before anything is sent or stored.
+//! What a call may carry, checked by every store before anything is sent or stored.
 
 use crate::{Domain, LogError, Member, PartitionKey, Record};
 
@@ -23,7 +23,10 @@ pub const MAX_ASSIGNMENT_BYTES: usize = 16 << 20;
 pub const MAX_NOTE_BYTES: usize = 1 << 20;
 
 /// A name that is part of a key: what would change the key's hash tag is refused.
-pub(crate) fn name(what: &str, name: &str) -> Result<(), LogError> {
+///
+/// # Errors
+/// [`LogError::Invalid`].
+pub fn name(what: &str, name: &str) -> Result<(), LogError> {
     let allowed = |c: char| !c.is_control() && !matches!(c, '{' | '}' | '/' | ' ');
     if name.is_empty() || MAX_NAME_BYTES < name.len() || !name.chars().all(allowed) {
         return Err(LogError::Invalid(format!(
@@ -33,23 +36,39 @@ pub(crate) fn name(what: &str, name: &str) -> Result<(), LogError> {
     Ok(())
 }
 
-pub(crate) fn partition(key: &PartitionKey) -> Result<(), LogError> {
+/// A partition's address.
+///
+/// # Errors
+/// [`LogError::Invalid`], as of all here.
+pub fn partition(key: &PartitionKey) -> Result<(), LogError> {
     name("the domain's name", &key.domain)
 }
 
-pub(crate) fn size(what: &str, size: usize, max: usize) -> Result<(), LogError> {
+/// The bytes of anything that has a bound.
+///
+/// # Errors
+/// [`LogError::Invalid`].
+pub fn size(what: &str, size: usize, max: usize) -> Result<(), LogError> {
     if max < size {
         return Err(LogError::Invalid(format!("{what} has {size} bytes, {max} are allowed")));
     }
     Ok(())
 }
 
-pub(crate) fn note(name: &str, note: &[u8]) -> Result<(), LogError> {
+/// A leader's note.
+///
+/// # Errors
+/// [`LogError::Invalid`].
+pub fn note(name: &str, note: &[u8]) -> Result<(), LogError> {
     self::name("a note's name", name)?;
     size("a note", note.len(), MAX_NOTE_BYTES)
 }
 
-pub(crate) fn domain(domain: &Domain) -> Result<(), LogError> {
+/// A domain that is declared.
+///
+/// # Errors
+/// [`LogError::Invalid`].
+pub fn domain(domain: &Domain) -> Result<(), LogError> {
     name("the domain's name", &domain.name)?;
     if domain.partitions == 0 || MAX_PARTITIONS < domain.partitions {
         return Err(LogError::Invalid(format!("a domain has 1 to {MAX_PARTITIONS} partitions")));
@@ -57,13 +76,20 @@ pub(crate) fn domain(domain: &Domain) -> Result<(), LogError> {
     Ok(())
 }
 
-pub(crate) fn member(member: &Member) -> Result<(), LogError> {
+/// A node that beats.
+///
+/// # Errors
+/// [`LogError::Invalid`].
+pub fn member(member: &Member) -> Result<(), LogError> {
     name("the member's id", &member.id)?;
     size("the member's report", member.report.len(), MAX_REPORT_BYTES)
 }
 
 /// Checks the records of an append and returns their bytes.
-pub(crate) fn records(records: &[Record]) -> Result<usize, LogError> {
+///
+/// # Errors
+/// [`LogError::Invalid`].
+pub fn records(records: &[Record]) -> Result<usize, LogError> {
     if MAX_RECORDS < records.len() {
         return Err(LogError::Invalid(format!("{} records in one append, {MAX_RECORDS} are allowed", records.len())));
     }

@@ -4,7 +4,7 @@
 //! Three traits, two implementations each: Redis for a cluster, a local directory for one process. Both pass the same
 //! conformance suite. Entries and states are opaque bytes here; the engine gives them meaning.
 
-mod bounds;
+pub mod bounds;
 mod codec;
 pub mod conformance;
 mod local;

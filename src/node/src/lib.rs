@@ -21,14 +21,17 @@ mod serve;
 mod settings;
 mod stop;
 mod store;
+mod system;
+mod task;
 mod window;
 pub mod worker;
 
 pub use embedded::{EmbeddedAddresses, run_embedded};
 pub use health::{Health, HealthReport};
 pub use memory::Memory;
-pub use roles::{Identity, run_coordinator, run_gateway, run_worker};
+pub use roles::{Identity, run_coordinator, run_gateway, run_more_workers, run_worker};
 pub use serve::NodeError;
 pub use settings::{Access, ClusterSettings, MetaLearning};
 pub use stop::{Stop, Stopper, stop_channel};
 pub use store::Store;
+pub use system::{System, SystemError, create_cluster, create_local};

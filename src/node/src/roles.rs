@@ -1,6 +1,9 @@
 //! One function a role: opens the port, runs the role's loop and its server until the stop.
 
 use std::net::SocketAddr;
+use std::ops::Range;
+
+use futures::future::join_all;
 
 use crate::coordinator::{Coordinator, CoordinatorOptions};
 use crate::gateway::{Gateway, GatewayOptions, KeyRing};
@@ -106,4 +109,28 @@ pub async fn run_worker(
     let worker = Worker::new(store, options)?;
     let (ended, ()) = tokio::join!(serve(listener, worker.router(), stop.clone()), worker.run(stop));
     ended
+}
+
+/// Runs workers that share a process, and so its health and its port, with another one.
+///
+/// # Errors
+/// [`NodeError`] when one can't be made.
+pub async fn run_more_workers(
+    store: Store,
+    settings: &ClusterSettings,
+    id: &str,
+    numbers: Range<u16>,
+    stop: Stop,
+) -> Result<(), NodeError> {
+    let workers = numbers.map(|number| {
+        let options = WorkerOptions {
+            id: format!("{id}-{number}"),
+            checkpoint_interval: settings.checkpoint_interval,
+            max_queue_size: settings.max_queue_size,
+        };
+        Worker::new(store.clone(), options)
+    });
+    let workers: Vec<Worker> = workers.collect::<Result<_, _>>()?;
+    join_all(workers.iter().map(|worker| worker.run(stop.clone()))).await;
+    Ok(())
 }

@@ -21,6 +21,11 @@ impl Stopper {
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
+
+    /// One more listener.
+    pub fn listen(&self) -> Stop {
+        Stop(self.0.subscribe())
+    }
 }
 
 impl Stop {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use hebb_operator::OperatorError;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
 use serde_json::json;
@@ -58,6 +58,7 @@ async fn run_all(client: &Client) -> Vec<String> {
     running.spawn_local(drift_is_repaired_and_what_others_add_is_left_alone(client.clone()));
     running.spawn_local(suspend_scales_to_zero_and_keeps_everything(client.clone()));
     running.spawn_local(a_paused_cluster_is_left_alone(client.clone()));
+    running.spawn_local(a_request_is_answered_once_and_within_the_budget(client.clone()));
     running.spawn_local(an_operator_with_another_image_changes_nothing(client.clone()));
     running.spawn_local(an_autoscaler_gets_the_number_of_workers_as_it_stands(client.clone()));
     running.spawn_local(pods_that_wait_to_be_deleted_are_made_by_replica_sets(client.clone()));
@@ -196,6 +197,45 @@ async fn a_paused_cluster_is_left_alone(client: Client) {
     scenario.change("demo", json!({"metadata": {"annotations": {"hebb.dev/paused": null}}})).await;
     scenario::within("the Service is back", PROMPT, async || service.get_opt("demo-gateway").await.unwrap()).await;
     operator.stop().await.unwrap();
+}
+
+async fn a_request_is_answered_once_and_within_the_budget(client: Client) {
+    let scenario = Scenario::new(client, "request").await;
+    let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+    scenario.create(&account).await;
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "demo-redis-0",
+            "labels": {"hebb.dev/cluster": "demo", "app.kubernetes.io/component": "redis"}},
+        "spec": {"automountServiceAccountToken": false, "containers": [{"name": "redis", "image": "redis:7"}]},
+    }))
+    .unwrap();
+    scenario.create(&pod).await;
+    let operator = scenario.operator("a", "hebb:1").await;
+    scenario.create(&cluster("demo", json!({"healing": {"maxReplacements": 1}}))).await;
+    scenario.status("a status", PATIENT, |status| status["observedGeneration"] == 1).await;
+    let ask = async |value: &str| {
+        scenario.change("demo", json!({"metadata": {"annotations": {"hebb.dev/request": value}}})).await;
+        let status = scenario.status("an answer", PATIENT, |status| status["request"]["value"] == value).await;
+        (status["request"]["granted"] == true, status["request"]["message"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(ask("restart redis 1").await, (true, "restarts demo-redis-0".to_owned()));
+    let pods = scenario.api::<Pod>();
+    scenario::within("the pod is replaced", PATIENT, async || {
+        pods.get_opt("demo-redis-0").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    scenario.create(&pod).await;
+    operator.stop().await.unwrap();
+    let next = scenario.operator("b", "hebb:1").await;
+    next.passes(2).await;
+    assert!(pods.get_opt("demo-redis-0").await.unwrap().is_some(), "a request was granted twice");
+    let (granted, why) = ask("restart redis 2").await;
+    assert!(!granted && why.contains("budget"), "{why}");
+    let (granted, why) = ask("failover 3").await;
+    assert!(!granted && why.contains("no primary"), "{why}");
+    let (granted, why) = ask("dance").await;
+    assert!(!granted && why.contains("a request is"), "{why}");
+    next.stop().await.unwrap();
 }
 
 async fn an_operator_with_another_image_changes_nothing(client: Client) {

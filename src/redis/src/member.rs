@@ -23,7 +23,7 @@ use crate::files;
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long the clients of a primary that leaves are held back at most.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How often a primary that leaves pings its replicas: not before it has ended.
+/// How often a primary that leaves pings its replicas: not before it has ended, which is sooner than they miss it.
 const PING_PERIOD: Duration = Duration::from_secs(3_600);
 /// How long replicas may take to have everything before another one is made primary.
 const CATCH_UP: Duration = Duration::from_secs(3);

@@ -81,7 +81,8 @@ pub fn receiver_roots(file: Option<&Path>) -> Result<Vec<u8>, String> {
     })
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+/// A label of the command line, NAME=VALUE.
+pub fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=VALUE"))?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }

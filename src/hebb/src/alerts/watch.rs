@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use hebb_alert::notify::{self, Edges};
 use hebb_alert::{Came, Delivery, Observation, Policy, Record, RecordError, Run, Target, evaluate};
 use hebb_api::{ActionType, AlertPolicy, Component, LearningCluster};
-use hebb_node::coordinator::{ClusterStatus, DomainStatus};
+use hebb_node::coordinator::{ClusterStatus, DomainStatus, PolicyReport};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Surroundings;
 use crate::config::{self, UnusablePolicy};
@@ -59,10 +59,19 @@ struct Reach {
     edges: Edges,
     surroundings: Surroundings,
     meta_url: String,
+    alerts_url: String,
     http: reqwest::Client,
 }
 
 impl Reach {
+    /// Has the dashboard show what a policy says. It says so again with the next evaluation.
+    async fn show(&self, report: PolicyReport) {
+        let told = self.http.put(&self.alerts_url).json(&report).send().await;
+        if let Err(error) = told.and_then(reqwest::Response::error_for_status) {
+            debug!(policy = report.policy, %error, "the dashboard doesn't know of the alerts");
+        }
+    }
+
     /// Has meta-learning do something.
     async fn meta(&self, what: &str) -> Result<(), String> {
         let asked = self.http.post(format!("{}/{what}", self.meta_url)).timeout(CALL_DEADLINE).send().await;
@@ -125,6 +134,7 @@ impl Watch {
                 edges,
                 surroundings,
                 meta_url: format!("http://{}/api/v4/meta-learning", addresses.meta),
+                alerts_url: format!("http://{}/api/v1/alerts", addresses.coordinator),
                 http,
             }),
         })
@@ -253,6 +263,9 @@ impl Followed {
                 false => info!(policy = self.name, reason = note.reason, target = note.target, "{}", note.text),
             }
         }
+        let (reach_of_page, report) =
+            (reach.clone(), PolicyReport { policy: self.name.clone(), status: decision.status });
+        tokio::spawn(async move { reach_of_page.show(report).await });
         for delivery in decision.sends {
             self.send(delivery, reach);
         }

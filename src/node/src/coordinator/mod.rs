@@ -20,7 +20,7 @@ use hebb_log::{Assignment, Domain, Leadership, LogError, Member, PartitionKey};
 use tracing::{debug, info, warn};
 
 use self::board::Board;
-pub use self::board::{DomainDetail, Node, Overview, Role};
+pub use self::board::{DomainDetail, Node, Overview, PolicyReport, Role};
 pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus};
 use crate::health::Health;
 use crate::memory::Memory;

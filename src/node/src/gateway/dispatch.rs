@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hebb_engine::Outcome;
 use hebb_log::{LogError, PartitionKey, Record, Reply, ReplyTo};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::health::Health;
@@ -195,6 +196,8 @@ impl Dispatcher {
             }
             let pause = SEND_AGAIN_AFTER.min(deadline.saturating_duration_since(Instant::now()));
             tokio::select! {
+                // What has come counts before the time is up.
+                biased;
                 body = &mut answered, if outcome.is_none() => {
                     let body = body.map_err(|_| DispatchError::Late)?;
                     outcome = Some(Outcome::decode(&body).map_err(|_| DispatchError::Unreadable));

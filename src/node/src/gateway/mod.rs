@@ -2,6 +2,7 @@
 
 mod admission;
 mod bodies;
+mod calls;
 mod detailed;
 mod dispatch;
 mod domains;
@@ -24,6 +25,7 @@ use tracing::debug;
 
 use self::admission::Admission;
 use self::bodies::Bodies;
+pub use self::calls::CallError;
 use self::detailed::ProcessMetrics;
 use self::dispatch::Dispatcher;
 use self::domains::Domains;

@@ -8,14 +8,14 @@ mod pace;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use hebb_log::{Domain, LogError, Member, PartitionKey};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 pub use self::owner::LEASE;
@@ -24,6 +24,7 @@ use crate::memory::Memory;
 use crate::report::{PartitionReport, Report, WorkerReport, started_at};
 use crate::stop::{Stop, Stopper, stop_channel};
 use crate::store::Store;
+use crate::task::Task;
 use crate::window::Window;
 
 /// How often a worker beats.
@@ -128,7 +129,7 @@ pub struct Worker {
 struct Running {
     domain: watch::Sender<Domain>,
     stopper: Stopper,
-    task: JoinHandle<()>,
+    task: Task,
 }
 
 impl Worker {
@@ -162,7 +163,7 @@ impl Worker {
     /// Works until the stop; then checkpoints and releases everything before it returns.
     pub async fn run(&self, stop: Stop) {
         let mut running: BTreeMap<PartitionKey, Running> = BTreeMap::new();
-        let mut leaving: Vec<JoinHandle<()>> = Vec::new();
+        let mut leaving: Vec<Task> = Vec::new();
         let mut beaten_at: Option<Instant> = None;
         while !stop.is_asked() {
             if beaten_at.is_none_or(|at| at.elapsed() >= BEAT_EVERY) {
@@ -225,7 +226,7 @@ impl Worker {
     fn follow(
         &self,
         running: &mut BTreeMap<PartitionKey, Running>,
-        leaving: &mut Vec<JoinHandle<()>>,
+        leaving: &mut Vec<Task>,
         wanted: BTreeMap<PartitionKey, Domain>,
     ) {
         let gone: Vec<PartitionKey> = running.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
@@ -253,14 +254,14 @@ impl Worker {
                 None => {
                     let (stopper, stop) = stop_channel();
                     let (sender, receiver) = watch::channel(domain);
-                    let task = tokio::spawn(owner::own(self.context.clone(), key.clone(), receiver, stop));
+                    let task = Task::spawn(owner::own(self.context.clone(), key.clone(), receiver, stop));
                     running.insert(key, Running { domain: sender, stopper, task });
                 }
             }
         }
     }
 
-    async fn drain(&self, running: BTreeMap<PartitionKey, Running>, mut leaving: Vec<JoinHandle<()>>) {
+    async fn drain(&self, running: BTreeMap<PartitionKey, Running>, mut leaving: Vec<Task>) {
         info!(partitions = running.len(), "draining");
         // Said first, so that the coordinator gives the partitions to others while they are checkpointed.
         self.beat(true).await;
@@ -269,7 +270,7 @@ impl Worker {
             leaving.push(owner.task);
         }
         for task in leaving {
-            if task.await.is_err() {
+            if task.ended().await.is_err() {
                 warn!("an owner task failed while it was stopped");
             }
         }

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use hebb_engine::{Control, Entry, EntryId, Partition, PartitionConfig};
 use hebb_log::{Claim, Claimed, Domain, LogError, PartitionKey, Record, Reply};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::pace::{SinceCheckpoint, is_due};
@@ -21,6 +22,7 @@ use crate::replay;
 use crate::report::PartitionReport;
 use crate::stop::Stop;
 use crate::store::Store;
+use crate::task::at_length;
 
 /// How long a claim lasts unless it is renewed: a dead owner is replaced this long after its last sign of life.
 pub const LEASE: Duration = Duration::from_secs(3);
@@ -148,7 +150,7 @@ async fn load(
     let started = Instant::now();
     let (partition, state_bytes) = match context.store.log.load(&claim.partition).await? {
         Some(checkpoint) => {
-            let partition = tokio::task::block_in_place(|| Partition::restore(&checkpoint.state))
+            let partition = at_length(|| Partition::restore(&checkpoint.state))
                 .map_err(|error| LogError::Corrupt(error.to_string()))?;
             (partition, checkpoint.state.len() as u64)
         }
@@ -237,7 +239,7 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
         owned.outcomes = if entries.len() <= SMALL_BATCH {
             apply(&mut owned.partition, &entries)
         } else {
-            tokio::task::block_in_place(|| apply(&mut owned.partition, &entries))
+            at_length(|| apply(&mut owned.partition, &entries))
         };
         owned.since.entries += entries.len() as u64;
         owned.since.bytes += entries.iter().map(|(_, record)| record.entry.len() as u64).sum::<u64>();
@@ -320,7 +322,7 @@ async fn answer(context: &OwnerContext, mut replies: BTreeMap<String, Vec<Reply>
 /// Takes a snapshot and sends it on its way: entries are applied and answered while the store takes it in.
 fn snapshot(context: &OwnerContext, owned: &mut Owned) {
     let begun_at = Instant::now();
-    let state = tokio::task::block_in_place(|| owned.partition.snapshot());
+    let state = at_length(|| owned.partition.snapshot());
     owned.state_bytes = state.len() as u64;
     owned.checkpointed_at = begun_at;
     let (log, claim, position) = (context.store.log.clone(), owned.claim.clone(), owned.partition.position());

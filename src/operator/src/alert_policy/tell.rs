@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hebb_alert::notify::{self, EventNote, Secrets};
 use hebb_alert::{Delivery, FailureKind, Message, SendError};
-use hebb_api::{AlertPolicy, LearningCluster, Receiver, SecretKeyRef};
+use hebb_api::{AlertPolicy, AlertPolicyStatus, LearningCluster, Receiver, SecretKeyRef};
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -13,9 +13,10 @@ use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Error;
+use super::observe::Watched;
 use crate::context::Context;
 
 /// Annotation on an AlertPolicy: the receiver that a test message is sent to, once.
@@ -42,6 +43,32 @@ pub fn send(context: &Arc<Context>, policy: &AlertPolicy, delivery: Delivery) {
         // An error says that the operator is ending.
         let _ = context.policies_changed.send(of).await;
     });
+}
+
+/// Has the dashboard of each target show what the policy says of it. A dashboard that can't be told now is told by the next
+/// evaluation.
+pub fn show(context: &Arc<Context>, policy: &AlertPolicy, targets: &[Watched], status: &AlertPolicyStatus) {
+    for watched in targets.iter().filter(|watched| !watched.cluster.spec.suspend) {
+        let report = json!({"policy": policy.name_any(), "status": about(status, &watched.cluster.name_any())});
+        let (context, key) = (context.clone(), ObjectRef::from_obj(&watched.cluster));
+        tokio::spawn(async move {
+            let told = context.coordinators.put(&key, "/api/v1/alerts", &report).await;
+            let told = told.and_then(|answer| answer.error_for_status().map_err(|error| error.to_string()));
+            if let Err(why) = told {
+                debug!(cluster = %key, why, "the dashboard doesn't know of the alerts");
+            }
+        });
+    }
+}
+
+/// What of a status is about one of the targets: the others are none of its business.
+fn about(status: &AlertPolicyStatus, target: &str) -> AlertPolicyStatus {
+    AlertPolicyStatus {
+        alerts: status.alerts.iter().filter(|alert| alert.target == target).cloned().collect(),
+        receivers: status.receivers.clone(),
+        actions: status.actions.iter().filter(|action| action.target.as_deref() == Some(target)).cloned().collect(),
+        ..AlertPolicyStatus::default()
+    }
 }
 
 async fn hand_over(
@@ -121,4 +148,36 @@ pub async fn test_fire(context: &Arc<Context>, policy: &AlertPolicy, now: Timest
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use hebb_api::{ActionStatus, AlertState, AlertStatus, ReceiverStatus, Severity, Time};
+
+    use super::*;
+
+    #[test]
+    fn a_dashboard_is_told_of_its_own_cluster_only() {
+        let alert = |target: &str| AlertStatus {
+            rule: "slow".to_owned(),
+            target: target.to_owned(),
+            state: AlertState::Firing,
+            since: Time(Timestamp::UNIX_EPOCH),
+            fingerprint: target.to_owned(),
+            severity: Severity::Warning,
+            muted_by: None,
+        };
+        let action = |target: &str| ActionStatus { target: Some(target.to_owned()), ..ActionStatus::default() };
+        let status = AlertPolicyStatus {
+            firing: Some(2),
+            alerts: vec![alert("a"), alert("b")],
+            receivers: vec![ReceiverStatus::default()],
+            actions: vec![action("a"), action("b")],
+            ..AlertPolicyStatus::default()
+        };
+        let told = about(&status, "b");
+        assert_eq!(told.alerts, [alert("b")]);
+        assert_eq!(told.actions, [action("b")]);
+        assert_eq!((told.receivers.len(), told.firing), (1, None));
+    }
 }

@@ -35,6 +35,7 @@ use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -44,7 +45,7 @@ use self::elections::{Members, Primaries};
 use self::plan::{Because, Live, Step, plan};
 use self::pods::PodView;
 use self::render::{WORKLOADS, render};
-use self::requests::{Ask, Request};
+use self::requests::{Ask, Asked, Request};
 use self::scaling::{Decision, Load};
 use self::scrape::{Scraped, Target};
 use self::topology::{Redis, Topology, TopologyError};
@@ -259,6 +260,17 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let former = cluster.status.clone().unwrap_or_default();
     let mut replacements = status::counting_replacements(cluster, &sick, now);
     let healing = healing::decide(&cluster.spec.healing, &sick, &replacements, now);
+    let asked = Asked::of(cluster);
+    let mut answered = None;
+    if let Some(asked) = &asked {
+        let (answer, answers) = oneshot::channel();
+        match &asked.what {
+            Ok(what) => requests.push(Request { what: *what, answer }),
+            // An error says that nobody waits, and somebody does.
+            Err(problem) => drop(answer.send(Err(problem.clone()))),
+        }
+        answered = Some(answers);
+    }
     let has_others = matches!(topology.redis, Redis::Sentinel { .. } | Redis::Cluster { .. });
     let primaries: &[String] = if has_others { &writers.pods } else { &[] };
     let mut patients = admit(requests, &pods, primaries, &cluster.spec.healing, &mut replacements, now);
@@ -269,8 +281,10 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
             patients.push(sick.clone());
         }
     }
+    let request =
+        asked.zip(answered).and_then(|(asked, mut answers)| Some(asked.answered(answers.try_recv().ok()?, now)));
     // Written before it is done, so that a crash in between neither repeats a decision nor takes it back.
-    let intent = status::intent(&former, decision.as_ref(), &upgrade, &replacements, now);
+    let intent = status::intent(&former, decision.as_ref(), &upgrade, &replacements, request, now);
     let cluster = &record_intent(cluster, context, intent).await?;
 
     let steps = plan(&looked_at, &live, &topology.uid);
@@ -608,6 +622,13 @@ async fn tell_of_decisions(cluster: &LearningCluster, context: &Context, intent:
         // The decision is the reason: Events of one reason are counted as one, with the first one's words.
         context.tell(cluster, EventType::Normal, &decision.reason, "Scale", decision.message.clone()).await;
     }
+    if let Some(request) = intent.request.as_ref().filter(|request| former.request.as_ref() != Some(*request)) {
+        let (type_, reason) = match request.granted {
+            true => (EventType::Normal, "RequestGranted"),
+            false => (EventType::Warning, "RequestRefused"),
+        };
+        context.tell(cluster, type_, reason, "Heal", format!("{}: {}", request.value, request.message)).await;
+    }
     let failed = |status: &LearningClusterStatus| status.upgrade.as_ref().is_some_and(|upgrade| upgrade.failed);
     let revision = |status: &LearningClusterStatus| status.upgrade.as_ref().map(|upgrade| upgrade.revision.clone());
     if failed(intent) && !failed(&former) {
@@ -730,8 +751,6 @@ pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
-
     use super::*;
 
     fn redis(number: i32) -> PodView {

@@ -1,13 +1,17 @@
-//! What alerts ask of a LearningCluster's controller. They are kept in memory: an action that a crash cut short is recorded
-//! as run, and asked for again only when its alert still fires.
+//! What alerts and people ask of a LearningCluster's controller. The requests of alerts are kept in memory: an action that a
+//! crash cut short is recorded as run, and asked for again only when its alert still fires. People ask by an annotation, and
+//! the status has the answer.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use hebb_api::LearningCluster;
-use hebb_api::names::Role;
+use hebb_api::names::{self, Role};
+use hebb_api::{LearningCluster, RequestStatus};
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::oneshot;
+
+use super::status::whole_second;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,5 +47,72 @@ impl Requests {
     /// Takes all requests.
     pub fn take(&self, key: &ObjectRef<LearningCluster>) -> Vec<Request> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id(key)).unwrap_or_default()
+    }
+}
+
+/// Characters of a request that the status repeats.
+const VALUE_MAX: usize = 128;
+
+/// What a person asks for by the annotation.
+#[derive(Debug)]
+pub struct Asked {
+    value: String,
+    pub what: Result<Ask, String>,
+}
+
+impl Asked {
+    /// What the annotation says, if it is something new.
+    pub fn of(cluster: &LearningCluster) -> Option<Self> {
+        let annotations = cluster.metadata.annotations.as_ref()?;
+        let value = annotations.get(names::REQUEST_ANNOTATION)?.trim();
+        let value: String = value.chars().take(VALUE_MAX).collect();
+        let answered = cluster.status.as_ref().and_then(|status| status.request.as_ref());
+        if value.is_empty() || answered.is_some_and(|answered| answered.value == value) {
+            return None;
+        }
+        let mut words = value.split_whitespace();
+        let what = match (words.next(), words.next().and_then(Role::of)) {
+            (Some("failover"), _) => Ok(Ask::Failover),
+            (Some("restart"), Some(role)) => Ok(Ask::Restart { role, pods: 1 }),
+            _ => Err("a request is \"failover\", or \"restart\" and one of gateway, coordinator, worker and redis"
+                .to_owned()),
+        };
+        Some(Self { value, what })
+    }
+
+    /// What the status says of it.
+    pub fn answered(self, answer: Result<String, String>, now: Timestamp) -> RequestStatus {
+        let granted = answer.is_ok();
+        let (Ok(message) | Err(message)) = answer;
+        RequestStatus { value: self.value, granted, message, at: whole_second(now) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_asks_once_with_each_value_and_is_told_what_can_be_asked() {
+        let mut cluster = LearningCluster::default();
+        let mut asked = |value: &str, answered: Option<&str>| {
+            cluster.metadata.annotations = Some([(names::REQUEST_ANNOTATION.to_owned(), value.to_owned())].into());
+            cluster.status.get_or_insert_default().request = answered.map(|value| RequestStatus {
+                value: value.to_owned(),
+                granted: true,
+                message: String::new(),
+                at: whole_second(Timestamp::UNIX_EPOCH),
+            });
+            Asked::of(&cluster).map(|asked| asked.what)
+        };
+        assert_eq!(asked("failover 1", None), Some(Ok(Ask::Failover)));
+        assert_eq!(asked("failover 1", Some("failover 1")), None);
+        assert_eq!(asked("failover 2", Some("failover 1")), Some(Ok(Ask::Failover)));
+        assert_eq!(asked("restart redis 7", None), Some(Ok(Ask::Restart { role: Role::Redis, pods: 1 })));
+        assert_eq!(asked("", None), None);
+        for nonsense in ["restart", "restart everything", "delete worker"] {
+            assert!(matches!(asked(nonsense, None), Some(Err(_))), "{nonsense}");
+        }
+        assert!(asked(&"x".repeat(500), Some(&"x".repeat(VALUE_MAX))).is_none(), "a long one is answered once too");
     }
 }

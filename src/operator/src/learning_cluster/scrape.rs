@@ -4,12 +4,13 @@
 //! that doesn't answer is unknown, not empty, and its last answer stands for [`STALE_AFTER`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use hebb_api::LearningCluster;
 use kube::runtime::reflector::ObjectRef;
+use reqwest::Method;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -164,7 +165,11 @@ struct Known {
 
 /// The coordinators that are asked, and what they said.
 #[derive(Clone, Default)]
-pub struct Coordinators(Arc<Mutex<BTreeMap<String, (Key, Known)>>>);
+pub struct Coordinators {
+    known: Arc<Mutex<BTreeMap<String, (Key, Known)>>>,
+    /// For what isn't a question: made when it is first needed.
+    client: Arc<OnceLock<reqwest::Client>>,
+}
 
 fn id(key: &Key) -> String {
     format!("{}/{}", key.namespace.as_deref().unwrap_or_default(), key.name)
@@ -173,7 +178,7 @@ fn id(key: &Key) -> String {
 impl Coordinators {
     /// Asks this coordinator from now on.
     pub fn follow(&self, key: Key, target: Target) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get_mut(&id(&key)) {
             Some((_, known)) => known.target = target,
             None => {
@@ -194,24 +199,24 @@ impl Coordinators {
 
     /// Asks it no more.
     pub fn forget(&self, key: &Key) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id(key));
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&id(key));
     }
 
     /// What it said, unless that is too long ago.
     pub fn answer(&self, key: &Key) -> Option<Scraped> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&id(key)).and_then(|(_, known)| fresh(known).cloned())
     }
 
     /// Whether it is too early to know: this process has begun to ask so lately that no answer says nothing yet.
     pub fn is_early(&self, key: &Key) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&id(key)).is_none_or(|(_, known)| known.answer.is_none() && known.since.elapsed() < STALE_AFTER)
     }
 
     /// The load of the cluster; nothing before it is followed.
     pub fn load(&self, key: &Key) -> Option<Load> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, known) = known.get(&id(key))?;
         let last = known.answer.as_ref().map_or(known.since, |(_, at)| *at);
         let sample = |(begun, min, max): &(Instant, u64, u64)| Sample {
@@ -229,7 +234,7 @@ impl Coordinators {
 
     /// Labels that are learned in a minute, over the last minute; nothing before that is known.
     pub fn update_rate(&self, key: &Key) -> Option<f64> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, known) = known.get(&id(key))?;
         fresh(known)?;
         let ((begun, before), (ended, after)) = (known.labels.front()?, known.labels.back()?);
@@ -240,7 +245,7 @@ impl Coordinators {
 
     /// How long ago the coordinators heard of each worker; nothing while none answers.
     pub fn heard(&self, key: &Key) -> Option<BTreeMap<String, Duration>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, known) = known.get(&id(key))?;
         fresh(known)?;
         Some(known.heard.iter().map(|(worker, at)| (worker.clone(), at.elapsed())).collect())
@@ -248,15 +253,39 @@ impl Coordinators {
 
     /// Calls a path of the coordinators' API.
     pub async fn post(&self, key: &Key, path: &str) -> Result<reqwest::Response, String> {
+        self.call(key, Method::POST, path, None).await
+    }
+
+    /// Puts a document where the coordinators' API takes it.
+    pub async fn put(&self, key: &Key, path: &str, document: &serde_json::Value) -> Result<reqwest::Response, String> {
+        self.call(key, Method::PUT, path, Some(document)).await
+    }
+
+    async fn call(
+        &self,
+        key: &Key,
+        method: Method,
+        path: &str,
+        document: Option<&serde_json::Value>,
+    ) -> Result<reqwest::Response, String> {
         let target = {
-            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.get(&id(key)).map(|(_, known)| known.target.clone())
         };
         let target = target.ok_or("the coordinators aren't known yet")?;
         let url =
             target.url.parse::<reqwest::Url>().and_then(|url| url.join(path)).map_err(|error| error.to_string())?;
-        let client = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
-        let request = client.post(url).bearer_auth(&target.token).timeout(POST_DEADLINE);
+        let client = match self.client.get() {
+            Some(client) => client.clone(),
+            None => {
+                let made = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
+                self.client.get_or_init(|| made).clone()
+            }
+        };
+        let mut request = client.request(method, url).bearer_auth(&target.token).timeout(POST_DEADLINE);
+        if let Some(document) = document {
+            request = request.json(document);
+        }
         request.send().await.map_err(|error| error.to_string())
     }
 
@@ -264,7 +293,7 @@ impl Coordinators {
     pub async fn ask(&self, client: reqwest::Client, changed: mpsc::Sender<Key>) {
         loop {
             let targets: Vec<(Key, Target)> = {
-                let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 known.values().map(|(key, known)| (key.clone(), known.target.clone())).collect()
             };
             let asked = futures::stream::iter(targets).map(|(key, target)| {
@@ -283,7 +312,7 @@ impl Coordinators {
 
     /// Whether the cluster should be looked at again.
     fn record(&self, key: &Key, answer: Result<Scraped, reqwest::Error>) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((_, known)) = known.get_mut(&id(key)) else { return false };
         match answer {
             Ok(scraped) => known.take(scraped, Instant::now()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hebb_api::names::{self, Role};
 use hebb_api::{
     AutoscalingStatus, BackupStatus, DomainSpec, Endpoints, LearningCluster, LearningClusterSpec,
-    LearningClusterStatus, RedisStatus, Replacement, ScalingStrategy, Task, WorkersStatus,
+    LearningClusterStatus, RedisStatus, Replacement, RequestStatus, ScalingStrategy, Task, WorkersStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -294,6 +294,7 @@ pub fn status(cluster: &LearningCluster, seen: &Seen<'_>, now: Timestamp) -> Lea
         upgrade: seen.upgrade.status().cloned(),
         autoscaling: former.autoscaling,
         replacements: former.replacements,
+        request: former.request,
         backup: backup_status(cluster, seen),
         restored: former.restored,
         endpoints: Some(Endpoints {
@@ -505,6 +506,7 @@ pub fn intent(
     decision: Option<&Decision>,
     upgrade: &upgrade::Verdict,
     replacements: &[Replacement],
+    request: Option<RequestStatus>,
     now: Timestamp,
 ) -> LearningClusterStatus {
     let autoscaling = decision.map(|decision| {
@@ -527,6 +529,7 @@ pub fn intent(
         autoscaling,
         upgrade: upgrade.status().cloned(),
         replacements: replacements.to_vec(),
+        request: request.or_else(|| former.request.clone()),
         ..former.clone()
     }
 }

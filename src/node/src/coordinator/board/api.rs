@@ -11,13 +11,13 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use hebb_engine::Task;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::history::{HOURS_MAX, Metric, Scope};
-use super::{Frame, Overview, analysis, assets};
+use super::looks::Question;
+use super::{Frame, Overview, PolicyReport, analysis, assets};
 use crate::coordinator::Shared;
 use crate::coordinator::api::refusal;
 use crate::coordinator::leader;
@@ -30,6 +30,9 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A forwarded stream ends after this time and is asked for again.
 const STREAM_MAX: Duration = Duration::from_secs(3600);
 
+/// Bytes of what a policy says: 64 alerts, 32 receivers and 32 actions, with room to spare.
+const REPORT_BYTES_MAX: usize = 128 * 1024;
+
 type Coordinator = State<Arc<Shared>>;
 
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -39,6 +42,9 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/api/v1/overview", get(overview))
         .route("/api/v1/history", get(history))
         .route("/api/v1/patterns", get(patterns))
+        .route("/api/v1/quality", get(quality))
+        .route("/api/v1/memory", get(memory))
+        .route("/api/v1/alerts", get(alerts).put(hear_alerts))
         .route("/api/v1/stream", get(stream))
         .with_state(shared)
 }
@@ -156,16 +162,26 @@ fn bad(why: String) -> Response {
 }
 
 #[derive(Deserialize)]
-struct PatternsQuery {
+struct LookQuery {
     domain: String,
 }
 
-async fn patterns(
-    State(shared): Coordinator,
-    uri: Uri,
-    headers: HeaderMap,
-    query: Result<Query<PatternsQuery>, QueryRejection>,
-) -> Response {
+type Looked = Result<Query<LookQuery>, QueryRejection>;
+
+async fn patterns(from: Coordinator, uri: Uri, headers: HeaderMap, query: Looked) -> Response {
+    look(from, uri, headers, query, Question::Patterns).await
+}
+
+async fn quality(from: Coordinator, uri: Uri, headers: HeaderMap, query: Looked) -> Response {
+    look(from, uri, headers, query, Question::Quality).await
+}
+
+async fn memory(from: Coordinator, uri: Uri, headers: HeaderMap, query: Looked) -> Response {
+    look(from, uri, headers, query, Question::Memory).await
+}
+
+/// What the owners of a domain say.
+async fn look(State(shared): Coordinator, uri: Uri, headers: HeaderMap, query: Looked, question: Question) -> Response {
     let overview = match leading(&shared, &uri, &headers, FORWARD_TIMEOUT).await {
         Ok(overview) => overview,
         Err(response) => return response,
@@ -177,12 +193,49 @@ async fn patterns(
     let Some(domain) = overview.status.domains.iter().find(|domain| domain.name == name) else {
         return ErrorBody::new("unknown_domain", "there is no such domain").respond(StatusCode::NOT_FOUND);
     };
-    if domain.task != Task::Patterns {
-        return bad(format!("{name} is no domain of signals"));
+    if domain.task != question.task() {
+        let (is, wanted) = (domain.task, question.task());
+        return bad(format!("{name} is a {is:?} domain; this is asked of a {wanted:?} domain"));
     }
-    match shared.board.library.patterns(&shared.store, &name, domain.partitions.len() as u32).await {
-        Ok(patterns) => Json(patterns).into_response(),
+    match shared.board.looks.look(&shared.store, &name, question, domain.partitions.len() as u32).await {
+        Ok(answer) => ([(header::CONTENT_TYPE, "application/json")], answer).into_response(),
         Err(error) => ErrorBody::new("store_unavailable", error.to_string()).respond(StatusCode::SERVICE_UNAVAILABLE),
+    }
+}
+
+async fn alerts(State(shared): Coordinator, uri: Uri, headers: HeaderMap) -> Response {
+    if let Err(response) = leading(&shared, &uri, &headers, FORWARD_TIMEOUT).await {
+        return response;
+    }
+    Json(shared.board.state.lock().unwrap_or_else(PoisonError::into_inner).alerts.view()).into_response()
+}
+
+/// Takes in what a policy says. Only the operator, and the process itself, are to say so: a page can't, as it would have to
+/// ask for leave first.
+async fn hear_alerts(State(shared): Coordinator, uri: Uri, headers: HeaderMap, body: Body) -> Response {
+    if let Some(refusal) = refusal(&shared, &headers) {
+        return refusal;
+    }
+    let Ok(body) = axum::body::to_bytes(body, REPORT_BYTES_MAX).await else {
+        let why = format!("what a policy says has at most {REPORT_BYTES_MAX} bytes");
+        return ErrorBody::new("too_large", why).respond(StatusCode::PAYLOAD_TOO_LARGE);
+    };
+    if !matches!(&*shared.board.frames.borrow(), Frame::Overview(_)) {
+        return match leader::other(&shared, &headers) {
+            Some(leader) => leader::forward(&shared, &leader, Method::PUT, &uri, body, FORWARD_TIMEOUT).await,
+            None => leader::nobody(),
+        };
+    }
+    let report: PolicyReport = match serde_json::from_slice(&body) {
+        Ok(report) => report,
+        Err(error) => return ErrorBody::new("bad_body", error.to_string()).respond(StatusCode::BAD_REQUEST),
+    };
+    let now = u32::try_from(Timestamp::now().as_second()).unwrap_or(u32::MAX);
+    if shared.board.state.lock().unwrap_or_else(PoisonError::into_inner).alerts.hear(now, report) {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        ErrorBody::new("too_many_policies", "there is no room for another policy, or its name is none")
+            .respond(StatusCode::INSUFFICIENT_STORAGE)
     }
 }
 

@@ -25,10 +25,14 @@ const FILES: &[File] = files![
     "style.css" "text/css; charset=utf-8",
     "icon.svg" "image/svg+xml",
     "app.js" "text/javascript; charset=utf-8",
+    "alerts.js" "text/javascript; charset=utf-8",
     "api.js" "text/javascript; charset=utf-8",
     "chart.js" "text/javascript; charset=utf-8",
     "dom.js" "text/javascript; charset=utf-8",
     "format.js" "text/javascript; charset=utf-8",
+    "learning.js" "text/javascript; charset=utf-8",
+    "memory.js" "text/javascript; charset=utf-8",
+    "quality.js" "text/javascript; charset=utf-8",
     "views.js" "text/javascript; charset=utf-8",
 ];
 

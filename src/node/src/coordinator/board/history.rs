@@ -39,6 +39,8 @@ pub enum Metric {
     Lag,
     /// Patterns in the library.
     Patterns,
+    /// Share of the vectors of a governed memory that were rejected lately.
+    RejectionRate,
     /// Bytes: of a state in memory, of a process.
     MemoryBytes,
     /// Seconds: of a gateway the 99th percentile to an answer, of a worker the 95th to apply an entry.
@@ -50,7 +52,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    const ALL: [Metric; 14] = [
+    const ALL: [Metric; 15] = [
         Metric::Accuracy,
         Metric::RecentAccuracy,
         Metric::LogLoss,
@@ -61,6 +63,7 @@ impl Metric {
         Metric::EventsPerSecond,
         Metric::Lag,
         Metric::Patterns,
+        Metric::RejectionRate,
         Metric::MemoryBytes,
         Metric::LatencySeconds,
         Metric::Workers,
@@ -80,6 +83,7 @@ impl Metric {
             Metric::EventsPerSecond => "events_per_second",
             Metric::Lag => "lag",
             Metric::Patterns => "patterns",
+            Metric::RejectionRate => "rejection_rate",
             Metric::MemoryBytes => "memory_bytes",
             Metric::LatencySeconds => "latency_seconds",
             Metric::Workers => "workers",
@@ -100,7 +104,7 @@ impl Metric {
     /// The values that it can take.
     pub fn range(self) -> (f64, f64) {
         match self {
-            Metric::Accuracy | Metric::RecentAccuracy => (0.0, 1.0),
+            Metric::Accuracy | Metric::RecentAccuracy | Metric::RejectionRate => (0.0, 1.0),
             Metric::Kappa => (-1.0, 1.0),
             _ => (0.0, f64::INFINITY),
         }
@@ -206,6 +210,7 @@ impl History {
             self.put(now, scope(), Metric::Drifts, new_drifts);
             self.put(now, scope(), Metric::Lag, Some(domain.lag as f64));
             self.put(now, scope(), Metric::RecentAccuracy, domain.recent_accuracy);
+            self.put(now, scope(), Metric::RejectionRate, domain.rejection_rate);
             // Without a recent one there are no classes, or no labels.
             self.put(now, scope(), Metric::Accuracy, domain.recent_accuracy.map(|_| domain.accuracy));
             let Some(detail) = overview.details.get(&domain.name) else { continue };

@@ -3,12 +3,14 @@
 //! The leader takes stock every two seconds. Without a listener that is all that happens: text is made when somebody
 //! looks. Nothing is written: the history is in memory, and a new leader begins its own.
 
+mod alerts;
 mod analysis;
 mod api;
 mod assets;
 mod history;
-mod library;
+mod looks;
 mod overview;
+mod quality;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,9 +18,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
 
+use self::alerts::Alerts;
+pub use self::alerts::PolicyReport;
 pub use self::api::router;
 use self::history::History;
-use self::library::Library;
+use self::looks::Looks;
 use self::overview::Observer;
 pub use self::overview::{DomainDetail, Node, Overview, Role};
 use super::ClusterStatus;
@@ -47,13 +51,14 @@ pub struct Board {
     state: Mutex<State>,
     frames: watch::Sender<Frame>,
     listeners: Arc<Semaphore>,
-    library: Library,
+    looks: Looks,
 }
 
 #[derive(Default)]
 struct State {
     observer: Observer,
     history: History,
+    alerts: Alerts,
     observed_at: Option<Instant>,
 }
 
@@ -63,7 +68,7 @@ impl Default for Board {
             state: Mutex::default(),
             frames: watch::Sender::default(),
             listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
-            library: Library::default(),
+            looks: Looks::default(),
         }
     }
 }
@@ -77,7 +82,8 @@ impl Board {
         }
         state.observed_at = Some(Instant::now());
         let now = Timestamp::now().as_millisecond() as f64 / 1e3;
-        let overview = state.observer.observe(now, status.clone(), said, started_at());
+        let mut overview = state.observer.observe(now, status.clone(), said, started_at());
+        overview.firing = state.alerts.firing();
         state.history.record(overview.at, &overview);
         self.frames.send_replace(Frame::Overview(Arc::new(overview)));
     }

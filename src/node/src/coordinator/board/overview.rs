@@ -25,6 +25,9 @@ pub struct Overview {
     pub status: ClusterStatus,
     /// Events applied a second since the sample before, of all domains.
     pub events_per_second: Option<f64>,
+    /// Alerts that fire, of the policies that tell this leader.
+    #[serde(default)]
+    pub firing: u64,
     /// The nodes that live.
     pub nodes: Vec<Node>,
     /// More about each domain, by name.
@@ -145,7 +148,7 @@ impl Observer {
         self.totals = totals;
         self.at = Some(now);
         let nodes = self.nodes(&status.leader, leader_started_at, said);
-        Overview { at: now as u32, status, events_per_second: all_rates, nodes, details }
+        Overview { at: now as u32, status, events_per_second: all_rates, firing: 0, nodes, details }
     }
 
     fn nodes(&mut self, leader: &str, leader_started_at: u32, said: &Said<'_>) -> Vec<Node> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use hebb_engine::{CycleReport, Explored, MetaMetrics};
+use hebb_engine::{CycleReport, Explored, Knob, MetaMetrics};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,8 @@ use crate::settings::MetaLearning;
 /// Cycles that are remembered: with [`ADOPTED_MAX`] adoptions each they stay far below the 1 MiB of a note.
 pub const HISTORY_MAX: usize = 256;
 const ADOPTED_MAX: usize = 8;
+/// Arms that are counted: there are ten, and a later version of the workers may have more.
+const ARMS_MAX: usize = 32;
 /// A mean gain below this, over so many cycles, is a plateau.
 pub const PLATEAU_DELTA: f64 = 0.01;
 pub const PLATEAU_CYCLES: usize = 5;
@@ -39,6 +41,22 @@ pub struct Adopted {
     /// What was changed, and what it gained.
     #[serde(flatten)]
     pub change: Explored,
+}
+
+/// What came of a candidate of the bandit so far, over all partitions and cycles.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Arm {
+    /// What it turns.
+    pub knob: Knob,
+    /// By which factor.
+    pub step: f64,
+    /// How often it was tried.
+    pub tries: u64,
+    /// Mean gain in score over the parameters of then.
+    pub mean_gain: f64,
+    /// How often it was adopted.
+    pub adopted: u64,
 }
 
 /// One cycle over all partitions.
@@ -90,6 +108,8 @@ pub struct State {
     /// When a cycle was last given up because it hung.
     pub stuck_at: Option<Timestamp>,
     pub history: VecDeque<Cycle>,
+    #[serde(default)]
+    pub arms: Vec<Arm>,
 }
 
 /// What a partition said, or what its checkpoint did.
@@ -144,6 +164,7 @@ impl State {
     /// Forgets what was found; whether cycles go on stands.
     pub fn reset(&mut self) {
         self.history.clear();
+        self.arms.clear();
         (self.total_improvements, self.boosts, self.boosted_at, self.stuck_at) = (0, 0, 0, None);
         self.cycles = 0;
     }
@@ -192,6 +213,7 @@ impl State {
         });
         let mut adopted: Vec<Adopted> = adoptions.collect();
         self.total_improvements += adopted.len() as u64;
+        self.count_arms(&said);
         adopted.truncate(ADOPTED_MAX);
         let cycle = Cycle {
             at: now,
@@ -210,6 +232,27 @@ impl State {
         }
         self.history.push_back(cycle.clone());
         cycle
+    }
+
+    /// Counts what was tried where it counts: what a checkpoint's replay tried is tried again by its owner.
+    fn count_arms(&mut self, said: &[&Heard]) {
+        for heard in said.iter().filter(|heard| heard.source == MetricsSource::Live) {
+            for tried in &heard.report.explored {
+                let known = self.arms.iter().position(|arm| (arm.knob, arm.step) == (tried.knob, tried.step));
+                let place = known.unwrap_or(self.arms.len());
+                if place == ARMS_MAX {
+                    continue;
+                }
+                if known.is_none() {
+                    let Explored { knob, step, .. } = *tried;
+                    self.arms.push(Arm { knob, step, tries: 0, mean_gain: 0.0, adopted: 0 });
+                }
+                let arm = &mut self.arms[place];
+                arm.tries += 1;
+                arm.mean_gain += (tried.gain - arm.mean_gain) / arm.tries as f64;
+                arm.adopted += u64::from(heard.report.adopted.as_ref() == Some(tried));
+            }
+        }
     }
 
     /// The newest metrics there are.
@@ -376,6 +419,30 @@ mod tests {
         assert!(!state.wants_boost());
         state.record(&heard(0.8, 10), 5, at(0));
         assert!(names(&state).is_empty());
+    }
+
+    #[test]
+    fn what_was_tried_is_counted_by_arm() {
+        let tried = |knob, step, gain| Explored { knob, step, gain, noise: 0.0 };
+        let mut state = State::default();
+        for gain in [0.1, 0.3] {
+            let [mut said] = heard(0.7, 10);
+            said.report.explored = vec![tried(Knob::Rate, 2.0, gain), tried(Knob::Rate, 0.5, -0.1)];
+            said.report.adopted = (gain > 0.2).then(|| tried(Knob::Rate, 2.0, gain));
+            state.record(&[said], 5, at(0));
+        }
+        assert_eq!(
+            state.arms.iter().map(|arm| (arm.step, arm.tries, arm.adopted)).collect::<Vec<_>>(),
+            [(2.0, 2, 1), (0.5, 2, 0)]
+        );
+        assert!((state.arms[0].mean_gain - 0.2).abs() < 1e-9);
+        let [mut said] = heard(0.7, 10);
+        said.source = MetricsSource::Simulated;
+        said.report.explored = vec![tried(Knob::Share, 4.0, 0.1)];
+        state.record(&[said], 5, at(0));
+        assert_eq!(state.arms.len(), 2, "what was simulated doesn't count");
+        state.reset();
+        assert!(state.arms.is_empty());
     }
 
     #[test]

@@ -91,6 +91,9 @@ fn redis_conf(topology: &Topology, server: &Server, replicas: i32, password: &st
         "maxmemory-policy noeviction".to_owned(),
         // A replica that comes back is there at once: writes may be waiting for it.
         "repl-diskless-sync-delay 0".to_owned(),
+        // A replica that dials a pod's address of before hears nothing, not even a refusal, and must soon try the new one.
+        "repl-ping-replica-period 5".to_owned(),
+        "repl-timeout 15".to_owned(),
     ]);
     if server.durability == Durability::Replicated {
         // A primary that is cut off says so at once, whoever still reaches it.

@@ -79,6 +79,9 @@ fn redis_conf(topology: &Topology, server: &Server, password: &str) -> String {
         "maxmemory-policy noeviction".to_owned(),
         // A replica that comes back is there at once: writes may be waiting for it.
         "repl-diskless-sync-delay 0".to_owned(),
+        // A replica that dials a pod's address of before hears nothing, not even a refusal, and must soon try the new one.
+        "repl-ping-replica-period 5".to_owned(),
+        "repl-timeout 15".to_owned(),
         "cluster-enabled yes".to_owned(),
         "cluster-config-file nodes.conf".to_owned(),
         format!("cluster-node-timeout {NODE_TIMEOUT}"),

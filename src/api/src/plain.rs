@@ -1,0 +1,140 @@
+//! The short form of a configuration: a cluster's name, its scaling and its engine, without the frame of a resource.
+
+use serde::Deserialize;
+use serde_yaml::{Mapping, Value};
+
+/// A file in the short form.
+#[derive(Deserialize)]
+pub(crate) struct Plain {
+    cluster_name: String,
+    #[serde(default)]
+    scaling: Option<Scaling>,
+    /// The fields of `spec.engine`, in snake case.
+    #[serde(default)]
+    engine: Mapping,
+}
+
+#[derive(Deserialize)]
+struct Scaling {
+    #[serde(default)]
+    strategy: Strategy,
+    #[serde(default)]
+    min_workers: Option<i32>,
+    #[serde(default)]
+    max_workers: Option<i32>,
+    #[serde(default)]
+    queue_depth_per_worker: Option<i32>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Strategy {
+    #[default]
+    QueueBased,
+    Hpa,
+    None,
+}
+
+impl Plain {
+    /// Whether a document is in the short form.
+    pub(crate) fn is(value: &Value) -> bool {
+        value.get("cluster_name").is_some() && value.get("apiVersion").is_none() && value.get("kind").is_none()
+    }
+
+    /// The same as a LearningCluster.
+    pub(crate) fn into_resource(self) -> Value {
+        let mut spec = Mapping::new();
+        if let Some(scaling) = self.scaling {
+            let strategy = match scaling.strategy {
+                Strategy::QueueBased => "Queue",
+                Strategy::Hpa => "Hpa",
+                Strategy::None => "None",
+            };
+            let mut autoscaling = mapping([("strategy", Value::from(strategy))]);
+            let bounds = [
+                ("minReplicas", scaling.min_workers),
+                ("maxReplicas", scaling.max_workers),
+                ("queueDepthPerWorker", scaling.queue_depth_per_worker),
+            ];
+            autoscaling.extend(
+                bounds.into_iter().filter_map(|(name, number)| Some((Value::from(name), Value::from(number?)))),
+            );
+            spec.insert("workers".into(), mapping([("autoscaling", autoscaling.into())]).into());
+        }
+        let engine = self.engine.into_iter().map(|(name, value)| match name {
+            Value::String(name) => (Value::from(camel(&name)), value),
+            other => (other, value),
+        });
+        spec.insert("engine".into(), engine.collect::<Mapping>().into());
+        let metadata = mapping([("name", self.cluster_name.into())]);
+        mapping([
+            ("apiVersion", "hebb.dev/v1alpha1".into()),
+            ("kind", "LearningCluster".into()),
+            ("metadata", metadata.into()),
+            ("spec", spec.into()),
+        ])
+        .into()
+    }
+}
+
+fn mapping<const N: usize>(fields: [(&str, Value); N]) -> Mapping {
+    fields.into_iter().map(|(name, value)| (Value::from(name), value)).collect()
+}
+
+fn camel(snake: &str) -> String {
+    let mut words = snake.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |mut name, word| {
+        let mut letters = word.chars();
+        name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        name.push_str(letters.as_str());
+        name
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ScalingStrategy;
+    use crate::load::load;
+
+    #[test]
+    fn the_short_form_is_a_cluster_with_the_same_defaults() {
+        let text = "
+cluster_name: lab
+scaling: {strategy: queue_based, min_workers: 3, max_workers: 9, queue_depth_per_worker: 50}
+engine: {edge_threshold: 0.2, cluster_threshold: 0.6, learning_rate: 0.05, exploration_rate: 0.3}
+";
+        let read = load(text).unwrap().clusters.remove(0);
+        assert_eq!(read.metadata.name.as_deref(), Some("lab"));
+        let scaling = read.spec.workers.autoscaling.unwrap();
+        assert_eq!(
+            (scaling.strategy, scaling.min_replicas, scaling.max_replicas, scaling.queue_depth_per_worker),
+            (ScalingStrategy::Queue, 3, 9, 50)
+        );
+        let engine = read.spec.engine;
+        assert_eq!((engine.edge_threshold, engine.exploration_rate), (0.2, 0.3));
+
+        let least = load("cluster_name: lab").unwrap().clusters.remove(0);
+        let engine = least.spec.engine;
+        let defaults = (engine.edge_threshold, engine.cluster_threshold, engine.learning_rate, engine.exploration_rate);
+        assert_eq!(defaults, (0.1, 0.7, 0.1, 0.2));
+        let scaling = load("cluster_name: lab\nscaling: {}").unwrap().clusters.remove(0).spec.workers.autoscaling;
+        let scaling = scaling.unwrap();
+        assert_eq!((scaling.min_replicas, scaling.max_replicas, scaling.queue_depth_per_worker), (2, 50, 100));
+    }
+
+    #[test]
+    fn a_misspelt_field_of_the_short_form_is_refused_by_name() {
+        for (text, named) in [
+            ("cluster_name: lab\nscalling: {}", "scalling"),
+            ("cluster_name: lab\nscaling: {min_worker: 1}", "min_worker"),
+            ("cluster_name: lab\nengine: {edge_treshold: 0.1}", "edgeTreshold"),
+            ("cluster_name: lab\nscaling: {strategy: magic}", "magic"),
+            ("cluster_name: lab\nengine: {edge_threshold: 7}", "edgeThreshold"),
+            ("cluster_name: UPPER", "metadata.name"),
+        ] {
+            let error = load(text).unwrap_err().to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+}
