@@ -165,7 +165,7 @@ def main():
                 }
                 results.append(row)
                 tools.out.write_text(json.dumps(results, indent=1) + "\n")
-                print(f"  {stream:<14} {name:<14} {accuracy * 100:6.2f} %  {row['events_per_second']:>12,.0f} events/s", flush=True)
+                print(f"  {stream:<14} {name:<14} {accuracy * 100:6.2f} %  kappa {kappa:.3f}  {row['events_per_second']:>12,.0f} events/s", flush=True)
     table(results, streams, [HEBB, *peers])
     if skipped:
         print("\nnot measured:\n  " + "\n  ".join(skipped))

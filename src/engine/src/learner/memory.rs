@@ -58,7 +58,7 @@ pub struct Target {
 /// The nearest of both memories, nearest first.
 #[derive(Clone, Debug, Default)]
 pub struct Neighbours {
-    /// Among the newest [`SHORT`] experiences.
+    /// Among the newest 500 experiences.
     pub short: Vec<Neighbour>,
     /// Among all.
     pub long: Vec<Neighbour>,
