@@ -124,6 +124,9 @@ pub struct LearningClusterSpec {
     /// Protection from voluntary disruptions.
     #[serde(default)]
     pub pod_disruption_budget: PodDisruptionBudgetSpec,
+    /// Traces of requests through gateway, log and worker. Without it none are recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<TracesSpec>,
 }
 
 impl Default for LearningClusterSpec {
@@ -145,6 +148,7 @@ impl Default for LearningClusterSpec {
             healing: HealingSpec::default(),
             network_policy: NetworkPolicySpec::default(),
             pod_disruption_budget: PodDisruptionBudgetSpec::default(),
+            traces: None,
         }
     }
 }
@@ -1074,6 +1078,24 @@ impl Default for PodDisruptionBudgetSpec {
     fn default() -> Self {
         Self { enabled: true }
     }
+}
+
+/// Where traces go, and how many.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TracesSpec {
+    /// Where a collector takes OTLP over HTTP, for example http://otel-collector.monitoring:4318.
+    #[schemars(length(min = 1, max = 300), regex(pattern = r"^http://[-.a-z0-9]+:[0-9]{1,5}$"))]
+    pub endpoint: String,
+    /// Of a hundred requests that are part of no trace yet, how many are recorded. A client that sends a trace decides for
+    /// itself. Default: 1.
+    #[serde(default = "one_percent")]
+    #[schemars(range(min = 0, max = 100))]
+    pub sample_percent: i32,
+}
+
+fn one_percent() -> i32 {
+    1
 }
 
 /// What a LearningCluster is.

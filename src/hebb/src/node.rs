@@ -149,7 +149,7 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
     let threads = who.threads.map_or_else(|| role.threads(), usize::from);
     runtime_of(threads)?.block_on(async move {
         info!(?role, id = identity.id, cluster = settings.name, %listen, redis = ?redis.topology, "starting");
-        let traces = export_traces(role.service())?;
+        let traces = export_traces(role.service(), None)?;
         let store = RedisStore::lazy(redis)?;
         let store = Store::new(store.clone()).with_history(store);
         let (stopper, stop) = stop_channel();

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use hebb_api::LearningCluster;
 use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore, SqliteHistory};
 use hebb_node::{Access, ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
-use hebb_telemetry::traces::export_traces;
+use hebb_telemetry::traces::{Collector, export_traces};
 use tracing::{info, warn};
 
 use crate::access::AccessOptions;
@@ -151,8 +151,13 @@ pub fn run(options: Options) -> Outcome {
             Some(Watch::new(&policies, &cluster, &addresses, &folder, options.surroundings)?)
         }
     };
+    let collector = cluster
+        .spec
+        .traces
+        .as_ref()
+        .map(|traces| Collector { endpoint: traces.endpoint.clone(), share: f64::from(traces.sample_percent) / 100.0 });
     runtime()?.block_on(async move {
-        let traces = export_traces("hebb")?;
+        let traces = export_traces("hebb", collector)?;
         let (store, data) = match redis {
             Some(redis) => {
                 let data = format!("{:?}", redis.topology);

@@ -107,7 +107,7 @@ async fn measure(way: &str) -> Outcome {
         "history" => store.with_history(SqliteHistory::open(directory.path()).await?),
         _ => store,
     };
-    export_traces("hebb")?;
+    export_traces("hebb", None)?;
     let address = || -> Outcome<SocketAddr> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?) };
     let addresses =
         EmbeddedAddresses { gateway: address()?, coordinator: address()?, meta: address()?, worker: address()? };

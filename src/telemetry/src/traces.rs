@@ -18,7 +18,7 @@ use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
 
 pub use opentelemetry::trace::SpanKind;
@@ -53,16 +53,27 @@ pub enum TraceError {
 #[derive(Debug)]
 pub struct Export(SdkTracerProvider);
 
-/// Starts the export, if the environment asks for it. `service` is the name of the process where `OTEL_SERVICE_NAME` gives
-/// none. Batches are sent on the runtime that this is called on.
+/// Where traces go and how many, where the environment doesn't say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Collector {
+    /// The collector, for example `http://127.0.0.1:4318`.
+    pub endpoint: String,
+    /// Share of the requests that are part of no trace yet, 0 to 1.
+    pub share: f64,
+}
+
+/// Starts the export, if the environment asks for it, or a configuration does. `service` is the name of the process where
+/// `OTEL_SERVICE_NAME` gives none. Batches are sent on the runtime that this is called on.
 ///
 /// # Errors
-/// [`TraceError`] where the variables ask for what can't be done.
-pub fn export_traces(service: &'static str) -> Result<Option<Export>, TraceError> {
+/// [`TraceError`] where what is asked for can't be done.
+pub fn export_traces(service: &'static str, configured: Option<Collector>) -> Result<Option<Export>, TraceError> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let endpoint = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    let configured = configured.filter(|_| endpoint.is_none());
     let is_off = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
         || variable("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
+    let endpoint = endpoint.or_else(|| configured.as_ref().map(|collector| collector.endpoint.clone()));
     let Some(endpoint) = endpoint.filter(|_| !is_off) else { return Ok(None) };
     if endpoint.starts_with("https:") {
         return Err(TraceError::Encrypted);
@@ -75,13 +86,22 @@ pub fn export_traces(service: &'static str) -> Result<Option<Export>, TraceError
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
-        .with_http_client(OnRuntime { client, handle: Handle::current() })
-        .build()?;
+        .with_http_client(OnRuntime { client, handle: Handle::current() });
+    let exporter = match &configured {
+        Some(collector) => exporter.with_endpoint(format!("{}/v1/traces", collector.endpoint)),
+        None => exporter,
+    };
     let resource = Resource::builder();
     let is_named = variable("OTEL_SERVICE_NAME").is_some()
         || variable("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|attributes| attributes.contains("service.name="));
     let resource = if is_named { resource } else { resource.with_service_name(service) };
-    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build());
+    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter.build()?).with_resource(resource.build());
+    let provider = match configured.filter(|_| variable("OTEL_TRACES_SAMPLER").is_none()) {
+        Some(Collector { share, .. }) => {
+            provider.with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(share))))
+        }
+        None => provider,
+    };
     let provider = provider.build();
     TRACER.get_or_init(|| provider.tracer("hebb"));
     Ok(Some(Export(provider)))

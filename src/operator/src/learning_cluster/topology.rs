@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use hebb_api::names::{self, Role};
 use hebb_api::{
     AutoscalingSpec, DeletionPolicy, Durability, ExternalRedis, LearningCluster, LearningClusterSpec,
-    LearningClusterStatus, MetaLearningSpec, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy, UpgradeStrategy,
+    LearningClusterStatus, MetaLearningSpec, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy, TracesSpec,
+    UpgradeStrategy,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use sha2::{Digest, Sha256};
@@ -161,6 +162,7 @@ pub struct Topology {
     pub disruption_budgets: bool,
     /// Who may read metrics; no NetworkPolicies where there is nothing here.
     pub network: Option<BTreeMap<String, String>>,
+    pub traces: Option<TracesSpec>,
     pub cluster_domain: String,
     pub operator_namespace: String,
     pub secrets: Secrets,
@@ -255,6 +257,7 @@ impl Topology {
             redis,
             disruption_budgets: spec.pod_disruption_budget.enabled,
             network: spec.network_policy.enabled.then(|| spec.network_policy.metrics_from_namespaces.clone()),
+            traces: spec.traces.clone(),
             cluster_domain: defaults.cluster_domain.clone(),
             operator_namespace: defaults.operator_namespace.clone(),
             name,

@@ -272,6 +272,40 @@ mod tests {
     use crate::learning_cluster::certificate::{self, Certificate, Pems};
     use crate::learning_cluster::topology::{Defaults, Secrets};
 
+    #[test]
+    fn gateways_and_workers_are_told_of_the_collector_and_let_out_to_it() {
+        let traces = json!({"traces": {"endpoint": "http://otel-collector.monitoring:4318", "samplePercent": 5}});
+        let cluster: LearningCluster = serde_json::from_value(json!({
+            "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
+            "metadata": {"name": "demo", "namespace": "ns", "uid": "u1"}, "spec": traces,
+        }))
+        .unwrap();
+        let defaults = Defaults {
+            image: "hebb:1".to_owned(),
+            redis_image: "redis:7".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            operator_namespace: "hebb-system".to_owned(),
+        };
+        let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned(), certificate: None };
+        let topology = Topology::new(&cluster, &defaults, secrets, 2, None).unwrap();
+        let children: Vec<(String, String)> = render(&topology)
+            .present
+            .iter()
+            .map(|child| (format!("{:?} {}", child.kind, child.name), child.object.to_string()))
+            .collect();
+        let with = |text: &str| -> Vec<&str> {
+            children.iter().filter(|(_, object)| object.contains(text)).map(|(name, _)| name.as_str()).collect()
+        };
+        let told = with(r#"{"name":"OTEL_TRACES_SAMPLER_ARG","value":"0.05"}"#);
+        assert_eq!(told, ["Deployment demo-worker", "Deployment demo-gateway"]);
+        assert_eq!(
+            with(r#"{"name":"OTEL_EXPORTER_OTLP_ENDPOINT","value":"http://otel-collector.monitoring:4318"}"#),
+            told
+        );
+        let let_out = with(r#"{"ports":[{"port":4318,"protocol":"TCP"}]}"#);
+        assert_eq!(let_out, ["NetworkPolicy demo-worker", "NetworkPolicy demo-gateway"]);
+    }
+
     /// What is made of some clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
     /// every pod out there would become.
     #[test]

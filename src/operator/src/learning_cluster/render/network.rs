@@ -77,6 +77,11 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
     if role == Role::Coordinator {
         egress.push(json!({"to": [pods(Role::Coordinator)], "ports": tcp(port)}));
     }
+    if let (Role::Gateway | Role::Worker, Some(traces)) = (role, &topology.traces)
+        && let Some(collector) = traces.endpoint.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
+    {
+        egress.push(json!({"ports": tcp(collector)}));
+    }
     Some(json!({"spec": {
         "podSelector": {"matchLabels": names::role_selector(&topology.name, role)},
         "policyTypes": ["Ingress", "Egress"],

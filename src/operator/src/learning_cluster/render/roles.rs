@@ -1,7 +1,7 @@
 //! Gateway, coordinators and workers: the engine's binary in three roles.
 
 use hebb_api::names::{self, Role};
-use hebb_api::{Durability, ExternalRedis, SecretKeyRef};
+use hebb_api::{Durability, ExternalRedis, SecretKeyRef, TracesSpec};
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
 
@@ -114,6 +114,9 @@ fn body(topology: &Topology, role: Role, port: i32) -> Value {
     if role == Role::Gateway {
         env.extend(access_env(topology));
     }
+    if let (Role::Gateway | Role::Worker, Some(traces)) = (role, &topology.traces) {
+        env.extend(traces_env(topology, traces));
+    }
     env.extend(redis_env(topology));
     let mut mounts = redis_mounts(topology);
     if role == Role::Gateway && topology.api_keys.is_some() {
@@ -137,6 +140,20 @@ fn volumes(topology: &Topology, role: Role) -> Vec<Value> {
         volumes.push(json!({"name": "api-keys", "secret": {"secretName": secret}}));
     }
     volumes
+}
+
+/// What tells a process where its traces go. POD_NAME stands before it.
+fn traces_env(topology: &Topology, traces: &TracesSpec) -> [Value; 4] {
+    let share = f64::from(traces.sample_percent) / 100.0;
+    let whose =
+        format!("k8s.namespace.name={},k8s.pod.name=$(POD_NAME),hebb.cluster={}", topology.namespace, topology.name);
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", traces.endpoint.clone()),
+        ("OTEL_RESOURCE_ATTRIBUTES", whose),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned()),
+        ("OTEL_TRACES_SAMPLER_ARG", share.to_string()),
+    ]
+    .map(|(name, value)| json!({"name": name, "value": value}))
 }
 
 /// What tells a gateway whom it serves, and how much.
