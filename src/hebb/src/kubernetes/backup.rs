@@ -16,7 +16,7 @@ pub struct OnDemand {
     #[command(flatten)]
     pub reach: Reach,
     /// Wait until the backup has succeeded or failed
-    #[arg(long, requires = "name")]
+    #[arg(long, conflicts_with = "to")]
     wait: bool,
     /// How long to wait at most
     #[arg(long, default_value = "30m")]

@@ -285,7 +285,7 @@ fn merged(logs: &[(Source, String)]) -> Vec<Line<'_>> {
         lines.extend(text.lines().filter(|line| !line.is_empty()).map(|line| Line::of(source, line)));
     }
     // Times are written with as many digits as they have, so the text of a whole second sorts behind its parts.
-    lines.sort_by(|one, other| instant(one.at).cmp(&instant(other.at)));
+    lines.sort_by_key(|line| instant(line.at));
     lines
 }
 

@@ -15,7 +15,7 @@ use crate::node::runtime;
 #[derive(Args)]
 pub struct IntoNew {
     /// The LearningCluster whose spec the new one gets, and whose backup, unless --claim says otherwise
-    #[arg(long, value_name = "OLD", requires = "name")]
+    #[arg(long, value_name = "OLD", conflicts_with = "from")]
     like: Option<String>,
     /// Claim of the volume with the backups [default: where OLD keeps its backups]
     #[arg(long, requires = "like")]
@@ -23,7 +23,7 @@ pub struct IntoNew {
     #[command(flatten)]
     pub reach: Reach,
     /// Wait until the new cluster is restored and ready
-    #[arg(long, requires = "name")]
+    #[arg(long, conflicts_with = "from")]
     wait: bool,
     /// How long to wait at most
     #[arg(long, default_value = "30m")]

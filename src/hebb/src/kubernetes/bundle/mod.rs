@@ -137,7 +137,6 @@ async fn list(
         api_version: api_version.clone(),
         kind: kind.to_owned(),
         plural: plural.to_owned(),
-        ..ApiResource::erase::<Pod>(&())
     };
     let api: Api<DynamicObject> = Api::namespaced_with(found.client.clone(), &found.namespace, &resource);
     let mut selected = ListParams::default().limit(OBJECTS_MAX);

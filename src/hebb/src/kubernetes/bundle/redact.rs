@@ -75,12 +75,12 @@ impl Redactor {
     pub fn object(&self, object: &mut Value) {
         if object["kind"] == "Secret" {
             for field in ["data", "stringData"] {
-                if let Some(data) = object[field].as_object_mut() {
+                if let Some(data) = object.get_mut(field).and_then(Value::as_object_mut) {
                     data.values_mut().for_each(|value| *value = Value::from(REDACTED));
                 }
             }
         }
-        if let Some(metadata) = object["metadata"].as_object_mut() {
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
             if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
                 annotations.remove(LAST_APPLIED);
