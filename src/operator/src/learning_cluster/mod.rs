@@ -512,7 +512,7 @@ fn admit(
                 let chosen = healing::primary_to_move(pods, primaries).into_iter().collect();
                 (
                     chosen,
-                    "no primary of redis.mode Sentinel or Cluster is known that another server could replace"
+                    "no primary is known that another server of redis.mode Sentinel or Cluster could replace"
                         .to_owned(),
                 )
             }
