@@ -111,6 +111,11 @@ bench-runtime: build ## Throughput and latency without Kubernetes, beside Redis 
 	@data=$$(e2e/data/fetch.sh); python=$$(e2e/runtime/peers.sh); \
 	  $(BIN)/runtime --hebb $(BIN)/hebb --data "$$data" --python "$$python" $(ARGS)
 
+.PHONY: bench-overhead
+bench-overhead: toolchain ## What the history of metrics and traces cost: off and on in turn, five rounds (ARGS=rounds)
+	cargo build $(CARGO_FLAGS) --example overhead
+	$(BIN)/examples/overhead $(ARGS)
+
 .PHONY: build
 build: toolchain ## The static binary, and the programs of demo and tests
 	cargo build $(CARGO_FLAGS)
