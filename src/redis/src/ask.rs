@@ -140,6 +140,21 @@ impl Group {
         }
     }
 
+    /// Whether every Sentinel that answers knows that a host's replica may be elected. They look at it every ten seconds.
+    pub(crate) async fn know_electable(&self, host: &str) -> bool {
+        let mut replicas = redis::cmd("SENTINEL");
+        replicas.arg("REPLICAS").arg(SENTINEL_MASTER);
+        let asked = self.hosts.iter().map(|sentinel| self.send(sentinel, SENTINEL_PORT, &replicas));
+        join_all(asked).await.into_iter().flatten().all(|answer| {
+            let known: Vec<HashMap<String, String>> = redis::from_redis_value(answer).unwrap_or_default();
+            let electable = |replica: &HashMap<String, String>| {
+                replica.get("ip").is_some_and(|ip| ip == host)
+                    && replica.get("slave-priority").is_some_and(|priority| priority != "0")
+            };
+            known.iter().any(electable)
+        })
+    }
+
     /// What a host's server says; nothing while it doesn't answer.
     pub(crate) async fn server(&self, host: &str) -> Option<Server> {
         let answer = self.send(host, REDIS_PORT, &redis::cmd("INFO")).await.ok()?;

@@ -110,6 +110,11 @@ impl Member {
         self.data.join("holds-data")
     }
 
+    /// Stands from when the Sentinels know that this server may be elected until it begins anew.
+    fn known_marker(&self) -> PathBuf {
+        self.data.join("known-electable")
+    }
+
     fn holds_data(&self) -> bool {
         self.marker().exists()
     }
@@ -148,6 +153,12 @@ impl Member {
     /// [`MemberError::File`].
     pub async fn settle(&self) -> Result<PathBuf, MemberError> {
         let template = self.read_config("redis.conf")?;
+        match std::fs::remove_file(self.known_marker()) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                return Err(file_error(&self.known_marker(), source));
+            }
+            _ => {}
+        }
         let settings = files::primary_settings(&self.read_config("sentinel.conf")?);
         let began = Instant::now();
         let mut told = None;
@@ -211,7 +222,8 @@ impl Member {
         MemberError::Start(Command::new("redis-server").arg(file).exec())
     }
 
-    /// Whether the server is of use: as primary, or as a replica in step with one. Such a replica may be elected from then.
+    /// Whether the server is of use: as primary, or as a replica in step with one. Such a replica may be elected from then,
+    /// and is of use once the Sentinels know so: a primary that died before would have no successor.
     ///
     /// # Errors
     /// [`MemberError::NotReady`], or what the server said.
@@ -229,6 +241,13 @@ impl Member {
             let mut raise = redis::cmd("CONFIG");
             raise.arg("SET").arg("replica-priority").arg(PRIORITY);
             self.send(REDIS_PORT, &raise, "make the replica electable").await?;
+        }
+        if !server.primary && !self.known_marker().exists() {
+            let host = self.group.hosts.get(self.me).map(String::as_str).unwrap_or_default();
+            if !self.group.know_electable(host).await {
+                return Err(MemberError::NotReady("a replica that the Sentinels don't know to be electable yet"));
+            }
+            write(&self.known_marker(), "")?;
         }
         Ok(())
     }
