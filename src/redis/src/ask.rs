@@ -140,19 +140,14 @@ impl Group {
         }
     }
 
-    /// Whether every Sentinel that answers knows that a host's replica may be elected. They look at it every ten seconds.
+    /// Whether the Sentinels know that a host's replica may be elected; see [`know_electable`]. They look at it every ten
+    /// seconds.
     pub(crate) async fn know_electable(&self, host: &str) -> bool {
         let mut replicas = redis::cmd("SENTINEL");
         replicas.arg("REPLICAS").arg(SENTINEL_MASTER);
-        let asked = self.hosts.iter().map(|sentinel| self.send(sentinel, SENTINEL_PORT, &replicas));
-        join_all(asked).await.into_iter().flatten().all(|answer| {
-            let known: Vec<HashMap<String, String>> = redis::from_redis_value(answer).unwrap_or_default();
-            let electable = |replica: &HashMap<String, String>| {
-                replica.get("ip").is_some_and(|ip| ip == host)
-                    && replica.get("slave-priority").is_some_and(|priority| priority != "0")
-            };
-            known.iter().any(electable)
-        })
+        let asked = join_all(self.hosts.iter().map(|sentinel| self.send(sentinel, SENTINEL_PORT, &replicas))).await;
+        let answers = asked.into_iter().flatten().map(|answer| redis::from_redis_value(answer).unwrap_or_default());
+        know_electable(&answers.collect::<Vec<_>>(), self.hosts.len(), host)
     }
 
     /// What a host's server says; nothing while it doesn't answer.
@@ -161,6 +156,19 @@ impl Group {
         let text: String = redis::from_redis_value(answer).ok()?;
         Some(Info::parse(&text).server())
     }
+}
+
+/// A replica as a Sentinel lists it.
+type Listed = HashMap<String, String>;
+
+/// Whether every Sentinel that answered lists a host as electable, and more than half did: whoever leads an election is then
+/// one that knows.
+fn know_electable(answers: &[Vec<Listed>], sentinels: usize, host: &str) -> bool {
+    let is_electable = |replica: &Listed| {
+        replica.get("ip").is_some_and(|ip| ip == host)
+            && replica.get("slave-priority").is_some_and(|priority| priority != "0")
+    };
+    sentinels < 2 * answers.len() && answers.iter().all(|known| known.iter().any(is_electable))
 }
 
 /// The answer of INFO.
@@ -199,6 +207,20 @@ impl Info {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replica_is_electable_when_all_sentinels_that_answer_and_most_of_them_say_so() {
+        let list = |host: &str, priority: &str| {
+            vec![Listed::from([("ip".to_owned(), host.to_owned()), ("slave-priority".to_owned(), priority.to_owned())])]
+        };
+        let (known, unknown, other) = (list("r-1", "100"), list("r-1", "0"), list("r-2", "100"));
+        assert!(know_electable(&[known.clone(), known.clone(), known.clone()], 3, "r-1"));
+        assert!(know_electable(&[known.clone(), known.clone()], 3, "r-1"), "one is away");
+        assert!(!know_electable(std::slice::from_ref(&known), 3, "r-1"), "nobody can be elected by one of three");
+        assert!(!know_electable(&[], 3, "r-1"));
+        assert!(!know_electable(&[known.clone(), known.clone(), unknown], 3, "r-1"), "the third may lead the election");
+        assert!(!know_electable(&[known.clone(), known, other], 3, "r-1"));
+    }
 
     #[test]
     fn what_a_server_is_stands_in_its_info() {
