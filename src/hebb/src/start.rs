@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use hebb_api::LearningCluster;
 use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore, SqliteHistory};
-use hebb_node::{Access, ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
+use hebb_node::{Access, ClusterSettings, EmbeddedAddresses, Store, coordinator_address, run_embedded, stop_channel};
 use hebb_telemetry::traces::{Collector, export_traces};
 use tracing::{info, warn};
 
@@ -229,7 +229,7 @@ fn run_role(role: Role, port: u16, cluster: &LearningCluster, options: Options) 
 
 /// Says whether a coordinator can be reached; nothing depends on it.
 fn look_for_coordinator(host: &str) {
-    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:{}", Role::Coordinator.port()) };
+    let address = coordinator_address(host);
     for _ in 0..LOOKS {
         let mut resolved = address.to_socket_addrs().into_iter().flatten();
         if resolved.any(|address| TcpStream::connect_timeout(&address, LOOK_EVERY).is_ok()) {

@@ -1,12 +1,15 @@
 //! AlertPolicies without Kubernetes: `hebb start` tells a real sink, and a process that was killed tells nothing twice.
 
+mod process;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use process::{Running, free_port};
 use serde_json::{Value, json};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -35,21 +38,6 @@ spec:
     - {name: hook, webhook: {url: 'http://SINK/', hmacSecretRef: {name: hook, key: signature}}}
     - {name: book, file: {name: book.jsonl}}
 ";
-
-/// A process that is killed with its test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // An error says that it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
 
 fn start(folder: &Path, port: u16) -> Result<Running> {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log"))?;

@@ -1,11 +1,13 @@
 //! compose.yaml without a container engine: its commands with its variables as plain processes over a real Redis.
 
+mod process;
+
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use process::{Running, free_port};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,23 +30,8 @@ struct Service {
     environment: BTreeMap<String, String>,
 }
 
-/// A process that ends with its test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // An error says that it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn service<'a>(compose: &'a Compose, name: &str) -> Result<&'a Service> {

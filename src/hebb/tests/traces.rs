@@ -1,14 +1,17 @@
 //! One trace from a client through gateway, log and worker, as a collector hears of it from the processes of a cluster.
 
+mod process;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use process::{Running, free_port};
 use prost::Message;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -22,21 +25,6 @@ spec: {domains: [{name: d, task: Classification}]}
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT: &str = "00f067aa0ba902b7";
 const WITHIN: Duration = Duration::from_secs(60);
-
-/// A process that is killed with its test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // An error says that it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
 
 #[derive(Clone, Debug)]
 struct Heard {

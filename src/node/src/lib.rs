@@ -35,4 +35,4 @@ pub use serve::NodeError;
 pub use settings::{Access, ClusterSettings, MetaLearning};
 pub use stop::{Stop, Stopper, stop_channel};
 pub use store::Store;
-pub use system::{System, SystemError, create_cluster, create_local};
+pub use system::{System, SystemError, coordinator_address, create_cluster, create_local};

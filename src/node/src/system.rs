@@ -151,15 +151,17 @@ pub async fn create_cluster(
 ) -> Result<System, SystemError> {
     let workers = checked(num_workers)?;
     let config = redis(redis_hosts)?;
-    let address = match coordinator_host.contains(':') {
-        true => coordinator_host.to_owned(),
-        false => format!("{coordinator_host}:{}", names::COORDINATOR_PORT),
-    };
+    let address = coordinator_address(coordinator_host);
     match timeout(COORDINATOR_WITHIN, TcpStream::connect(&address)).await {
         Ok(Ok(_)) => {}
         Ok(Err(_)) | Err(_) => return Err(SystemError::NoCoordinator(address)),
     }
     System::new(Store::new(RedisStore::connect(config).await?), workers, None)
+}
+
+/// Where a coordinator listens that is named by its host, or by `host:port`.
+pub fn coordinator_address(host: &str) -> String {
+    if host.contains(':') { host.to_owned() } else { format!("{host}:{}", names::COORDINATOR_PORT) }
 }
 
 fn checked(workers: usize) -> Result<u16, SystemError> {

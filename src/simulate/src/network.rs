@@ -257,26 +257,17 @@ impl Link {
             }
             *link.network.weather().traffic.calls.entry(name).or_insert(0) += 1;
             let done = op(link.network.store.clone()).await;
-            if is_doubled {
-                let second = link.clone();
-                let op = async move {
-                    sleep(again).await;
-                    if second.passes(Way::There) {
-                        second.network.weather().traffic.duplicated += 1;
-                        // Its answer belongs to no call.
-                        let _ = op(second.network.store.clone()).await;
-                    }
-                };
-                sleep(back).await;
-                if link.passes(Way::Back) {
-                    let _ = answer.send(done);
-                }
-                op.await;
-                return;
-            }
             sleep(back).await;
             if link.passes(Way::Back) {
                 let _ = answer.send(done);
+            }
+            if is_doubled {
+                sleep(again).await;
+                if link.passes(Way::There) {
+                    link.network.weather().traffic.duplicated += 1;
+                    // Its answer belongs to no call.
+                    let _ = op(link.network.store.clone()).await;
+                }
             }
         });
         match timeout(CALL_DEADLINE + patience, answered).await {

@@ -5,7 +5,7 @@ use hebb_engine::{Answer, Entry, Event, Outcome};
 use super::Gateway;
 use super::dispatch::OnFull;
 use super::domains::partition_of;
-use super::http::fresh_id;
+use super::http::{fresh_id, known_domain};
 use super::reply::Failure;
 use super::wire;
 
@@ -26,7 +26,7 @@ impl Gateway {
 
     async fn perceived(&self, name: &str, signal: Vec<f32>) -> Result<Answer, Failure> {
         let shared = &self.0;
-        let domain = shared.domains.find(name).await?.ok_or_else(|| Failure::UnknownDomain(name.to_owned()))?;
+        let domain = known_domain(shared, name).await?;
         let input = wire::signal_input(signal, domain.config.task)?;
         let event = Event { id: fresh_id(), input, label: None };
         let partition = partition_of(&domain, None, &event.id);

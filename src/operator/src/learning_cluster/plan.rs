@@ -174,25 +174,9 @@ mod tests {
     use super::*;
     use crate::learning_cluster::certificate::{Certificate, Pems, Source};
     use crate::learning_cluster::render::render;
-    use crate::learning_cluster::topology::{Defaults, Secrets, Topology};
-    use hebb_api::LearningCluster;
+    use crate::learning_cluster::topology::Secrets;
+    use crate::learning_cluster::topology::example::topology;
     use proptest::prelude::*;
-
-    fn topology(spec: Value) -> Topology {
-        let cluster: LearningCluster = serde_json::from_value(json!({
-            "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
-            "metadata": {"name": "demo", "namespace": "ns", "uid": "u1"}, "spec": spec,
-        }))
-        .unwrap();
-        let defaults = Defaults {
-            image: "hebb:1".to_owned(),
-            redis_image: "redis:7".to_owned(),
-            cluster_domain: "cluster.local".to_owned(),
-            operator_namespace: "hebb-system".to_owned(),
-        };
-        let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned(), certificate: None };
-        Topology::new(&cluster, &defaults, secrets, cluster.spec.workers.replicas, None).unwrap()
-    }
 
     /// What an API server would hold after the steps: with its own additions.
     fn carry_out(steps: &[Step], live: &mut Live) {

@@ -389,6 +389,37 @@ pub fn digest(texts: &[&str]) -> String {
     hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What the tests of decisions and of what is rendered begin with.
+#[cfg(test)]
+pub mod example {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    pub fn cluster(spec: Value) -> LearningCluster {
+        serde_json::from_value(json!({
+            "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
+            "metadata": {"name": "demo", "namespace": "ns", "uid": "u1"}, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    pub fn defaults() -> Defaults {
+        Defaults {
+            image: "hebb:1".to_owned(),
+            redis_image: "redis:7".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            operator_namespace: "hebb-system".to_owned(),
+        }
+    }
+
+    pub fn topology(spec: Value) -> Topology {
+        let cluster = cluster(spec);
+        let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned(), certificate: None };
+        Topology::new(&cluster, &defaults(), secrets, cluster.spec.workers.replicas, None).unwrap()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -153,6 +153,14 @@ impl Bucket {
         let sum = f64::from(self.sum);
         if metric.adds_up() { sum } else { sum / f64::from(self.count.max(1)) }
     }
+
+    /// Takes in the samples of another one.
+    fn add(&mut self, other: &Bucket) {
+        self.count = self.count.saturating_add(other.count);
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.sum += other.sum;
+    }
 }
 
 /// One metric over time, in every tier.
@@ -163,17 +171,13 @@ pub(super) struct Series {
 
 impl Series {
     fn record(&mut self, now: u32, value: f32) {
+        let sample = Bucket { at: now, count: 1, min: value, max: value, sum: value };
         for ((length, kept), buckets) in TIERS.into_iter().zip(&mut self.tiers) {
             let at = now / length * length;
             match buckets.back_mut() {
                 // A clock that was set back adds to the newest bucket rather than to disorder.
-                Some(bucket) if at <= bucket.at => {
-                    bucket.count = bucket.count.saturating_add(1);
-                    bucket.min = bucket.min.min(value);
-                    bucket.max = bucket.max.max(value);
-                    bucket.sum += value;
-                }
-                _ => buckets.push_back(Bucket { at, count: 1, min: value, max: value, sum: value }),
+                Some(bucket) if at <= bucket.at => bucket.add(&sample),
+                _ => buckets.push_back(Bucket { at, ..sample }),
             }
             while buckets.len() > kept {
                 buckets.pop_front();
@@ -211,12 +215,7 @@ impl Extract {
         for bucket in self.buckets {
             let at = bucket.at / resolution * resolution;
             match buckets.last_mut() {
-                Some(last) if last.at == at => {
-                    last.count = last.count.saturating_add(bucket.count);
-                    last.min = last.min.min(bucket.min);
-                    last.max = last.max.max(bucket.max);
-                    last.sum += bucket.sum;
-                }
+                Some(last) if last.at == at => last.add(&bucket),
                 _ => buckets.push(Bucket { at, ..bucket }),
             }
         }

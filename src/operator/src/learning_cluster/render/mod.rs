@@ -266,28 +266,14 @@ pub fn base64(text: &str) -> Value {
 mod tests {
     use std::path::Path;
 
-    use hebb_api::LearningCluster;
-
     use super::*;
     use crate::learning_cluster::certificate::{self, Certificate, Pems};
-    use crate::learning_cluster::topology::{Defaults, Secrets};
+    use crate::learning_cluster::topology::{Secrets, example};
 
     #[test]
     fn gateways_and_workers_are_told_of_the_collector_and_let_out_to_it() {
         let traces = json!({"traces": {"endpoint": "http://otel-collector.monitoring:4318", "samplePercent": 5}});
-        let cluster: LearningCluster = serde_json::from_value(json!({
-            "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
-            "metadata": {"name": "demo", "namespace": "ns", "uid": "u1"}, "spec": traces,
-        }))
-        .unwrap();
-        let defaults = Defaults {
-            image: "hebb:1".to_owned(),
-            redis_image: "redis:7".to_owned(),
-            cluster_domain: "cluster.local".to_owned(),
-            operator_namespace: "hebb-system".to_owned(),
-        };
-        let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned(), certificate: None };
-        let topology = Topology::new(&cluster, &defaults, secrets, 2, None).unwrap();
+        let topology = example::topology(traces);
         let children: Vec<(String, String)> = render(&topology)
             .present
             .iter()
@@ -348,17 +334,7 @@ mod tests {
             ("tls-cluster", json!({"redis": {"mode": "Cluster", "tls": {"issuerRef": {"name": "authority"}}}})),
         ];
         for (name, spec) in all {
-            let cluster: LearningCluster = serde_json::from_value(json!({
-                "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
-                "metadata": {"name": "demo", "namespace": "ns", "uid": "u1"}, "spec": spec,
-            }))
-            .unwrap();
-            let defaults = Defaults {
-                image: "hebb:1".to_owned(),
-                redis_image: "redis:7".to_owned(),
-                cluster_domain: "cluster.local".to_owned(),
-                operator_namespace: "hebb-system".to_owned(),
-            };
+            let cluster = example::cluster(spec);
             let certificate = certificate::source(&cluster).map(|(secret, source)| Certificate {
                 secret,
                 source,
@@ -370,7 +346,8 @@ mod tests {
                 }),
             });
             let secrets = Secrets { redis_password: Some("p".to_owned()), token: "t".to_owned(), certificate };
-            let topology = Topology::new(&cluster, &defaults, secrets, cluster.spec.workers.replicas, None).unwrap();
+            let topology =
+                Topology::new(&cluster, &example::defaults(), secrets, cluster.spec.workers.replicas, None).unwrap();
             let texts: Vec<String> =
                 render(&topology).present.iter().map(|child| serde_yaml::to_string(&child.object).unwrap()).collect();
             let text = texts.join("---\n");
