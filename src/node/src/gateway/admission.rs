@@ -98,6 +98,11 @@ impl Admission {
         }
     }
 
+    /// Whether somebody has to wait for tokens.
+    pub fn is_limited(&self, admitted: &Admitted) -> bool {
+        admitted.0.limit.is_some()
+    }
+
     /// Waits for a token: a stream is slowed down, not refused.
     pub async fn pace(&self, admitted: &Admitted) {
         while let Err(wait) = self.take(admitted) {

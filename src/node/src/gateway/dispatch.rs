@@ -32,7 +32,7 @@ const LANE_MAX: usize = 4_096;
 /// Wait after a failed append.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Wait while a queue is full; at 10,000/s it drains 100 entries in this time.
-const FULL_RETRY_AFTER: Duration = Duration::from_millis(10);
+const FULL_RETRY_AFTER: Duration = Duration::from_millis(4);
 
 /// What to do while a partition's queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -90,7 +90,7 @@ async fn infer_and_adapt(
     request: Request,
 ) -> Response {
     if is_ndjson(&request) {
-        return ndjson::stream(shared, domain, admitted, request.into_body());
+        return ndjson::stream(shared, domain, admitted, request).await;
     }
     let started = Instant::now();
     let result = async {

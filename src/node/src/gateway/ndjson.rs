@@ -7,71 +7,109 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 use tokio::time::timeout;
 
+use super::Shared;
 use super::admission::Admitted;
 use super::dispatch::OnFull;
+use super::http::{self, Begun};
 use super::reply::Failure;
 use super::wire::{BODY_MAX, WireError};
-use super::{Shared, http};
 use crate::leftover::drain;
 
-/// Events of one stream that are under way: one append's worth.
-const IN_FLIGHT_MAX: usize = 512;
+/// Lines that go through the gateway together, as far as they have arrived together.
+const GROUP_MAX: usize = 64;
+/// Groups of one stream that are under way: most of a queue of the usual length.
+const GROUPS_MAX: usize = 15;
 /// How long a stream may say nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
 
+/// A line with when it was taken up and what became of it.
+type Taken = (Instant, Result<Begun, Failure>);
+
 /// Answers a stream of `infer-and-adapt` events.
-pub fn stream(shared: Arc<Shared>, domain: String, admitted: Admitted, body: Body) -> Response {
+pub async fn stream(shared: Arc<Shared>, domain: String, admitted: Admitted, request: Request) -> Response {
+    let asks_first = request.headers().get(header::EXPECT).is_some_and(|value| value.as_bytes() == b"100-continue");
+    let mut reader = Reader::new(request.into_body());
+    if asks_first {
+        // The client sends nothing before it is asked to, which is what reading does; the response's head would be no
+        // such word, and clients wait for a second then.
+        reader.fill().await;
+    }
+    // A group is answered as a whole, so a line that waits for its token would hold up those before it.
+    let together = if shared.admission.is_limited(&admitted) { 1 } else { GROUP_MAX };
     let domain: Arc<str> = domain.into();
-    let (begin, finish) = (shared.clone(), shared);
+    let (begin, end) = (shared.clone(), shared);
     // Begun one after the other, so that the events are learned in the order of their lines; awaited many at once.
-    let answers = lines(body)
-        .then(move |line| {
+    let answers = groups(reader, together)
+        .then(move |lines| {
             let (shared, domain, admitted) = (begin.clone(), domain.clone(), admitted.clone());
             async move {
-                shared.admission.pace(&admitted).await;
-                let started = Instant::now();
-                let begun = match line {
-                    Ok(line) => http::begin_event(&shared, &domain, &line, OnFull::Wait).await,
-                    Err(failure) => Err(failure),
-                };
-                (started, begun)
+                let mut taken = Vec::with_capacity(lines.len());
+                for line in lines {
+                    shared.admission.pace(&admitted).await;
+                    taken.push(begin_line(&shared, &domain, line).await);
+                }
+                taken
             }
         })
-        .map(move |(started, begun)| {
-            let shared = finish.clone();
-            async move {
-                let result = match begun {
-                    Ok(begun) => http::finish(&shared, begun).await,
-                    Err(failure) => Err(failure),
-                };
-                shared.metrics.answered("stream", result.is_ok(), started.elapsed().as_secs_f64());
-                Ok::<_, std::convert::Infallible>(match result {
-                    Ok(answer) => encode(&answer),
-                    Err(failure) => encode(&failure.body()),
-                })
-            }
+        .map(move |taken| {
+            let shared = end.clone();
+            async move { Ok::<_, std::convert::Infallible>(finish(&shared, taken).await) }
         })
-        .buffered(IN_FLIGHT_MAX);
+        .buffered(GROUPS_MAX);
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answers)).into_response()
 }
 
-fn encode(value: &impl Serialize) -> Bytes {
-    let mut line = serde_json::to_vec(value).unwrap_or_default();
-    line.push(b'\n');
-    line.into()
+async fn begin_line(shared: &Shared, domain: &str, line: Result<Vec<u8>, Failure>) -> Taken {
+    let started = Instant::now();
+    let begun = match line {
+        Ok(line) => http::begin_event(shared, domain, &line, OnFull::Wait).await,
+        Err(failure) => Err(failure),
+    };
+    (started, begun)
 }
 
-/// The lines of a body, without empty ones. A line over the bound, or a body that breaks off, is the last item.
-fn lines(body: Body) -> impl Stream<Item = Result<Vec<u8>, Failure>> {
-    let reader =
-        Reader { chunks: body.into_data_stream(), buffer: Vec::new(), start: 0, scanned: 0, done: false, over: false };
-    stream::unfold(reader, |mut reader| async move { reader.next().await.map(|line| (line, reader)) })
+/// The answers of a group, a line each.
+async fn finish(shared: &Shared, taken: Vec<Taken>) -> Bytes {
+    let mut answers = Vec::new();
+    for (started, begun) in taken {
+        let result = match begun {
+            Ok(begun) => http::finish(shared, begun).await,
+            Err(failure) => Err(failure),
+        };
+        shared.metrics.answered("stream", result.is_ok(), started.elapsed().as_secs_f64());
+        match result {
+            Ok(answer) => encode(&answer, &mut answers),
+            Err(failure) => encode(&failure.body(), &mut answers),
+        }
+    }
+    answers.into()
+}
+
+fn encode(value: &impl Serialize, lines: &mut Vec<u8>) {
+    // Writing plain data to a growable buffer has no way to fail.
+    let _ = serde_json::to_writer(&mut *lines, value);
+    lines.push(b'\n');
+}
+
+/// The lines of a body without empty ones, in groups of those that have arrived, `together` at most. A line over the
+/// bound, or a body that breaks off, is the last item.
+fn groups(reader: Reader, together: usize) -> impl Stream<Item = Vec<Result<Vec<u8>, Failure>>> {
+    stream::unfold(reader, move |mut reader| async move {
+        let mut group = vec![reader.next().await?];
+        while group.len() < together
+            && let Some(line) = reader.arrived()
+        {
+            group.push(Ok(line));
+        }
+        Some((group, reader))
+    })
 }
 
 struct Reader {
@@ -82,26 +120,31 @@ struct Reader {
     /// Up to where no line's end was found.
     scanned: usize,
     done: bool,
+    /// Why nothing more comes, if that is no end.
+    failed: Option<Failure>,
     /// An error was the last item. The rest is read away, so that what was answered before arrives.
     over: bool,
 }
 
 impl Reader {
+    fn new(body: Body) -> Self {
+        let chunks = body.into_data_stream();
+        Self { chunks, buffer: Vec::new(), start: 0, scanned: 0, done: false, failed: None, over: false }
+    }
+
+    /// The next line, when it has arrived.
     async fn next(&mut self) -> Option<Result<Vec<u8>, Failure>> {
         loop {
             if self.over {
                 drain(&mut self.chunks).await;
                 return None;
             }
-            if let Some(length) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
-                let end = self.scanned + length + 1;
-                let line = self.take(end);
-                if line.iter().all(u8::is_ascii_whitespace) {
-                    continue;
-                }
+            if let Some(line) = self.arrived() {
                 return Some(Ok(line));
             }
-            self.scanned = self.buffer.len();
+            if let Some(why) = self.failed.take() {
+                return Some(self.end_with(why));
+            }
             if self.done {
                 let line = self.take(self.buffer.len());
                 return if line.iter().all(u8::is_ascii_whitespace) { None } else { Some(Ok(line)) };
@@ -111,21 +154,36 @@ impl Reader {
                 let why = WireError::TooLarge { what: "the line", unit: "bytes", found, max: BODY_MAX };
                 return Some(self.end_with(why));
             }
-            let Ok(chunk) = timeout(SILENCE_MAX, self.chunks.next()).await else {
-                return Some(self.end_with(Failure::TooSlow(SILENCE_MAX)));
-            };
-            match chunk {
-                Some(Ok(chunk)) => {
-                    self.buffer.drain(..self.start);
-                    self.scanned -= self.start;
-                    self.start = 0;
-                    self.buffer.extend_from_slice(&chunk);
-                }
-                Some(Err(error)) => {
-                    return Some(self.end_with(WireError::Shape(format!("the stream broke off: {error}"))));
-                }
-                None => self.done = true,
+            self.fill().await;
+        }
+    }
+
+    /// The next line, if it is there as a whole.
+    fn arrived(&mut self) -> Option<Vec<u8>> {
+        while let Some(length) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
+            let line = self.take(self.scanned + length + 1);
+            if !line.iter().all(u8::is_ascii_whitespace) {
+                return Some(line);
             }
+        }
+        self.scanned = self.buffer.len();
+        None
+    }
+
+    /// Waits for more of the body.
+    async fn fill(&mut self) {
+        match timeout(SILENCE_MAX, self.chunks.next()).await {
+            Err(_) => self.failed = Some(Failure::TooSlow(SILENCE_MAX)),
+            Ok(Some(Ok(chunk))) => {
+                self.buffer.drain(..self.start);
+                self.scanned -= self.start;
+                self.start = 0;
+                self.buffer.extend_from_slice(&chunk);
+            }
+            Ok(Some(Err(error))) => {
+                self.failed = Some(WireError::Shape(format!("the stream broke off: {error}")).into());
+            }
+            Ok(None) => self.done = true,
         }
     }
 
@@ -150,15 +208,14 @@ mod tests {
 
     async fn read(chunks: Vec<&'static str>) -> Vec<String> {
         let chunks = stream::iter(chunks.into_iter().map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk))));
-        lines(Body::from_stream(chunks))
-            .map(|line| {
-                line.map_or_else(
-                    |failure| failure.to_string(),
-                    |line| String::from_utf8(line).unwrap().trim().to_owned(),
-                )
+        let groups: Vec<_> = groups(Reader::new(Body::from_stream(chunks)), 2).collect().await;
+        let lines = groups.into_iter().inspect(|group| assert!((1..=2).contains(&group.len()))).flatten();
+        lines
+            .map(|line| match line {
+                Ok(line) => String::from_utf8(line).unwrap().trim().to_owned(),
+                Err(failure) => failure.to_string(),
             })
             .collect()
-            .await
     }
 
     #[tokio::test]

@@ -68,6 +68,8 @@ struct Owned {
     state_bytes: u64,
     since: SinceCheckpoint,
     storing: Option<Storing>,
+    /// What comes after the entries that were applied last, where there were many.
+    reading: Option<Reading>,
     /// Of `since`, what the store was told of, and when.
     progress: (u64, Instant),
     /// Outcomes that haven't left yet, by gateway.
@@ -82,6 +84,9 @@ struct Storing {
     /// What it holds that the checkpoint before it doesn't.
     since: SinceCheckpoint,
 }
+
+/// Entries on their way from the store while those before them are applied. It is given up with the ownership.
+type Reading = JoinSet<Result<Vec<(EntryId, Record)>, LogError>>;
 
 /// How a [`Storing`] ends: what it cost.
 type Stored = Result<Result<Duration, LogError>, JoinError>;
@@ -177,6 +182,7 @@ async fn load(
         state_bytes,
         since: SinceCheckpoint::default(),
         storing: None,
+        reading: None,
         progress: (0, Instant::now()),
         outcomes: BTreeMap::new(),
         asked_config: None,
@@ -220,9 +226,9 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
     let outcomes = mem::take(&mut owned.outcomes);
     let told = owned.progress_due(context.progress_every);
     let wait = if owned.since.entries == told.unwrap_or(owned.progress.0) { READ_WAIT } else { PROGRESS_WITHIN };
-    let partition = &owned.claim.partition;
+    let begun = owned.reading.take();
     let (read, answered, progressed) = tokio::join!(
-        context.store.log.read(partition, owned.partition.position(), BATCH_MAX, wait),
+        read(context, &owned.claim.partition, owned.partition.position(), begun, wait),
         answer(context, outcomes),
         progress(context, &owned.claim, told),
     );
@@ -236,11 +242,12 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
     if owned.storing.is_none() && is_due(owned.since, context.checkpoint_interval, owned.checkpoint_cost) {
         snapshot(context, owned);
     }
-    if !entries.is_empty() {
+    if let Some((last, _)) = entries.last() {
         let begun_at = Instant::now();
         owned.outcomes = if entries.len() <= SMALL_BATCH {
             apply(&owned.claim.partition, &mut owned.partition, &entries)
         } else {
+            owned.reading = Some(read_on(context, &owned.claim.partition, *last));
             at_length(|| apply(&owned.claim.partition, &mut owned.partition, &entries))
         };
         owned.since.entries += entries.len() as u64;
@@ -249,6 +256,32 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
     }
     context.board.put(&owned.claim.partition, || report(owned));
     Ok(())
+}
+
+/// What a read that was begun brings, or else a new one.
+async fn read(
+    context: &OwnerContext,
+    partition: &PartitionKey,
+    after: EntryId,
+    begun: Option<Reading>,
+    wait: Duration,
+) -> Result<Vec<(EntryId, Record)>, LogError> {
+    let begun = match begun {
+        Some(mut reading) => reading.join_next().await,
+        None => None,
+    };
+    match begun {
+        Some(read) => read.unwrap_or_else(|panic| Err(LogError::Unavailable(Box::new(panic)))),
+        None => context.store.log.read(partition, after, BATCH_MAX, wait).await,
+    }
+}
+
+/// Begins to read while what was read before is applied: under load neither waits for the other.
+fn read_on(context: &OwnerContext, partition: &PartitionKey, after: EntryId) -> Reading {
+    let (log, partition) = (context.store.log.clone(), partition.clone());
+    let mut reading = JoinSet::new();
+    reading.spawn(async move { log.read(&partition, after, BATCH_MAX, PROGRESS_WITHIN).await });
+    reading
 }
 
 impl Owned {
@@ -486,6 +519,7 @@ mod tests {
             state_bytes: 0,
             since: since(3),
             storing: Some(Storing { task: JoinSet::new(), since: since(4) }),
+            reading: None,
             progress: (0, Instant::now()),
             outcomes: BTreeMap::new(),
             asked_config: None,
