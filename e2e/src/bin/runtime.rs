@@ -1,8 +1,8 @@
 //! `make bench-runtime`: what Hebb carries without Kubernetes, beside what the same machine does with less or with others in
 //! the same run. Writes `target/bench/runtime.json`.
 //!
-//! Hebb runs as its users run it: gateway, coordinator and worker as three processes over a Redis, and `hebb start` with its own
-//! log. Beside it: an HTTP server that only answers (the same client, the same bodies), Redis alone (redis-benchmark's XADD), and
+//! Hebb runs as its users run it: gateway, coordinator and worker as three processes over a Redis, `hebb start` with its own
+//! log, and as a library. Beside it: an HTTP server that only answers (the same client, the same bodies), Redis alone (redis-benchmark's XADD), and
 //! Ray and Celery with tasks that do nothing. Rounds are interleaved, so that a slow minute of the machine falls on all.
 
 use std::collections::BTreeMap;
@@ -14,13 +14,23 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::routing::post;
 use clap::Parser;
+use futures::{StreamExt, TryStreamExt, stream};
 use hebb_e2e::Error;
 use hebb_e2e::data::{self, Record};
 use hebb_e2e::ledger::Client;
+use hebb_engine::{Answer, Features, Label};
+use hebb_node::{Observation, open_local};
 use serde::{Deserialize, Serialize};
+
+/// As in the binary: the library is measured in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Requests of single events under way at once.
 const UNDER_WAY: usize = 64;
+/// Events of a call of the library, and calls under way.
+const LIBRARY_CALL: usize = 480;
+const LIBRARY_CALLS: usize = 4;
 /// How long a server may take to be there.
 const START: Duration = Duration::from_secs(30);
 
@@ -126,6 +136,7 @@ async fn main() -> Result<(), Error> {
         {
             rows.extend(hebb(system, url, round, &records, options.singles).await?);
         }
+        rows.push(library(&folder.path().join(format!("library-{round}")), &records).await?);
         rows.extend(empty(&stage.empty, round, &records, options.singles).await?);
         rows.extend(redis_alone(stage.redis_port)?);
         match &options.python {
@@ -288,6 +299,39 @@ async fn hebb(system: &str, url: &str, round: usize, records: &[Record], singles
         println!("    {:<34} {:<22} {:>9.0}/s", row.system, row.shape, row.per_second);
     }
     Ok(rows)
+}
+
+/// Hebb in this process, with a log on the disk and two workers: each event is answered, which implies that it is on the disk
+/// and applied.
+async fn library(folder: &Path, records: &[Record]) -> Result<Row, Error> {
+    let observation = |(place, record): (usize, &Record)| Observation {
+        id: format!("l-{place}"),
+        features: Features::Dense(record.features.clone()),
+        label: Some(Label::Class(record.label.clone())),
+    };
+    let mut events: Vec<Observation> = records.iter().enumerate().map(observation).collect();
+    let system = open_local(folder, 2).await?;
+    // The first events make the domain and its partitions.
+    let begun = events.drain(..LIBRARY_CALL.min(events.len())).collect();
+    system.infer_and_adapt(begun, "library").await?;
+    let count = events.len();
+    let mut calls = Vec::new();
+    while !events.is_empty() {
+        calls.push(events.split_off(events.len().saturating_sub(LIBRARY_CALL)));
+    }
+    let began = Instant::now();
+    let calls = stream::iter(calls.into_iter().rev()).map(|call| system.infer_and_adapt(call, "library"));
+    let answers: Vec<Vec<Answer>> = calls.buffered(LIBRARY_CALLS).try_collect().await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let learned = answers.iter().flatten().filter(|answer| answer.learned && !answer.duplicate).count();
+    if learned != count {
+        return Err(format!("{learned} of {count} were learned").into());
+    }
+    system.close().await;
+    let per_second = count as f64 / seconds;
+    println!("    {:<34} {:<22} {per_second:>9.0}/s", "Hebb, as a library", "calls of 480 events");
+    let (system, shape) = ("Hebb, as a library".to_owned(), "calls of 480 events");
+    Ok(Row { system, shape, per_second, p50_ms: None, p99_ms: None, peer: false })
 }
 
 async fn empty(url: &str, round: usize, records: &[Record], singles: usize) -> Result<Vec<Row>, Error> {

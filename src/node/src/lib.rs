@@ -28,6 +28,7 @@ mod window;
 pub mod worker;
 
 pub use embedded::{EmbeddedAddresses, run_embedded};
+pub use gateway::Observation;
 pub use health::{Health, HealthReport};
 pub use memory::Memory;
 pub use roles::{Identity, run_coordinator, run_gateway, run_more_workers, run_worker};
@@ -35,4 +36,4 @@ pub use serve::NodeError;
 pub use settings::{Access, ClusterSettings, MetaLearning};
 pub use stop::{Stop, Stopper, stop_channel};
 pub use store::Store;
-pub use system::{System, SystemError, coordinator_address, create_cluster, create_local};
+pub use system::{EVENTS_MAX, System, SystemError, coordinator_address, create_cluster, create_local, open_local};

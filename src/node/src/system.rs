@@ -1,17 +1,17 @@
-//! The distributed pattern engine as a library: a system on this machine, or a part of a cluster over Redis.
+//! The learning system as a library: a system on this machine, or a part of a cluster over Redis.
 //!
-//! Both are the roles of a cluster without their ports: what is perceived passes through the log, and is answered once its
-//! owner has applied it.
+//! Both are the roles of a cluster without their ports: what is perceived and learned passes through the log, and is answered
+//! once its owner has applied it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use hebb_api::{LearningCluster, names};
-use hebb_engine::{PartitionConfig, PatternMatch, Task, event_digest};
+use hebb_engine::{Answer, Label, PartitionConfig, PatternMatch, Task, event_digest};
 use hebb_log::{
     Address, Domain, Durability, LocalConfig, LocalStore, LogError, OpenError, RedisConfig, RedisStore, Topology,
 };
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::coordinator::{Coordinator, CoordinatorOptions};
-use crate::gateway::{CallError, Gateway, GatewayOptions, is_domain_name};
+use crate::gateway::{CallError, Gateway, GatewayOptions, Observation, is_domain_name};
 use crate::roles::run_more_workers;
 use crate::serve::NodeError;
 use crate::settings::{ClusterSettings, MetaLearning};
@@ -31,6 +31,8 @@ use crate::store::Store;
 const WORKERS: RangeInclusive<usize> = 1..=500;
 /// Partitions of a domain that is made here: beyond this they only share the workers.
 const PARTITIONS_MAX: usize = 64;
+/// Events of one call: most of a queue of the usual length.
+pub const EVENTS_MAX: usize = 960;
 /// A coordinator answers within this time or not at all.
 const COORDINATOR_WITHIN: Duration = Duration::from_secs(5);
 /// What a cluster is called that nobody gave a name.
@@ -57,7 +59,18 @@ pub enum SystemError {
     /// A role that can't be made.
     #[error("a role can't be made: {0}")]
     Role(String),
-    /// A signal that was not perceived.
+    /// More than is under way at once.
+    #[error("{0} events at once, at most {EVENTS_MAX} are taken")]
+    TooMany(usize),
+    /// A domain is of one task.
+    #[error("the domain {name:?} is for {task:?} here")]
+    OtherTask {
+        /// The domain's name.
+        name: String,
+        /// What it is for.
+        task: Task,
+    },
+    /// A signal or an event that was not answered.
     #[error(transparent)]
     Call(#[from] CallError),
 }
@@ -77,7 +90,7 @@ pub struct System {
     gateway: Gateway,
     store: Store,
     partitions: u32,
-    declared: Mutex<BTreeSet<String>>,
+    declared: Mutex<BTreeMap<String, Task>>,
     /// Asks the gateway to end, which comes before the rest does.
     front: Stopper,
     engine: Stopper,
@@ -110,13 +123,51 @@ pub struct System {
 /// # Errors
 /// [`SystemError`] for a number of workers out of bounds, or a folder that can't be written.
 pub async fn create_local(num_workers: usize) -> Result<System, SystemError> {
-    let workers = checked(num_workers)?;
     let folder = std::env::temp_dir().join(format!("hebb-{}-{:016x}", std::process::id(), rand::random::<u64>()));
     let scratch = Scratch(folder.clone());
     // What is in the folder goes with the process anyway.
-    let local = LocalStore::open(folder, LocalConfig { durability: Durability::Async }).await?;
-    let store = Store::new(local);
-    let mut system = System::new(store.clone(), workers, Some(scratch))?;
+    local(&folder, Durability::Async, num_workers, Some(scratch)).await
+}
+
+/// A system on this machine that keeps in `folder` what it learns: what was answered is on the disk, and the next system in the
+/// same folder goes on with it. One process can have it open.
+///
+/// ```
+/// use hebb_engine::{Features, Label};
+/// use hebb_node::{Observation, open_local};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let system = open_local(folder.path(), 1).await?;
+/// let events = (0..200).map(|number| {
+///     let x = f64::from(number % 10);
+///     let label = if x > 4.5 { "high" } else { "low" };
+///     let (features, label) = (Features::Dense(vec![x]), Some(Label::Class(label.to_owned())));
+///     Observation { id: format!("event-{number}"), features, label }
+/// });
+/// let answers = system.infer_and_adapt(events.collect(), "levels").await?;
+/// assert_eq!(answers.len(), 200);
+/// system.close().await;
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(example()).unwrap();
+/// ```
+///
+/// # Errors
+/// [`SystemError`] for a number of workers out of bounds, or a folder that can't be written or is in use.
+pub async fn open_local(folder: &Path, num_workers: usize) -> Result<System, SystemError> {
+    local(folder, Durability::Always, num_workers, None).await
+}
+
+async fn local(
+    folder: &Path,
+    durability: Durability,
+    num_workers: usize,
+    scratch: Option<Scratch>,
+) -> Result<System, SystemError> {
+    let workers = checked(num_workers)?;
+    let store = Store::new(LocalStore::open(folder, LocalConfig { durability }).await?);
+    let mut system = System::new(store.clone(), workers, scratch)?;
     let options = CoordinatorOptions {
         id: CLUSTER.to_owned(),
         address: "in-process".to_owned(),
@@ -222,7 +273,7 @@ impl System {
     /// # Errors
     /// [`SystemError`] for a name or a signal out of bounds, or an answer that doesn't come within ten seconds.
     pub async fn perceive(&self, signal: &[f32], domain: &str) -> Result<Vec<PatternMatch>, SystemError> {
-        self.declare(domain).await?;
+        self.declare(domain, Task::Patterns).await?;
         Ok(self.gateway.perceive(domain, signal.to_vec()).await?.patterns)
     }
 
@@ -236,9 +287,26 @@ impl System {
         domain: &str,
         batch_size: usize,
     ) -> Result<Vec<Vec<PatternMatch>>, SystemError> {
-        self.declare(domain).await?;
+        self.declare(domain, Task::Patterns).await?;
         let calls = stream::iter(signals).map(|signal| self.perceive(signal, domain));
         calls.buffered(batch_size.max(1)).try_collect().await
+    }
+
+    /// Answers events, and learns those with a label in their order; at most [`EVENTS_MAX`] at once. A domain is made by its
+    /// first events: for targets where the first label is a number, else for classes; with a partition a worker, each of which
+    /// learns from its share of the ids. The answers are in the order of the events.
+    ///
+    /// # Errors
+    /// [`SystemError`] for a name or an event out of bounds, or an answer that doesn't come within ten seconds. Others of the
+    /// events may have been learned; to send all of them again is safe, as an id is learned once.
+    pub async fn infer_and_adapt(&self, events: Vec<Observation>, domain: &str) -> Result<Vec<Answer>, SystemError> {
+        if events.len() > EVENTS_MAX {
+            return Err(SystemError::TooMany(events.len()));
+        }
+        let first = events.iter().find_map(|event| event.label.as_ref());
+        let task = if matches!(first, Some(Label::Number(_))) { Task::Regression } else { Task::Classification };
+        self.declare(domain, task).await?;
+        Ok(self.gateway.infer_and_adapt(domain, events).await?)
     }
 
     /// Ends what runs, after what is under way.
@@ -249,23 +317,35 @@ impl System {
         while self.engines.join_next().await.is_some() {}
     }
 
-    async fn declare(&self, name: &str) -> Result<(), SystemError> {
-        if self.declared.lock().unwrap_or_else(PoisonError::into_inner).contains(name) {
+    async fn declare(&self, name: &str, task: Task) -> Result<(), SystemError> {
+        let known = self.declared.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        let stands = match known {
+            Some(stands) => stands,
+            None => {
+                if !is_domain_name(name) {
+                    return Err(SystemError::DomainName(name.to_owned()));
+                }
+                let config = PartitionConfig { seed: event_digest(name), ..PartitionConfig::new(task) };
+                let domain = Domain { name: name.to_owned(), partitions: self.partitions, config };
+                // One that is there already stays as it is.
+                let stands = self.store.directory.declare(&domain).await?.config.task;
+                self.declared.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), stands);
+                stands
+            }
+        };
+        let has_labels = |task| matches!(task, Task::Classification | Task::Regression);
+        // Of a domain with labels, events without one don't say which kind; a label of the other kind is refused by the engine.
+        if stands == task || (has_labels(stands) && has_labels(task)) {
             return Ok(());
         }
-        if !is_domain_name(name) {
-            return Err(SystemError::DomainName(name.to_owned()));
-        }
-        let config = PartitionConfig { seed: event_digest(name), ..PartitionConfig::new(Task::Patterns) };
-        // One that is there already stays as it is.
-        self.store.directory.declare(&Domain { name: name.to_owned(), partitions: self.partitions, config }).await?;
-        self.declared.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
-        Ok(())
+        Err(SystemError::OtherTask { name: name.to_owned(), task: stands })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hebb_engine::{Features, Prediction};
+
     use super::*;
 
     #[test]
@@ -294,6 +374,40 @@ mod tests {
         assert!(matches!(system.perceive(&wave(0.0), "No Name").await, Err(SystemError::DomainName(_))));
         system.close().await;
         assert!(!folder.exists());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_local_system_was_taught_is_there_when_it_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let events = |from: u32, to: u32| -> Vec<Observation> {
+            let event = |number: u32| {
+                let x = f64::from(number % 10);
+                let label = Label::Class(if x > 4.5 { "high" } else { "low" }.to_owned());
+                Observation { id: number.to_string(), features: Features::Dense(vec![x]), label: Some(label) }
+            };
+            (from..to).map(event).collect()
+        };
+        let system = open_local(folder.path(), 1).await.unwrap();
+        system.infer_and_adapt(events(0, 300), "levels").await.unwrap();
+        assert!(matches!(system.perceive(&[0.0, 1.0], "levels").await, Err(SystemError::OtherTask { .. })));
+        assert!(matches!(open_local(folder.path(), 1).await, Err(SystemError::Open(OpenError::InUse(_)))));
+        system.close().await;
+
+        let system = open_local(folder.path(), 1).await.unwrap();
+        let answers = system.infer_and_adapt(events(290, 310), "levels").await.unwrap();
+        let duplicates = answers.iter().filter(|answer| answer.duplicate).count();
+        assert_eq!(duplicates, 10, "an id is learned once");
+        let right = answers.iter().zip(290u32..).filter(|(answer, number)| {
+            let expected = if number % 10 > 4 { "high" } else { "low" };
+            answer.prediction == Some(Prediction::Class(expected.to_owned()))
+        });
+        assert!(right.count() >= 18, "{answers:?}");
+        let mut wrong = events(400, 401);
+        wrong[0].features = Features::Dense(vec![f64::NAN]);
+        assert!(matches!(system.infer_and_adapt(wrong, "levels").await, Err(SystemError::Call(_))));
+        let many = events(1_000, 2_000);
+        assert!(matches!(system.infer_and_adapt(many, "levels").await, Err(SystemError::TooMany(1_000))));
+        system.close().await;
     }
 
     #[tokio::test]

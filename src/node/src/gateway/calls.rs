@@ -1,9 +1,10 @@
 //! The API as a library calls it, without HTTP: the same bounds, the same log, the same answers.
 
-use hebb_engine::{Answer, Entry, Event, Outcome};
+use hebb_engine::{Answer, Entry, Event, Features, Label, Outcome};
+use hebb_log::Domain;
 
 use super::Gateway;
-use super::dispatch::OnFull;
+use super::dispatch::{OnFull, Sent};
 use super::domains::partition_of;
 use super::http::{fresh_id, known_domain};
 use super::reply::Failure;
@@ -14,6 +15,17 @@ use super::wire;
 #[error(transparent)]
 pub struct CallError(Failure);
 
+/// What one event consists of: an id that is learned once at most, the features and, where it is known, what was true.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// Names the event, in at most 256 bytes; sent again, it is answered again and not learned again.
+    pub id: String,
+    /// What was observed.
+    pub features: Features,
+    /// What was true; without it the event is answered only.
+    pub label: Option<Label>,
+}
+
 impl Gateway {
     /// Finds patterns in a signal and learns them; waits while the partition's queue is full. The domain must be there.
     ///
@@ -21,19 +33,59 @@ impl Gateway {
     /// [`CallError`] for a signal that is out of bounds, a domain that isn't there or isn't for patterns, or an answer that
     /// doesn't come in time.
     pub async fn perceive(&self, domain: &str, signal: Vec<f32>) -> Result<Answer, CallError> {
-        self.perceived(domain, signal).await.map_err(CallError)
+        let answer = async {
+            let domain = known_domain(&self.0, domain).await?;
+            let input = wire::signal_input(signal, domain.config.task)?;
+            self.answer(self.send(&domain, Event { id: fresh_id(), input, label: None }).await?).await
+        };
+        answer.await.map_err(CallError)
     }
 
-    async fn perceived(&self, name: &str, signal: Vec<f32>) -> Result<Answer, Failure> {
-        let shared = &self.0;
-        let domain = known_domain(shared, name).await?;
-        let input = wire::signal_input(signal, domain.config.task)?;
-        let event = Event { id: fresh_id(), input, label: None };
-        let partition = partition_of(&domain, None, &event.id);
-        match shared.dispatcher.submit(&partition, Entry::Event(event).encode(), OnFull::Wait).await? {
+    /// Answers events and learns them in their order, all of them under way at once; waits while a partition's queue is full.
+    /// The domain must be there.
+    ///
+    /// # Errors
+    /// [`CallError`] of the first event that is out of bounds or doesn't fit the domain, or whose answer doesn't come in time.
+    /// Others may have been learned; to send all of them again is safe.
+    pub async fn infer_and_adapt(&self, domain: &str, events: Vec<Observation>) -> Result<Vec<Answer>, CallError> {
+        let answers = async {
+            let domain = known_domain(&self.0, domain).await?;
+            let events =
+                events.into_iter().map(|event| checked(event, &domain)).collect::<Result<Vec<_>, Failure>>()?;
+            let mut sent = Vec::with_capacity(events.len());
+            for event in events {
+                sent.push(self.send(&domain, event).await?);
+            }
+            let mut answers = Vec::with_capacity(sent.len());
+            for sent in sent {
+                answers.push(self.answer(sent).await?);
+            }
+            Ok(answers)
+        };
+        answers.await.map_err(CallError)
+    }
+
+    async fn send(&self, domain: &Domain, event: Event) -> Result<Sent, Failure> {
+        let partition = partition_of(domain, None, &event.id);
+        Ok(self.0.dispatcher.send(&partition, Entry::Event(event).encode(), OnFull::Wait).await?)
+    }
+
+    async fn answer(&self, sent: Sent) -> Result<Answer, Failure> {
+        match self.0.dispatcher.outcome(sent).await? {
             Outcome::Answer(answer) => Ok(answer),
             Outcome::Rejected(rejection) => Err(rejection.into()),
             _ => Err(Failure::Unexpected),
         }
     }
+}
+
+/// An event within the bounds of the API. What only the engine can judge, such as a label of the wrong kind, it refuses.
+fn checked(event: Observation, domain: &Domain) -> Result<Event, Failure> {
+    let Observation { id, features, label } = event;
+    wire::check_name("the id", &id)?;
+    if let Some(Label::Class(class)) = &label {
+        wire::check_name("the label", class)?;
+    }
+    let input = wire::features_input(features, domain.config.task)?;
+    Ok(Event { id, input, label })
 }

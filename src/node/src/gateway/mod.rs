@@ -26,7 +26,7 @@ use tracing::debug;
 
 use self::admission::Admission;
 use self::bodies::Bodies;
-pub use self::calls::CallError;
+pub use self::calls::{CallError, Observation};
 use self::detailed::ProcessMetrics;
 use self::dispatch::Dispatcher;
 use self::domains::Domains;
