@@ -30,7 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const UNDER_WAY: usize = 64;
 /// Events of a call of the library, and calls under way.
 const LIBRARY_CALL: usize = 480;
-const LIBRARY_CALLS: usize = 4;
+const LIBRARY_CALLS: usize = 3;
 /// How long a server may take to be there.
 const START: Duration = Duration::from_secs(30);
 
