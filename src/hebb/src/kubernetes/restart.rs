@@ -2,16 +2,21 @@
 //! healing budget.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use hebb_api::names::{REQUEST_ANNOTATION, Role};
-use hebb_api::{LearningCluster, UpgradeStrategy};
+use hebb_api::{LearningCluster, Replacement, UpgradeStrategy};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::runtime::wait::await_condition;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::Named;
 use super::failover;
 use super::logs::RoleName;
-use super::reach::{Found, condition, is_true, left_alone, token};
+use super::reach::{Found, ReachError, condition, is_true, left_alone, token};
 use crate::cli::Outcome;
 use crate::node::runtime;
 
@@ -101,7 +106,7 @@ pub fn run(options: Options) -> Outcome {
             let asked = found.annotate(REQUEST_ANNOTATION, &request).await?;
             let answer = failover::answer(&found, &asked, &request).await?;
             if options.wait {
-                found.wait("the pod of Redis is back", options.timeout.0, is_back).await?;
+                renewed(&found, &replaced(&cluster), options.timeout.0).await?;
             }
             return output.print(&answer.message, &serde_json::to_value(&answer)?);
         }
@@ -123,6 +128,33 @@ async fn roll(found: &Found, roles: &BTreeSet<RoleName>, wait: Option<hebb_api::
     ended.map_err(|why| RestartError::RolledBack(why).into())
 }
 
+/// The uids of the pods that were replaced, as the status remembers them.
+fn replaced(cluster: &LearningCluster) -> BTreeSet<String> {
+    let replacements = cluster.status.iter().flat_map(|status| &status.replacements);
+    replacements.map(|replacement| replacement.uid.clone()).collect()
+}
+
+/// Waits until the pods that the operator wrote down since `before` have gone, others have their names, and all is ready.
+async fn renewed(found: &Found, before: &BTreeSet<String>, limit: Duration) -> Outcome {
+    let pods: Api<Pod> = found.api();
+    let since = Instant::now();
+    let left = || limit.saturating_sub(since.elapsed());
+    let gone = found.wait("the operator writes down the pod", left(), |cluster| chosen(cluster, before)).await?;
+    for replacement in gone {
+        let is_new = |pod: Option<&Pod>| pod.is_some_and(|pod| pod.metadata.uid.as_ref() != Some(&replacement.uid));
+        let waiting = await_condition(pods.clone(), &replacement.pod, is_new);
+        let what = format!("another pod is called {}", replacement.pod);
+        timeout(left(), waiting).await.map_err(|_| ReachError::Late { what, limit })??;
+    }
+    Ok(found.wait("the cluster is ready with it", left(), is_back).await?)
+}
+
+fn chosen(cluster: &LearningCluster, before: &BTreeSet<String>) -> Option<Vec<Replacement>> {
+    let replacements = cluster.status.iter().flat_map(|status| &status.replacements);
+    let new: Vec<Replacement> = replacements.filter(|found| !before.contains(&found.uid)).cloned().collect();
+    (!new.is_empty()).then_some(new)
+}
+
 fn is_back(cluster: &LearningCluster) -> Option<()> {
     is_true(cluster, "Ready").then_some(())
 }
@@ -138,6 +170,25 @@ mod tests {
         let changed = patch(&roles, at);
         assert_eq!(changed["spec"]["workers"]["podTemplate"]["annotations"][RESTARTED_AT], at);
         assert_eq!(changed["spec"].as_object().unwrap().len(), 2, "{changed}");
+    }
+
+    #[test]
+    fn only_what_was_written_down_since_is_waited_for() {
+        let cluster = |uids: &[&str]| -> LearningCluster {
+            let at = "2030-01-01T00:00:00Z";
+            let replacements: Vec<Value> = uids
+                .iter()
+                .map(|uid| json!({"pod": "demo-redis-0", "uid": uid, "reason": "Requested", "at": at}))
+                .collect();
+            let cluster = json!({
+                "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster", "metadata": {"name": "demo"}, "spec": {},
+                "status": {"replacements": replacements},
+            });
+            serde_json::from_value(cluster).unwrap()
+        };
+        let before = replaced(&cluster(&["a"]));
+        assert!(chosen(&cluster(&["a"]), &before).is_none(), "the operator has granted it and not acted yet");
+        assert_eq!(chosen(&cluster(&["a", "b"]), &before).unwrap()[0].uid, "b");
     }
 
     #[test]
