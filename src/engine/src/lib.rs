@@ -22,11 +22,14 @@ mod snapshot;
 mod vitals;
 
 pub use answer::{
-    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction,
-    Rejection, Statistics, Vote,
+    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, LibraryChanged, LibraryPattern, MergedPatterns,
+    Outcome, PatternMatch, PatternSummary, Prediction, Rejection, Statistics, Vote,
 };
-pub use config::{GateMode, Hyperparameters, PartitionConfig, Task};
-pub use entry::{Control, DecodeError, Entry, EntryId, Event, Features, Input, Label, Query, Value, event_digest};
+pub use config::{GateMode, Governance, Hyperparameters, PartitionConfig, Rhythm, Task, Thresholds};
+pub use entry::{
+    Control, DecodeError, Entry, EntryId, Event, Features, Input, Label, LibraryChange, LibraryQuery, LibraryState,
+    Query, Value, event_digest,
+};
 pub use governor::{GovernorState, Phase, Verdict};
 pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;
