@@ -4,9 +4,7 @@
 
 use std::fmt;
 
-use hebb_engine::{
-    Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, PatternSummary, Prediction, Task, Value,
-};
+use hebb_engine::{Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, Prediction, Task, Value};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -22,7 +20,7 @@ const BATCH_SIZE: usize = 64;
 /// The most that it may say: one append's worth.
 const BATCH_SIZE_MAX: usize = 512;
 /// The largest sample: the squares of a whole signal of them have a sum that 32 bits hold.
-const SAMPLE_MAX: f32 = 1e15;
+pub const SAMPLE_MAX: f32 = 1e15;
 const _: () = assert!(4.0 * SAMPLE_MAX * SAMPLE_MAX * (SIGNAL_MAX as f32) < f32::MAX);
 /// Bytes of an id, a key, a feature's name or a category.
 pub const TEXT_MAX: usize = 256;
@@ -411,31 +409,6 @@ pub struct VoteBody {
     member: String,
     prediction: serde_json::Value,
     weight: f32,
-}
-
-/// One pattern of a domain's library.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LibraryPattern {
-    /// Where it was learned.
-    pub partition: u32,
-    /// Its id within the partition.
-    pub id: u64,
-    /// Its level.
-    pub level: u8,
-    /// How many segments have joined it.
-    pub support: u64,
-    /// Mean likeness of what joined it, 0 to 1.
-    pub confidence: f32,
-    /// Its curve, in units of standard deviations.
-    pub prototype: Vec<f32>,
-}
-
-impl LibraryPattern {
-    /// A pattern of this partition.
-    pub fn new(partition: u32, pattern: PatternSummary) -> Self {
-        let PatternSummary { id, level, support, confidence, prototype } = pattern;
-        Self { partition, id, level, support, confidence, prototype }
-    }
 }
 
 /// One found pattern.
