@@ -73,6 +73,23 @@ pub struct Answer {
     pub drift: bool,
     /// The patterns found in a signal, in order; at most 1,024.
     pub patterns: Vec<PatternMatch>,
+    /// What stands out in a signal; nothing for other input, and for a signal that was perceived before.
+    pub anomaly: Option<SignalAnomaly>,
+}
+
+/// What stands out in a signal, judged by the signals of its partition before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SignalAnomaly {
+    /// How anomalous its most anomalous sample is, 0 to 1.
+    pub score: f32,
+    /// Index of that sample; 0 where the score is.
+    pub at: u32,
+    /// The greatest deviation of a sample from the long mean, in standard deviations, with its sign.
+    pub z_score: f32,
+    /// How far the mean of about 40 samples in a row left the long mean, 0 to 1.
+    pub change: f32,
+    /// Index of the sample up to which it did; 0 where the change is.
+    pub change_at: u32,
 }
 
 /// What is predicted.

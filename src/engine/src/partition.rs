@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use self::version1::StateOf1;
 use self::version2::StateOf2;
+use crate::anomaly::SeriesDetector;
 use crate::answer::{
-    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, LibraryPattern, Outcome, Prediction, Rejection,
-    Statistics, Vote,
+    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, LibraryPattern, Outcome, PatternMatch, Prediction,
+    Rejection, SignalAnomaly, Statistics, Vote,
 };
 use crate::config::{GateMode, Governance, Hyperparameters, PartitionConfig, Task};
 use crate::entry::{
@@ -108,7 +109,7 @@ struct Learned {
 enum Model {
     Classification(Box<Classifier>),
     Regression(Box<Regression>),
-    Patterns(Box<Patterns>, Random),
+    Patterns(Box<Patterns>, Random, Box<SeriesDetector>),
     Governed(Box<Governor>),
 }
 
@@ -118,7 +119,7 @@ impl Learned {
         let model = match config.task {
             Task::Classification => Model::Classification(Box::new(Classifier::new(config.seed, memory))),
             Task::Regression => Model::Regression(Box::new(Regression::new(memory))),
-            Task::Patterns => Model::Patterns(Box::default(), Random::new(config.seed)),
+            Task::Patterns => Model::Patterns(Box::default(), Random::new(config.seed), Box::default()),
             Task::Governed => Model::Governed(Box::new(Governor::new(memory, Governance::default()))),
         };
         Self { schema: Schema::default(), classes: Vec::new(), class_of: BTreeMap::new(), experiences: 0, model }
@@ -215,7 +216,7 @@ impl Partition {
         let (experiences, patterns, bytes) = match &learned.model {
             Model::Classification(model) => (model.experiences(), 0, model.bytes()),
             Model::Regression(model) => (model.experiences(), 0, model.bytes()),
-            Model::Patterns(model, _) => (0, model.len(), model.bytes()),
+            Model::Patterns(model, _, detector) => (0, model.len(), model.bytes() + detector.bytes()),
             Model::Governed(model) => (model.len(), 0, model.bytes()),
         };
         let mut statistics = Statistics {
@@ -314,7 +315,7 @@ impl Partition {
         let present = match &learned.model {
             Model::Classification(model) => Present::Votes(model.weights()),
             Model::Regression(model) => Present::Estimates(model.weights()),
-            Model::Patterns(patterns, _) => Present::Signals(patterns),
+            Model::Patterns(patterns, ..) => Present::Signals(patterns),
             Model::Governed(_) => Present::Nothing,
         };
         Outcome::Cycle(Box::new(meta.cycle(&config.hyperparameters, &present)))
@@ -341,7 +342,7 @@ impl Partition {
         }
         let max = self.state.config.hyperparameters.max_local_patterns;
         let changed = match &mut self.state.learned.model {
-            Model::Patterns(patterns, _) => patterns.change(id, change, max),
+            Model::Patterns(patterns, ..) => patterns.change(id, change, max),
             _ => Err("no change of patterns"),
         };
         changed.map(|changed| Outcome::LibraryChanged(Box::new(changed))).map_err(|expected| self.unfit(expected))
@@ -349,7 +350,7 @@ impl Partition {
 
     fn library(&self, query: &LibraryQuery) -> Vec<LibraryPattern> {
         match &self.state.learned.model {
-            Model::Patterns(patterns, _) => patterns.query(query),
+            Model::Patterns(patterns, ..) => patterns.query(query),
             Model::Classification(_) | Model::Regression(_) | Model::Governed(_) => Vec::new(),
         }
     }
@@ -381,7 +382,7 @@ impl Partition {
         match &mut self.state.learned.model {
             Model::Classification(model) => model.limit(memory_max_vectors),
             Model::Regression(model) => model.limit(memory_max_vectors),
-            Model::Patterns(model, _) => model.limit(max_local_patterns),
+            Model::Patterns(model, ..) => model.limit(max_local_patterns),
             Model::Governed(model) => model.limit(memory_max_vectors),
         }
         Ok(Outcome::Done)
@@ -521,10 +522,11 @@ impl Partition {
                 learned,
                 drift: false,
                 patterns: Vec::new(),
+                anomaly: None,
             });
         }
         self.fill_row(&event.input)?;
-        let patterns = self.perceive(&event.input, true);
+        let (patterns, anomaly) = self.perceive(&event.input, true);
         let predicted = self.predict();
         if let Some(found) = predicted.found {
             self.state.vitals.looked_up(found);
@@ -564,6 +566,7 @@ impl Partition {
             learned,
             drift,
             patterns,
+            anomaly,
         })
     }
 
@@ -576,7 +579,7 @@ impl Partition {
         if let Input::Features(features) = input {
             self.state.learned.schema.read(features, &mut self.row)?;
         }
-        let patterns = self.perceive(input, false);
+        let (patterns, anomaly) = self.perceive(input, false);
         let predicted = self.predict();
         Ok(Answer {
             id: String::new(),
@@ -588,22 +591,24 @@ impl Partition {
             learned: false,
             drift: false,
             patterns,
+            anomaly,
         })
     }
 
-    fn perceive(&mut self, input: &Input, learn: bool) -> Vec<crate::answer::PatternMatch> {
+    fn perceive(&mut self, input: &Input, learn: bool) -> (Vec<PatternMatch>, Option<SignalAnomaly>) {
         let State { config, learned, meta, .. } = &mut self.state;
         match (&mut learned.model, input) {
-            (Model::Patterns(patterns, random), Input::Signal(signal)) => {
+            (Model::Patterns(patterns, random, detector), Input::Signal(signal)) => {
                 let tuned = meta.tuning.tuned(&config.hyperparameters);
                 let found = patterns.perceive(signal, &tuned, random, learn);
                 if learn {
                     meta.experience.signal(Signal::new(signal, &found));
                     meta.lived();
                 }
-                found
+                let anomaly = if learn { detector.watch(signal) } else { detector.clone().watch(signal) };
+                (found, anomaly)
             }
-            _ => Vec::new(),
+            _ => (Vec::new(), None),
         }
     }
 

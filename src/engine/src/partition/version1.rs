@@ -49,7 +49,7 @@ impl From<LearnedOf1> for Learned {
         let model = match model {
             ModelOf1::Classification(model) => Model::Classification(Box::new((*model).into())),
             ModelOf1::Regression(model) => Model::Regression(model),
-            ModelOf1::Patterns(model, random) => Model::Patterns(Box::new((*model).into()), random),
+            ModelOf1::Patterns(model, random) => Model::Patterns(Box::new((*model).into()), random, Box::default()),
         };
         Self { schema, classes, class_of, experiences, model }
     }

@@ -83,7 +83,7 @@ impl From<LearnedOf2> for Learned {
         let model = match model {
             ModelOf2::Classification(model) => Model::Classification(model),
             ModelOf2::Regression(model) => Model::Regression(model),
-            ModelOf2::Patterns(model, random) => Model::Patterns(Box::new((*model).into()), random),
+            ModelOf2::Patterns(model, random) => Model::Patterns(Box::new((*model).into()), random, Box::default()),
             ModelOf2::Governed(model) => Model::Governed(Box::new((*model).into())),
         };
         Self { schema, classes, class_of, experiences, model }

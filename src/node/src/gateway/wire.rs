@@ -399,6 +399,9 @@ pub struct AnswerBody {
     /// The patterns found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub patterns: Vec<PatternBody>,
+    /// What stands out in a signal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<AnomalyBody>,
     /// From the request to the answer, in the gateway.
     pub latency_ms: f64,
 }
@@ -426,6 +429,24 @@ impl From<PatternMatch> for PatternBody {
     fn from(found: PatternMatch) -> Self {
         let PatternMatch { id, level, start, length, similarity, new } = found;
         Self { id, level, start, length, similarity, new }
+    }
+}
+
+/// What stands out in a signal.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnomalyBody {
+    score: f32,
+    at: u32,
+    z_score: f32,
+    change: f32,
+    change_at: u32,
+}
+
+impl From<SignalAnomaly> for AnomalyBody {
+    fn from(found: SignalAnomaly) -> Self {
+        let SignalAnomaly { score, at, z_score, change, change_at } = found;
+        Self { score, at, z_score, change, change_at }
     }
 }
 
@@ -465,6 +486,7 @@ pub fn answer_body(answer: Answer, latency_ms: f64) -> AnswerBody {
             })
             .collect(),
         patterns: answer.patterns.into_iter().map(PatternBody::from).collect(),
+        anomaly: answer.anomaly.map(AnomalyBody::from),
         latency_ms,
     }
 }
