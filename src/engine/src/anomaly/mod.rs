@@ -2,6 +2,7 @@
 //! and nothing has to be set for a series.
 
 mod moments;
+mod rhythm;
 mod rows;
 mod series;
 mod tail;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::moments::Moments;
+use super::rhythm::Rhythm;
 use super::tail::{COUNTED_MAX, SUMMED_EVERY, Tail};
 use crate::answer::SignalAnomaly;
 use crate::math::ln;
@@ -10,8 +11,9 @@ use crate::math::ln;
 /// Samples that the baseline averages over, and those that its newest mean does.
 const LONG: f64 = 6_400.0;
 const SHORT: f64 = 40.0;
-/// Samples after an anomaly in which only a greater one is told.
+/// Samples after an anomaly in which only one that is greater by a tenth is told.
 const HOLD: u32 = 100;
+const GREATER: f64 = 1.1;
 /// Samples at the beginning of which nothing is told: their ranks mean nothing.
 const WARM: f64 = SUMMED_EVERY as f64;
 /// Samples of a stretch: a shift is compared with the greatest of earlier stretches, which fades by a share with each.
@@ -45,7 +47,7 @@ struct Context {
 /// What a sample is to the series before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// How anomalous it is, 0 to 1; 0 within 100 samples of a greater anomaly, so that one event is told once.
+    /// How anomalous it is, 0 to 1; 0 within 100 samples of an anomaly that was about as great, so that an event is told once.
     pub score: f64,
     /// How far the mean of about the last 40 samples has left the long mean, 0 to 1; 0.5 is as far as ever before.
     pub change: f64,
@@ -59,7 +61,7 @@ pub struct Reading {
 /// samples from it, and from what followed such a level and slope before (a one-step baseline that is learned). Each becomes
 /// the share of earlier samples that deviated as much, and the score is the mean of their negative logarithms (ranks combined
 /// as by Fisher, 1932). It is so near 1 for a sample that is the first of its kind in 5,000 in all four respects, and
-/// comparable between series of any scale.
+/// comparable between series of any scale. Of an event that comes back in the same time, half the score is left.
 ///
 /// ```
 /// let mut detector = hebb_engine::SeriesDetector::default();
@@ -87,6 +89,7 @@ pub struct SeriesDetector {
     farthest: f64,
     farthest_before: f64,
     stretched: u32,
+    rhythm: Rhythm,
     /// The greatest score that holds, and the samples for which it still does.
     held: f64,
     holds_for: u32,
@@ -110,6 +113,7 @@ impl Default for SeriesDetector {
             farthest: 0.0,
             farthest_before: 0.0,
             stretched: 0,
+            rhythm: Rhythm::default(),
             held: 0.0,
             holds_for: 0,
         }
@@ -163,7 +167,8 @@ impl SeriesDetector {
         self.last = sample;
 
         let change = self.change(shift);
-        let score = self.hold(rarity(novelty * deviation * shifted * surprise));
+        let weighed = self.rhythm.weigh(rarity(novelty * deviation * shifted * surprise));
+        let score = self.hold(weighed);
         if self.level.weight > WARM { Reading { score, change, z_score } } else { Reading::default() }
     }
 
@@ -239,7 +244,7 @@ impl SeriesDetector {
 
     #[inline]
     fn hold(&mut self, raw: f64) -> f64 {
-        if self.holds_for > 0 && raw <= self.held {
+        if self.holds_for > 0 && raw <= GREATER * self.held {
             self.holds_for -= 1;
             return 0.0;
         }
