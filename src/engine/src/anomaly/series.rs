@@ -67,7 +67,7 @@ pub struct Reading {
 /// let mut detector = hebb_engine::SeriesDetector::default();
 /// let quiet = (0..2_000).map(|at| detector.step(f64::from(at % 24)).score).fold(0.0, f64::max);
 /// let spike = detector.step(60.0);
-/// assert!(quiet < 0.5 && spike.score > 0.7 && spike.z_score > 4.0);
+/// assert!(quiet < 0.4 && spike.score > 0.6 && spike.z_score > 4.0);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeriesDetector {
