@@ -100,10 +100,10 @@ bench-path: cluster-install ## Throughput and latency through gateway, Redis and
 BENCH := $(CURDIR)/target/bench
 BENCH_BIN := $(CARGO_TARGET_DIR)/benches/$(TRIPLE)/release
 .PHONY: bench
-bench: toolchain ## The engine against its peers: target/bench/{engine,knn,perceive}.json (DATA=stream or folder, ARGS=--quick)
+bench: toolchain ## The engine against its peers: target/bench/{engine,knn,perceive,nab}.json (DATA=stream or folder, NAB=clone of numenta/NAB, ARGS=--quick)
 	@e2e/cluster/packages.sh bench || true
 	cargo build --release --locked --quiet --manifest-path benches/Cargo.toml --target $(TRIPLE) --target-dir $(CARGO_TARGET_DIR)/benches
-	@benches/run.sh $(BENCH_BIN) $(BENCH) "$(DATA)" $(ARGS)
+	@NAB="$(NAB)" benches/run.sh $(BENCH_BIN) $(BENCH) "$(DATA)" $(ARGS)
 
 .PHONY: bench-runtime
 bench-runtime: build ## Throughput and latency without Kubernetes, beside Redis alone, an empty HTTP handler, Ray and Celery (ARGS=--help)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The engine and its parts against their peers.
-#   run.sh FOLDER_OF_BINARIES FOLDER_OF_RESULTS DATA [ARGUMENT_OF_ENGINE.PY…]
-# DATA is a stream, a folder of streams, or empty for the stream of the demo.
+#   [NAB=CLONE] run.sh FOLDER_OF_BINARIES FOLDER_OF_RESULTS DATA [ARGUMENT_OF_ENGINE.PY…]
+# DATA is a stream, a folder of streams, or empty for the stream of the demo. NAB is a clone of github.com/numenta/NAB or
+# an archive of its data and labels; without it only the anomalies of the demo's stream are measured.
 set -euo pipefail
 binaries=$(realpath "$1")
 mkdir -p "$2"
@@ -22,3 +23,5 @@ fi
 parts=()
 for argument in "$@"; do [[ $argument == --quick ]] && parts=(--quick); done
 "$venv/bin/python" "$here/parts.py" --parts "$binaries/parts" --out "$out" "${parts[@]}"
+rows=$("$here/../e2e/data/fetch.sh")
+"$venv/bin/python" "$here/anomaly.py" --parts "$binaries/parts" --rows "$rows" --out "$out" ${NAB:+--nab "$NAB"} "${parts[@]}"

@@ -196,8 +196,8 @@ async function library(name) {
   const note = found.answered < found.asked ? ` ${found.asked - found.answered} partition(s) did not answer.` : "";
   return el("section", { "aria-label": "Patterns" }, el("h2", {}, "Patterns"),
     el("p", { class: "quiet" }, `Those that most segments have joined, each scaled to its box.${note}`),
-    el("ul", { class: "library" }, found.patterns.map((pattern) => el("li", {}, curve(pattern),
-      el("p", {}, `level ${pattern.level} · ${number(pattern.support)} ${pattern.support === 1 ? "segment" : "segments"} · likeness ${percent(pattern.confidence)}`)))),
+    el("ul", { class: "library" }, found.patterns.map((pattern) => el("li", { class: pattern.archived && "archived" }, curve(pattern),
+      el("p", {}, pattern.archived && "in the archive · ", `level ${pattern.level} · ${number(pattern.support)} ${pattern.support === 1 ? "segment" : "segments"} · likeness ${percent(pattern.confidence)}`)))),
     found.patterns.length === 0 && el("p", { class: "quiet" }, "None was found yet."));
 }
 

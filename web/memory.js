@@ -3,21 +3,16 @@
 import { el, svg, table } from "./dom.js";
 import { bytes, number, percent } from "./format.js";
 
-/** The engine's rhythm: eight vectors awake, three asleep. */
-const WAKE = 8;
-const SLEEP = 3;
-/** Bounds of the threshold. */
-const [THRESHOLD_MIN, THRESHOLD_MAX] = [0.1, 0.9];
-
-function rhythm({ partition, phase, step }) {
+function rhythm({ partition, phase, step, rhythm: { wake, sleep } }) {
   const isAwake = phase === "wake";
-  const now = isAwake ? step : WAKE + step;
+  const now = isAwake ? step : wake + step;
+  const beat = 294 / (wake + sleep);
   const drawing = svg("svg", { viewBox: "0 0 300 56", role: "img", class: "rhythm",
-    "aria-label": `Partition ${partition} ${isAwake ? "is awake" : "sleeps"}: vector ${step + 1} of ${isAwake ? WAKE : SLEEP} comes next` });
-  for (let place = 0; place < WAKE + SLEEP; place += 1) {
-    const x = 2 + place * 27 + (place < WAKE ? 0 : 2);
-    const kind = place < WAKE ? "wake" : "sleep";
-    drawing.append(svg("rect", { class: `beat ${kind} ${place === now ? "now" : ""}`, x, y: place < WAKE ? 6 : 14, width: 23, height: place < WAKE ? 26 : 18, rx: 4 }));
+    "aria-label": `Partition ${partition} ${isAwake ? "is awake" : "sleeps"}: vector ${step + 1} of ${isAwake ? wake : sleep} comes next` });
+  for (let place = 0; place < wake + sleep; place += 1) {
+    const x = 2 + place * beat + (place < wake ? 0 : 2);
+    const kind = place < wake ? "wake" : "sleep";
+    drawing.append(svg("rect", { class: `beat ${kind} ${place === now ? "now" : ""}`, x, y: place < wake ? 6 : 14, width: beat * .86, height: place < wake ? 26 : 18, rx: Math.min(4, beat / 4) }));
   }
   drawing.append(
     svg("text", { class: "axis", "font-size": 12, x: 2, y: 50 }, "awake: keeps"),
@@ -25,14 +20,14 @@ function rhythm({ partition, phase, step }) {
   return drawing;
 }
 
-function threshold({ partition, threshold: value }) {
-  const x = (at) => 8 + ((at - THRESHOLD_MIN) / (THRESHOLD_MAX - THRESHOLD_MIN)) * 284;
+function threshold({ partition, threshold: value, admission: { minThreshold, maxThreshold } }) {
+  const x = (at) => 8 + ((at - minThreshold) / (maxThreshold - minThreshold || 1)) * 284;
   return svg("svg", { viewBox: "0 0 300 50", role: "img", class: "threshold", "aria-label": `Partition ${partition} accepts from ${value.toFixed(3)} on` },
     svg("rect", { class: "rejects", x: 8, y: 14, width: Math.max(0, x(value) - 8), height: 8 }),
     svg("rect", { class: "accepts", x: x(value), y: 14, width: Math.max(0, 292 - x(value)), height: 8 }),
     svg("line", { class: "pointer", x1: x(value), x2: x(value), y1: 8, y2: 28 }),
-    svg("text", { class: "axis", "font-size": 12, x: 8, y: 44 }, String(THRESHOLD_MIN)),
-    svg("text", { class: "axis", "font-size": 12, x: 292, y: 44, "text-anchor": "end" }, String(THRESHOLD_MAX)));
+    svg("text", { class: "axis", "font-size": 12, x: 8, y: 44 }, String(minThreshold)),
+    svg("text", { class: "axis", "font-size": 12, x: 292, y: 44, "text-anchor": "end" }, String(maxThreshold)));
 }
 
 function card(memory) {
@@ -43,7 +38,7 @@ function card(memory) {
     el("p", {}, "Threshold ", el("strong", { "data-threshold": memory.partition }, memory.threshold.toFixed(3))),
     threshold(memory),
     el("p", {}, "Accepted ", el("strong", {}, number(memory.accepted)), " of ", el("strong", {}, number(judged)),
-      ` · lately ${percent(memory.acceptance)}, aims at 70 %`),
+      ` · lately ${percent(memory.acceptance)}, aims at ${percent(memory.admission.targetAcceptance)}`),
     el("p", {}, "Holds ", el("strong", {}, number(memory.vectors)), ` of ${number(memory.capacity)} vectors, ${bytes(memory.bytes)} `,
       el("meter", { min: 0, max: 1, high: 0.95, value: (memory.capacity ? memory.vectors / memory.capacity : 0).toFixed(4), "aria-label": `fill of partition ${memory.partition}` })));
 }

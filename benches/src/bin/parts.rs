@@ -4,7 +4,9 @@ use std::path::Path;
 
 use hebb_benches::{read_floats, seconds};
 use hebb_engine::parts::{Adwin, Keep, Memory, Neighbours};
-use hebb_engine::{Entry, EntryId, Event, Input, Outcome, Partition, PartitionConfig, Task};
+use hebb_engine::{
+    Entry, EntryId, Event, Input, Outcome, Partition, PartitionConfig, RowDetector, SeriesDetector, Task,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,7 +21,11 @@ fn main() -> Result<()> {
         ["keep", file, width, count] => keep(&read_floats(Path::new(file))?, width.parse()?, count.parse()?),
         ["drift", file, run, change] => drift(&read_floats(Path::new(file))?, run.parse()?, change.parse()?),
         ["perceive", file, chunk] => perceive(&read_floats(Path::new(file))?, chunk.parse()?),
-        _ => Err("usage: parts memory|keep FILE WIDTH COUNT, drift FILE RUN CHANGE, perceive FILE CHUNK".into()),
+        ["series", file, out] => series(&read_floats(Path::new(file))?, Path::new(out)),
+        ["rows", file, width, out] => rows(&read_floats(Path::new(file))?, width.parse()?, Path::new(out)),
+        _ => Err("usage: parts memory|keep FILE WIDTH COUNT, drift FILE RUN CHANGE, perceive FILE CHUNK, \
+                  series FILE OUT, rows FILE WIDTH OUT"
+            .into()),
     }
 }
 
@@ -133,5 +139,34 @@ fn perceive(samples: &[f32], chunk: usize) -> Result<()> {
         samples.len() as f64 / (seconds() - started),
         partition.statistics().patterns,
     );
+    Ok(())
+}
+
+/// Anomaly scores of series, each of which begins behind a NaN; written as numbers of four bytes, without these.
+fn series(samples: &[f32], out: &Path) -> Result<()> {
+    let started = seconds();
+    let mut detector = SeriesDetector::default();
+    let mut scores = Vec::with_capacity(samples.len());
+    for sample in samples {
+        if sample.is_nan() {
+            detector = SeriesDetector::default();
+        } else {
+            scores.push(detector.step(f64::from(*sample)).score as f32);
+        }
+    }
+    write_scores(&scores, seconds() - started, out)
+}
+
+/// Anomaly scores of rows of features.
+fn rows(values: &[f32], width: usize, out: &Path) -> Result<()> {
+    let started = seconds();
+    let mut detector = RowDetector::default();
+    let scores: Vec<f32> = values.chunks_exact(width).map(|row| detector.step(row) as f32).collect();
+    write_scores(&scores, seconds() - started, out)
+}
+
+fn write_scores(scores: &[f32], taken: f64, out: &Path) -> Result<()> {
+    std::fs::write(out, scores.iter().flat_map(|score| score.to_le_bytes()).collect::<Vec<u8>>())?;
+    println!(r#"{{"points_per_second": {:.1}}}"#, scores.len() as f64 / taken);
     Ok(())
 }

@@ -233,6 +233,12 @@ pub struct EngineSpec {
     /// Events of a partition that are remembered for retries and for labels that come later. Default: 10000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub horizon_events: i32,
+    /// How long a governed memory is awake and asleep.
+    #[serde(skip_serializing_if = "RhythmSpec::is_default")]
+    pub rhythm: RhythmSpec,
+    /// What a governed memory accepts.
+    #[serde(skip_serializing_if = "AdmissionSpec::is_default")]
+    pub admission: AdmissionSpec,
 }
 
 impl Default for EngineSpec {
@@ -250,7 +256,67 @@ impl Default for EngineSpec {
             checkpoint_interval: Duration::from_secs(5),
             max_local_patterns: 10_000,
             horizon_events: 10_000,
+            rhythm: RhythmSpec::default(),
+            admission: AdmissionSpec::default(),
         }
+    }
+}
+
+/// How long a governed memory takes in, and how long it consolidates. A changed rhythm begins with waking.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RhythmSpec {
+    /// Vectors for which it is awake. Default: 8.
+    #[schemars(range(min = 1, max = 100))]
+    pub wake: i32,
+    /// Vectors for which it is asleep; what is accepted meanwhile waits for the next waking. Default: 3.
+    #[schemars(range(min = 1, max = 100))]
+    pub sleep: i32,
+}
+
+impl Default for RhythmSpec {
+    fn default() -> Self {
+        Self { wake: 8, sleep: 3 }
+    }
+}
+
+impl RhythmSpec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a governed memory accepts: vectors whose value reaches a threshold, which each of them moves.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.minThreshold <= self.initialThreshold && self.initialThreshold <= self.maxThreshold",
+    "message": "spec.engine.admission: initialThreshold must be between minThreshold and maxThreshold",
+}]))]
+pub struct AdmissionSpec {
+    /// Where the threshold begins, 0 to 1. A memory that has judged a vector keeps its own. Default: 0.5.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub initial_threshold: f64,
+    /// The least that the threshold becomes, 0 to 1: what is worth less is never accepted. Default: 0.1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_threshold: f64,
+    /// The most that the threshold becomes, 0 to 1: what is worth as much is always accepted. Default: 0.9.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max_threshold: f64,
+    /// The share of the vectors, 0 to 1, that the threshold homes in on accepting. Default: 0.7.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub target_acceptance: f64,
+}
+
+impl Default for AdmissionSpec {
+    fn default() -> Self {
+        Self { initial_threshold: 0.5, min_threshold: 0.1, max_threshold: 0.9, target_acceptance: 0.7 }
+    }
+}
+
+impl AdmissionSpec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -238,16 +238,27 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
         ("learningRate", engine.learning_rate),
         ("explorationRate", engine.exploration_rate),
         ("confidenceGate", engine.confidence_gate),
+        ("admission.initialThreshold", engine.admission.initial_threshold),
+        ("admission.minThreshold", engine.admission.min_threshold),
+        ("admission.maxThreshold", engine.admission.max_threshold),
+        ("admission.targetAcceptance", engine.admission.target_acceptance),
     ];
     for (field, share) in shares {
         check((0.0..=1.0).contains(&share), &format!("spec.engine.{field}: must be between 0 and 1"));
     }
+    let admission = &engine.admission;
+    check(
+        (admission.min_threshold..=admission.max_threshold).contains(&admission.initial_threshold),
+        "spec.engine.admission: initialThreshold must be between minThreshold and maxThreshold",
+    );
     let counts = [
         ("engine.coldStartExperiences", engine.cold_start_experiences, 0, 1_000_000),
         ("engine.memory.maxVectors", engine.memory.max_vectors, 16, 1_000_000),
         ("engine.maxQueueSize", engine.max_queue_size, 1, 1_000_000),
         ("engine.maxLocalPatterns", engine.max_local_patterns, 16, 50_000),
         ("engine.horizonEvents", engine.horizon_events, 1, 1_000_000),
+        ("engine.rhythm.wake", engine.rhythm.wake, 1, 100),
+        ("engine.rhythm.sleep", engine.rhythm.sleep, 1, 100),
     ];
     for (field, count, min, max) in counts {
         check((min..=max).contains(&count), &format!("spec.{field}: must be between {min} and {max}"));
@@ -304,6 +315,8 @@ mod tests {
             ("{workerz: {}}", "spec.workerz: no such field"),
             ("{engine: {edgeTreshold: 1}}", "spec.engine.edgeTreshold: no such field"),
             ("{engine: {learningRate: 2}}", "spec.engine.learningRate: must be between 0 and 1"),
+            ("{engine: {rhythm: {sleep: 0}}}", "spec.engine.rhythm.sleep: must be between 1 and 100"),
+            ("{engine: {admission: {minThreshold: 0.6}}}", "spec.engine.admission: initialThreshold must be between"),
             ("{domains: [{name: A, task: Classification}]}", "spec.domains[0].name"),
             ("{domains: [{name: a, task: Classification}, {name: a, task: Regression}]}", "spec.domains[1].name"),
             ("{domains: [{name: a, task: Guess}]}", "unknown variant `Guess`"),

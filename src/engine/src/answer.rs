@@ -33,6 +33,10 @@ pub enum Outcome {
     Governor(Box<GovernorState>),
     /// Of [`crate::Query::Quality`].
     Quality(Box<Quality>),
+    /// Of [`crate::Query::Library`].
+    Library(Vec<LibraryPattern>),
+    /// Of [`crate::Control::Library`].
+    LibraryChanged(Box<LibraryChanged>),
 }
 
 /// What became of a vector.
@@ -69,6 +73,23 @@ pub struct Answer {
     pub drift: bool,
     /// The patterns found in a signal, in order; at most 1,024.
     pub patterns: Vec<PatternMatch>,
+    /// What stands out in a signal; nothing for other input, and for a signal that was perceived before.
+    pub anomaly: Option<SignalAnomaly>,
+}
+
+/// What stands out in a signal, judged by the signals of its partition before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SignalAnomaly {
+    /// How anomalous its most anomalous sample is, 0 to 1.
+    pub score: f32,
+    /// Index of that sample; 0 where the score is.
+    pub at: u32,
+    /// The greatest deviation of a sample from the long mean, in standard deviations, with its sign.
+    pub z_score: f32,
+    /// How far the mean of about 40 samples in a row left the long mean, 0 to 1.
+    pub change: f32,
+    /// Index of the sample up to which it did; 0 where the change is.
+    pub change_at: u32,
 }
 
 /// What is predicted.
@@ -130,6 +151,52 @@ pub struct PatternSummary {
     pub confidence: f32,
     /// The prototype's curve, in units of standard deviations.
     pub prototype: Vec<f32>,
+}
+
+/// One pattern of the library or its archive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LibraryPattern {
+    /// The pattern.
+    pub summary: PatternSummary,
+    /// Whether it is in the archive.
+    pub archived: bool,
+    /// Signals that were learned since it was found last.
+    pub unseen_for: u64,
+    /// Likeness to the shape that was asked for, 0 to 1.
+    pub similarity: Option<f32>,
+}
+
+/// What a change of the library did. Ids are those of the first 1,000 that it did something to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LibraryChanged {
+    /// Whether this change was made before; the answer is then the first one.
+    pub duplicate: bool,
+    /// Patterns that became part of others, went into the archive or came out of it.
+    pub changed: u64,
+    /// Those that became one.
+    pub merged: Vec<MergedPatterns>,
+    /// Those that are now in the archive: as asked, or to make room for those that came back.
+    pub archived: Vec<u64>,
+    /// Those that were asked for and are now in the library.
+    pub restored: Vec<u64>,
+    /// Ids that no pattern has.
+    pub unknown: Vec<u64>,
+    /// Whether everything was done. If not, there was more to compare than one change may; another goes on.
+    pub complete: bool,
+    /// Patterns in the library.
+    pub active: u64,
+    /// Patterns in the archive.
+    pub in_archive: u64,
+}
+
+/// Patterns that became one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MergedPatterns {
+    /// The one that they are now; its support is the sum of theirs.
+    pub into: u64,
+    /// Those whose ids now stand for it.
+    pub from: Vec<u64>,
 }
 
 /// What became of a label that came later.

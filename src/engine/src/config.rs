@@ -85,3 +85,64 @@ impl PartitionConfig {
         Self { task, hyperparameters: Hyperparameters::default(), seed: 1 }
     }
 }
+
+/// How a governed memory is run. It is taken up by [`crate::Control::Govern`] and kept in the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Governance {
+    /// Waking and sleeping.
+    pub rhythm: Rhythm,
+    /// What is accepted.
+    pub admission: Thresholds,
+}
+
+/// How many events a governed memory is awake, then asleep. Each from 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rhythm {
+    /// Events awake. Default 8.
+    pub wake: u8,
+    /// Events asleep. Default 3.
+    pub sleep: u8,
+}
+
+impl Default for Rhythm {
+    fn default() -> Self {
+        Self { wake: 8, sleep: 3 }
+    }
+}
+
+/// What the admission filter of a governed memory begins with, homes in on, and stays within. Each from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Thresholds {
+    /// Where the threshold begins. Default 0.5.
+    pub initial_threshold: f64,
+    /// The least that it becomes: what is worth less is never accepted. Default 0.1.
+    pub min_threshold: f64,
+    /// The most that it becomes: what is worth as much always is. Default 0.9.
+    pub max_threshold: f64,
+    /// The share of the events that should be accepted. Default 0.7.
+    pub target_acceptance: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { initial_threshold: 0.5, min_threshold: 0.1, max_threshold: 0.9, target_acceptance: 0.7 }
+    }
+}
+
+/// Steps of a phase; what is accepted in sleep waits, so that this bounds it.
+const STEPS_MAX: u8 = 100;
+
+impl Governance {
+    /// Whether every value is within its bounds, and the thresholds are in their order.
+    pub fn is_sound(&self) -> bool {
+        let Thresholds { initial_threshold, min_threshold, max_threshold, target_acceptance } = self.admission;
+        // Whatever isn't a number is in no order.
+        let ordered = [0.0, min_threshold, initial_threshold, max_threshold, 1.0].is_sorted();
+        let phases = [self.rhythm.wake, self.rhythm.sleep];
+        ordered
+            && phases.iter().all(|steps| (1..=STEPS_MAX).contains(steps))
+            && (0.0..=1.0).contains(&target_acceptance)
+    }
+}

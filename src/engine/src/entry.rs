@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::PartitionConfig;
+use crate::config::{Governance, PartitionConfig};
 
 /// The place of an entry in the log of its partition, ordered as in a Redis Stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -125,6 +125,40 @@ pub enum Query {
     /// [`crate::Quality`] of the answers of late. It is no part of the state: of all answers this one alone may differ in a
     /// replay.
     Quality,
+    /// Patterns of the library and of its archive, by what is asked of them.
+    Library(LibraryQuery),
+}
+
+/// Which patterns are asked for. They come by support, most first, of equals the oldest; with `like` by likeness.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LibraryQuery {
+    /// Those that are found, those that are archived, or both.
+    pub state: LibraryState,
+    /// Those of one level.
+    pub level: Option<u8>,
+    /// Those with at least this support.
+    pub min_support: u64,
+    /// Those whose segments are at least so alike, 0 to 1.
+    pub min_confidence: f32,
+    /// Those at or after this place: a support, and an id among those that have it.
+    pub from: Option<(u64, u64)>,
+    /// The samples of a shape that they should be like. Then `from` says nothing.
+    pub like: Option<Vec<f32>>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// Where patterns are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LibraryState {
+    /// In the library: they are found in signals.
+    #[default]
+    Active,
+    /// In the archive: they are kept and not found.
+    Archived,
+    /// In either.
+    All,
 }
 
 /// A change of the partition itself, ordered with its events so that a replay makes it at the same place.
@@ -143,6 +177,47 @@ pub enum Control {
     },
     /// Forgets what meta-learning has found; what was learned stays.
     ResetMeta,
+    /// Takes up another rhythm and other thresholds of a governed memory.
+    Govern(Governance),
+    /// Changes the library of patterns; answered by a [`crate::LibraryChanged`].
+    Library {
+        /// Names the change: one that is repeated among the next ones is answered as the first time and does nothing.
+        id: String,
+        /// What is to be done.
+        change: LibraryChange,
+    },
+}
+
+/// A change of a library of patterns. Ids of patterns that were merged stand for those that they became; at most 1,000.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum LibraryChange {
+    /// Makes these patterns of one level one.
+    Merge {
+        /// The patterns.
+        ids: Vec<u64>,
+    },
+    /// Makes one of all patterns of a level that are at least so alike.
+    MergeAlike {
+        /// Likeness of two prototypes, above 0, at most 1.
+        similarity: f32,
+    },
+    /// Moves these patterns into the archive.
+    Archive {
+        /// The patterns.
+        ids: Vec<u64>,
+    },
+    /// Moves the patterns of which both is true into the archive.
+    ArchiveRule {
+        /// Their support is below this.
+        support_below: Option<u64>,
+        /// They weren't found in so many signals, the newest ones.
+        unseen_for: Option<u64>,
+    },
+    /// Brings these patterns back from the archive.
+    Restore {
+        /// The patterns.
+        ids: Vec<u64>,
+    },
 }
 
 /// Stored or sent bytes that are no entry or outcome.

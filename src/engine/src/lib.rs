@@ -4,6 +4,7 @@
 //! nothing else, so a replay equals the live run byte for byte. There is no I/O here, no clock, no randomness from
 //! outside (the generator is seeded from the state, time is the entry's timestamp) and memory is bounded by construction.
 
+mod anomaly;
 mod answer;
 mod config;
 mod entry;
@@ -21,12 +22,16 @@ mod score;
 mod snapshot;
 mod vitals;
 
+pub use anomaly::{Reading, RowDetector, SeriesDetector};
 pub use answer::{
-    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, PatternMatch, PatternSummary, Prediction,
-    Rejection, Statistics, Vote,
+    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, LibraryChanged, LibraryPattern, MergedPatterns,
+    Outcome, PatternMatch, PatternSummary, Prediction, Rejection, SignalAnomaly, Statistics, Vote,
 };
-pub use config::{GateMode, Hyperparameters, PartitionConfig, Task};
-pub use entry::{Control, DecodeError, Entry, EntryId, Event, Features, Input, Label, Query, Value, event_digest};
+pub use config::{GateMode, Governance, Hyperparameters, PartitionConfig, Rhythm, Task, Thresholds};
+pub use entry::{
+    Control, DecodeError, Entry, EntryId, Event, Features, Input, Label, LibraryChange, LibraryQuery, LibraryState,
+    Query, Value, event_digest,
+};
 pub use governor::{GovernorState, Phase, Verdict};
 pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;

@@ -1,24 +1,30 @@
 //! The state machine of one partition.
 
 mod version1;
+mod version2;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use self::version1::StateOf1;
+use self::version2::StateOf2;
+use crate::anomaly::SeriesDetector;
 use crate::answer::{
-    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, Outcome, Prediction, Rejection, Statistics, Vote,
+    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, LibraryPattern, Outcome, PatternMatch, Prediction,
+    Rejection, SignalAnomaly, Statistics, Vote,
 };
-use crate::config::{GateMode, Hyperparameters, PartitionConfig, Task};
-use crate::entry::{Control, Entry, EntryId, Event, Features, Input, Label, Query, event_digest};
+use crate::config::{GateMode, Governance, Hyperparameters, PartitionConfig, Task};
+use crate::entry::{
+    Control, Entry, EntryId, Event, Features, Input, Label, LibraryChange, LibraryQuery, Query, event_digest,
+};
 use crate::governor::Governor;
 use crate::learner::{Classifier, MEMBERS, Opinion, Regression, best};
 use crate::meta::{Estimate, Meta, Present, Signal, Vote as MemberVote};
 use crate::pattern::Patterns;
 use crate::quality::Tally;
 use crate::random::Random;
-use crate::recent::{Recent, Remembered};
+use crate::recent::{Awaited, Recent, Remembered};
 use crate::schema::{SLOTS_MAX, Schema};
 use crate::score::Score;
 use crate::snapshot::{self, SnapshotError};
@@ -33,8 +39,6 @@ const COLD_MEMBER: usize = 1;
 /// What is remembered of a vector.
 const ACCEPTED: &str = "accepted";
 const REJECTED: &str = "rejected";
-/// Patterns in one answer.
-const SUMMARY_MAX: u32 = 10_000;
 
 /// One partition of a domain.
 ///
@@ -67,7 +71,7 @@ pub struct Partition {
     tally: Tally,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct State {
     config: PartitionConfig,
     position: EntryId,
@@ -105,7 +109,7 @@ struct Learned {
 enum Model {
     Classification(Box<Classifier>),
     Regression(Box<Regression>),
-    Patterns(Box<Patterns>, Random),
+    Patterns(Box<Patterns>, Random, Box<SeriesDetector>),
     Governed(Box<Governor>),
 }
 
@@ -115,8 +119,8 @@ impl Learned {
         let model = match config.task {
             Task::Classification => Model::Classification(Box::new(Classifier::new(config.seed, memory))),
             Task::Regression => Model::Regression(Box::new(Regression::new(memory))),
-            Task::Patterns => Model::Patterns(Box::default(), Random::new(config.seed)),
-            Task::Governed => Model::Governed(Box::new(Governor::new(memory))),
+            Task::Patterns => Model::Patterns(Box::default(), Random::new(config.seed), Box::default()),
+            Task::Governed => Model::Governed(Box::new(Governor::new(memory, Governance::default()))),
         };
         Self { schema: Schema::default(), classes: Vec::new(), class_of: BTreeMap::new(), experiences: 0, model }
     }
@@ -133,6 +137,14 @@ impl Learned {
         self.classes.push(name.to_owned());
         Ok(class)
     }
+}
+
+/// What was said of an event: a label is scored by it, whenever it comes.
+struct Told {
+    prediction: Option<Prediction>,
+    confidence: f32,
+    /// Of the mixture, by class.
+    shares: Vec<f32>,
 }
 
 /// A prediction with what the score needs of it.
@@ -164,6 +176,18 @@ impl Partition {
         })
     }
 
+    /// A partition that has seen nothing, with a governed memory that begins so; of other tasks it is [`Partition::new`].
+    /// Later changes are entries: [`Control::Govern`].
+    pub fn governed(config: PartitionConfig, governance: Governance) -> Self {
+        let mut partition = Self::new(config);
+        if let Model::Governed(governor) = &mut partition.state.learned.model
+            && governance.is_sound()
+        {
+            governor.govern(governance);
+        }
+        partition
+    }
+
     fn with_state(state: State) -> Self {
         Self { state, row: Vec::new(), opinion: Opinion::default(), tally: Tally::default() }
     }
@@ -171,6 +195,14 @@ impl Partition {
     /// What the partition was told.
     pub fn config(&self) -> &PartitionConfig {
         &self.state.config
+    }
+
+    /// How its governed memory is run; nothing of other tasks.
+    pub fn governance(&self) -> Option<Governance> {
+        match &self.state.learned.model {
+            Model::Governed(governor) => Some(governor.governance()),
+            _ => None,
+        }
     }
 
     /// The last entry applied.
@@ -184,7 +216,7 @@ impl Partition {
         let (experiences, patterns, bytes) = match &learned.model {
             Model::Classification(model) => (model.experiences(), 0, model.bytes()),
             Model::Regression(model) => (model.experiences(), 0, model.bytes()),
-            Model::Patterns(model, _) => (0, model.len(), model.bytes()),
+            Model::Patterns(model, _, detector) => (0, model.len(), model.bytes() + detector.bytes()),
             Model::Governed(model) => (model.len(), 0, model.bytes()),
         };
         let mut statistics = Statistics {
@@ -221,12 +253,18 @@ impl Partition {
         snapshot::checksum(&self.snapshot())
     }
 
-    /// Reads what [`Partition::snapshot`] wrote.
+    /// Reads what [`Partition::snapshot`] wrote, or that of an earlier version.
     ///
     /// # Errors
     /// [`SnapshotError`] when the bytes are damaged or of a newer version.
     pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        snapshot::read::<State, StateOf1>(bytes).map(Self::with_state)
+        let (version, body) = snapshot::open(bytes)?;
+        let state = match version {
+            0 | 1 => snapshot::decode::<StateOf1>(body)?.into(),
+            2 => snapshot::decode::<StateOf2>(body)?.into(),
+            _ => snapshot::decode(body)?,
+        };
+        Ok(Self::with_state(state))
     }
 
     /// Applies the entry at `id`.
@@ -243,7 +281,12 @@ impl Partition {
             Entry::Query(query) => self.query(query),
             Entry::Control(Control::Configure(config)) => self.configure(config),
             Entry::Control(Control::Reset) => {
+                let governance = self.governance();
                 self.state.learned = Learned::new(&self.state.config);
+                if let (Model::Governed(governor), Some(governance)) = (&mut self.state.learned.model, governance) {
+                    governor.govern(governance);
+                }
+                self.state.recent.forget_shares();
                 self.state.meta = Meta::new(self.state.config.task);
                 self.state.vitals = Vitals::default();
                 self.tally = Tally::default();
@@ -258,6 +301,8 @@ impl Partition {
                 self.state.meta = Meta::new(self.state.config.task);
                 Ok(Outcome::Done)
             }
+            Entry::Control(Control::Govern(governance)) => self.govern(governance),
+            Entry::Control(Control::Library { id, change }) => self.change_library(id, change),
         };
         outcome.unwrap_or_else(|rejection| {
             self.state.counts.rejected += 1;
@@ -270,10 +315,44 @@ impl Partition {
         let present = match &learned.model {
             Model::Classification(model) => Present::Votes(model.weights()),
             Model::Regression(model) => Present::Estimates(model.weights()),
-            Model::Patterns(patterns, _) => Present::Signals(patterns),
+            Model::Patterns(patterns, ..) => Present::Signals(patterns),
             Model::Governed(_) => Present::Nothing,
         };
         Outcome::Cycle(Box::new(meta.cycle(&config.hyperparameters, &present)))
+    }
+
+    fn unfit(&self, expected: impl Into<String>) -> Rejection {
+        Rejection::WrongInput { task: self.state.config.task, expected: expected.into() }
+    }
+
+    fn govern(&mut self, governance: &Governance) -> Result<Outcome, Rejection> {
+        let unfit = self.unfit("no such rhythm or thresholds");
+        match &mut self.state.learned.model {
+            Model::Governed(governor) if governance.is_sound() => {
+                governor.govern(*governance);
+                Ok(Outcome::Done)
+            }
+            _ => Err(unfit),
+        }
+    }
+
+    fn change_library(&mut self, id: &str, change: &LibraryChange) -> Result<Outcome, Rejection> {
+        if id.is_empty() || id.len() > NAME_MAX {
+            return Err(self.unfit(format!("an id of 1 to {NAME_MAX} bytes")));
+        }
+        let max = self.state.config.hyperparameters.max_local_patterns;
+        let changed = match &mut self.state.learned.model {
+            Model::Patterns(patterns, ..) => patterns.change(id, change, max),
+            _ => Err("no change of patterns"),
+        };
+        changed.map(|changed| Outcome::LibraryChanged(Box::new(changed))).map_err(|expected| self.unfit(expected))
+    }
+
+    fn library(&self, query: &LibraryQuery) -> Vec<LibraryPattern> {
+        match &self.state.learned.model {
+            Model::Patterns(patterns, ..) => patterns.query(query),
+            Model::Classification(_) | Model::Regression(_) | Model::Governed(_) => Vec::new(),
+        }
     }
 
     fn query(&self, query: &Query) -> Result<Outcome, Rejection> {
@@ -281,19 +360,14 @@ impl Partition {
             Query::Statistics => Outcome::Statistics(Box::new(self.statistics())),
             Query::Quality => Outcome::Quality(Box::new(self.tally.quality(&self.state.learned.classes))),
             Query::Event { id } => Outcome::Event(self.state.recent.get(id).map(|event| event.record.clone())),
-            Query::Patterns { limit } => Outcome::Patterns(match &self.state.learned.model {
-                Model::Patterns(patterns, _) => patterns.summary((*limit).min(SUMMARY_MAX)),
-                Model::Classification(_) | Model::Regression(_) | Model::Governed(_) => Vec::new(),
-            }),
+            Query::Patterns { limit } => {
+                let found = self.library(&LibraryQuery { limit: *limit, ..LibraryQuery::default() });
+                Outcome::Patterns(found.into_iter().map(|pattern| pattern.summary).collect())
+            }
+            Query::Library(query) => Outcome::Library(self.library(query)),
             Query::Governor => match &self.state.learned.model {
                 Model::Governed(governor) => Outcome::Governor(Box::new(governor.state())),
-                _ => {
-                    let task = self.state.config.task;
-                    return Err(Rejection::WrongInput {
-                        task,
-                        expected: "no question for a governed memory".to_owned(),
-                    });
-                }
+                _ => return Err(self.unfit("no question for a governed memory")),
             },
         })
     }
@@ -308,7 +382,7 @@ impl Partition {
         match &mut self.state.learned.model {
             Model::Classification(model) => model.limit(memory_max_vectors),
             Model::Regression(model) => model.limit(memory_max_vectors),
-            Model::Patterns(model, _) => model.limit(max_local_patterns),
+            Model::Patterns(model, ..) => model.limit(max_local_patterns),
             Model::Governed(model) => model.limit(memory_max_vectors),
         }
         Ok(Outcome::Done)
@@ -381,10 +455,7 @@ impl Partition {
 
     fn check_event(&self, event: &Event) -> Result<(), Rejection> {
         if event.id.is_empty() || event.id.len() > NAME_MAX {
-            return Err(Rejection::WrongInput {
-                task: self.state.config.task,
-                expected: format!("an id of 1 to {NAME_MAX} bytes"),
-            });
+            return Err(self.unfit(format!("an id of 1 to {NAME_MAX} bytes")));
         }
         self.check(&event.input, event.label.as_ref())
     }
@@ -419,7 +490,7 @@ impl Partition {
             path: AnswerPath::Ensemble,
             labelled: true,
         };
-        self.applied(&event.id, Remembered { record, input: None });
+        self.applied(&event.id, Remembered { record, awaited: None });
         Ok(Admission { id: event.id.clone(), duplicate: false, accepted: verdict.accepted, verdict: Some(verdict) })
     }
 
@@ -451,10 +522,11 @@ impl Partition {
                 learned,
                 drift: false,
                 patterns: Vec::new(),
+                anomaly: None,
             });
         }
         self.fill_row(&event.input)?;
-        let patterns = self.perceive(&event.input, true);
+        let (patterns, anomaly) = self.perceive(&event.input, true);
         let predicted = self.predict();
         if let Some(found) = predicted.found {
             self.state.vitals.looked_up(found);
@@ -462,8 +534,13 @@ impl Partition {
         if matches!(predicted.prediction, Some(Prediction::Class(_))) {
             self.state.vitals.answered(&self.opinion.shares);
         }
+        let told = Told {
+            prediction: predicted.prediction.clone(),
+            confidence: predicted.confidence,
+            shares: self.opinion.told(),
+        };
         let (learned, drift) = match &event.label {
-            Some(label) => self.teach(label, &predicted.prediction, predicted.confidence, predicted.expected)?,
+            Some(label) => self.teach(label, &told, predicted.expected)?,
             None => (false, false),
         };
         let takes_labels = self.state.config.task != Task::Patterns;
@@ -475,7 +552,8 @@ impl Partition {
                 path: predicted.path,
                 labelled: event.label.is_some(),
             },
-            input: (event.label.is_none() && takes_labels).then(|| event.input.clone()),
+            awaited: (event.label.is_none() && takes_labels)
+                .then(|| Awaited { input: event.input.clone(), shares: Some(told.shares) }),
         };
         self.applied(&event.id, remembered);
         Ok(Answer {
@@ -488,6 +566,7 @@ impl Partition {
             learned,
             drift,
             patterns,
+            anomaly,
         })
     }
 
@@ -500,7 +579,7 @@ impl Partition {
         if let Input::Features(features) = input {
             self.state.learned.schema.read(features, &mut self.row)?;
         }
-        let patterns = self.perceive(input, false);
+        let (patterns, anomaly) = self.perceive(input, false);
         let predicted = self.predict();
         Ok(Answer {
             id: String::new(),
@@ -512,22 +591,24 @@ impl Partition {
             learned: false,
             drift: false,
             patterns,
+            anomaly,
         })
     }
 
-    fn perceive(&mut self, input: &Input, learn: bool) -> Vec<crate::answer::PatternMatch> {
+    fn perceive(&mut self, input: &Input, learn: bool) -> (Vec<PatternMatch>, Option<SignalAnomaly>) {
         let State { config, learned, meta, .. } = &mut self.state;
         match (&mut learned.model, input) {
-            (Model::Patterns(patterns, random), Input::Signal(signal)) => {
+            (Model::Patterns(patterns, random, detector), Input::Signal(signal)) => {
                 let tuned = meta.tuning.tuned(&config.hyperparameters);
                 let found = patterns.perceive(signal, &tuned, random, learn);
                 if learn {
                     meta.experience.signal(Signal::new(signal, &found));
                     meta.lived();
                 }
-                found
+                let anomaly = if learn { detector.watch(signal) } else { detector.clone().watch(signal) };
+                (found, anomaly)
             }
-            _ => Vec::new(),
+            _ => (Vec::new(), None),
         }
     }
 
@@ -592,13 +673,9 @@ impl Partition {
     }
 
     /// Scores the prediction, then lets the gate decide about the lesson: whether it was learned, and whether it drifted.
-    fn teach(
-        &mut self,
-        label: &Label,
-        prediction: &Option<Prediction>,
-        confidence: f32,
-        expected: Option<[f64; 3]>,
-    ) -> Result<(bool, bool), Rejection> {
+    fn teach(&mut self, label: &Label, told: &Told, expected: Option<[f64; 3]>) -> Result<(bool, bool), Rejection> {
+        let Told { prediction, confidence, shares } = told;
+        let confidence = *confidence;
         let parameters = self.state.config.hyperparameters.clone();
         let State { score, learned, counts, meta, .. } = &mut self.state;
         let cold = learned.experiences < u64::from(parameters.cold_start_experiences);
@@ -618,8 +695,8 @@ impl Partition {
                 let known = self.opinion.shares.len();
                 let class = learned.class(name)?;
                 let Model::Classification(model) = &mut learned.model else { return Ok((false, false)) };
-                let probability = self.opinion.shares.get(class).copied().unwrap_or(0.0);
-                score.classified(predicted, probability, class);
+                let probability = shares.get(class).copied().unwrap_or(0.0);
+                score.classified(predicted, f64::from(probability), class);
                 if let Some(predicted) = predicted {
                     self.tally.count(predicted, confidence, class);
                 }
@@ -673,14 +750,15 @@ impl Partition {
         if known.record.labelled {
             return Ok(FeedbackOutcome::AlreadyLabelled);
         }
-        let record = known.record.clone();
-        let Some(input) = self.state.recent.label(id) else {
+        let EventRecord { prediction, confidence, .. } = known.record.clone();
+        let Some(awaited) = self.state.recent.label(id) else {
             // Its input was forgotten to keep the bound of bytes.
             return Ok(FeedbackOutcome::Unknown);
         };
-        self.fill_row(&input)?;
+        self.fill_row(&awaited.input)?;
         let expected = self.predict().expected;
-        self.teach(label, &record.prediction, record.confidence, expected)?;
+        let shares = awaited.shares.unwrap_or_else(|| self.opinion.told());
+        self.teach(label, &Told { prediction, confidence, shares }, expected)?;
         Ok(FeedbackOutcome::Joined)
     }
 }

@@ -3,84 +3,132 @@
 //! Bounded by number and by bytes. An event beyond the horizon is new again, so a client retries within it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::answer::EventRecord;
 use crate::entry::Input;
 
-/// Bytes of inputs that wait for their labels; beyond it the oldest are forgotten first.
-const INPUT_BYTES_MAX: usize = 64 << 20;
+/// Bytes of what waits for labels; beyond it the oldest are forgotten first.
+const AWAITED_BYTES_MAX: usize = 64 << 20;
 
 /// One remembered event.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Remembered {
     pub record: EventRecord,
-    /// What was observed, until the label has come.
-    pub input: Option<Input>,
+    /// What its label is learned from, until it has come.
+    pub awaited: Option<Awaited>,
 }
 
-/// The newest events by id.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// What an event keeps until its label comes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Awaited {
+    /// What was observed.
+    pub input: Input,
+    /// What the mixture gave to the classes that were known: the label is scored by it. It isn't known of an event from
+    /// before version 3 of the snapshot, or from before a reset.
+    pub shares: Option<Vec<f32>>,
+}
+
+impl Awaited {
+    fn bytes(&self) -> usize {
+        let input = match &self.input {
+            Input::Features(crate::entry::Features::Dense(values)) => values.len() * 8,
+            Input::Features(crate::entry::Features::Named(values)) => values.len() * 64,
+            Input::Signal(samples) => samples.len() * 4,
+        };
+        input + self.shares.as_ref().map_or(0, |shares| shares.len() * 4)
+    }
+}
+
+/// The newest events by id. Stored as the list of them, oldest first; the rest follows from it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "Vec<(String, Remembered)>")]
 pub struct Recent {
-    order: VecDeque<String>,
-    events: BTreeMap<String, Remembered>,
-    input_bytes: usize,
-    /// Events at the front of `order` whose inputs are gone.
+    events: VecDeque<(Arc<str>, Remembered)>,
+    /// The numbers of the events by their ids; the first of `events` has the number `first`.
+    numbers: BTreeMap<Arc<str>, u64>,
+    first: u64,
+    awaited_bytes: usize,
+    /// Events at the front of which nothing waits any more.
     forgotten: usize,
 }
 
-fn bytes(input: &Input) -> usize {
-    match input {
-        Input::Features(crate::entry::Features::Dense(values)) => values.len() * 8,
-        Input::Features(crate::entry::Features::Named(values)) => values.len() * 64,
-        Input::Signal(samples) => samples.len() * 4,
+impl Serialize for Recent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.events.iter().map(|(id, event)| (&**id, event)))
+    }
+}
+
+impl From<Vec<(String, Remembered)>> for Recent {
+    fn from(events: Vec<(String, Remembered)>) -> Self {
+        let mut recent = Self::default();
+        for (id, event) in events {
+            recent.push(id.into(), event);
+        }
+        recent
     }
 }
 
 impl Recent {
-    pub fn get(&self, id: &str) -> Option<&Remembered> {
-        self.events.get(id)
+    fn place(&self, id: &str) -> Option<usize> {
+        self.numbers.get(id).map(|number| (number - self.first) as usize)
     }
 
-    /// Takes the input of an event whose label has come, and marks it.
-    pub fn label(&mut self, id: &str) -> Option<Input> {
-        let event = self.events.get_mut(id)?;
+    pub fn get(&self, id: &str) -> Option<&Remembered> {
+        self.place(id).and_then(|place| self.events.get(place)).map(|(_, event)| event)
+    }
+
+    /// Takes what an event has kept for its label, which has come, and marks it.
+    pub fn label(&mut self, id: &str) -> Option<Awaited> {
+        let place = self.place(id)?;
+        let (_, event) = self.events.get_mut(place)?;
         event.record.labelled = true;
-        let input = event.input.take()?;
-        self.input_bytes -= bytes(&input);
-        Some(input)
+        let awaited = event.awaited.take()?;
+        self.awaited_bytes -= awaited.bytes();
+        Some(awaited)
     }
 
     /// Remembers an event that isn't remembered yet; the oldest go beyond `max`.
     pub fn insert(&mut self, id: String, event: Remembered, max: u32) {
-        self.input_bytes += event.input.as_ref().map_or(0, bytes);
-        self.order.push_back(id.clone());
-        self.events.insert(id, event);
+        self.push(id.into(), event);
         self.limit(max);
-        while self.input_bytes > INPUT_BYTES_MAX && self.forgotten < self.order.len() {
-            if let Some(event) = self.events.get_mut(&self.order[self.forgotten])
-                && let Some(input) = event.input.take()
-            {
-                self.input_bytes -= bytes(&input);
+        while self.awaited_bytes > AWAITED_BYTES_MAX && self.forgotten < self.events.len() {
+            if let Some(awaited) = self.events[self.forgotten].1.awaited.take() {
+                self.awaited_bytes -= awaited.bytes();
             }
             self.forgotten += 1;
         }
     }
 
+    fn push(&mut self, id: Arc<str>, event: Remembered) {
+        self.awaited_bytes += event.awaited.as_ref().map_or(0, Awaited::bytes);
+        self.numbers.insert(id.clone(), self.first + self.events.len() as u64);
+        self.events.push_back((id, event));
+    }
+
     /// Keeps the newest `max`.
     pub fn limit(&mut self, max: u32) {
-        while self.order.len() > max.max(1) as usize {
-            if let Some(oldest) = self.order.pop_front()
-                && let Some(event) = self.events.remove(&oldest)
-            {
-                self.input_bytes -= event.input.as_ref().map_or(0, bytes);
-            }
+        while self.events.len() > max.max(1) as usize {
+            let Some((id, event)) = self.events.pop_front() else { return };
+            self.numbers.remove(&id);
+            self.first += 1;
+            self.awaited_bytes -= event.awaited.as_ref().map_or(0, Awaited::bytes);
             self.forgotten = self.forgotten.saturating_sub(1);
         }
     }
 
+    /// Forgets how the mixtures were: the classes are about to be others.
+    pub fn forget_shares(&mut self) {
+        for (_, event) in &mut self.events {
+            let Some(awaited) = &mut event.awaited else { continue };
+            let shares = awaited.shares.take();
+            self.awaited_bytes -= shares.map_or(0, |shares| shares.len() * 4);
+        }
+    }
+
     pub fn bytes(&self) -> usize {
-        self.input_bytes + self.order.iter().map(|id| id.len() * 2 + 200).sum::<usize>()
+        self.awaited_bytes + self.events.iter().map(|(id, _)| id.len() + 200).sum::<usize>()
     }
 }

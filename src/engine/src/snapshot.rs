@@ -23,7 +23,7 @@ pub enum SnapshotError {
 
 const MAGIC: [u8; 4] = *b"HEBB";
 /// The version that is written, and the newest that is read.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Magic, version, length, checksum.
 const HEAD: usize = 4 + 2 + 8 + 8;
 
@@ -55,8 +55,8 @@ pub fn write(state: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// The state behind a head that is right; of version 1 it is an `Old`.
-pub fn read<T: DeserializeOwned, Old: DeserializeOwned + Into<T>>(bytes: &[u8]) -> Result<T, SnapshotError> {
+/// The version of a snapshot and the bytes of its state, when its head is right.
+pub fn open(bytes: &[u8]) -> Result<(u16, &[u8]), SnapshotError> {
     let corrupt = |what: &str| SnapshotError::Corrupt(what.to_owned());
     let head = bytes.get(..HEAD).ok_or_else(|| corrupt("it is shorter than its head"))?;
     let number =
@@ -75,7 +75,10 @@ pub fn read<T: DeserializeOwned, Old: DeserializeOwned + Into<T>>(bytes: &[u8]) 
     if number(14) != checksum(body) {
         return Err(corrupt("its checksum is not what its head says"));
     }
-    let read =
-        if version < VERSION { postcard::from_bytes::<Old>(body).map(Into::into) } else { postcard::from_bytes(body) };
-    read.map_err(|error| SnapshotError::Corrupt(error.to_string()))
+    Ok((version, body))
+}
+
+/// The state that the bytes are, in the layout of one version.
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, SnapshotError> {
+    postcard::from_bytes(body).map_err(|error| SnapshotError::Corrupt(error.to_string()))
 }

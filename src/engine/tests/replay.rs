@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
 
 use hebb_engine::{
-    Control, Entry, EntryId, Event, Features, FeedbackOutcome, GateMode, Hyperparameters, Input, Label, Outcome,
-    Partition, PartitionConfig, Query, SnapshotError, Task, Value, event_digest,
+    Control, Entry, EntryId, Event, Features, FeedbackOutcome, GateMode, Governance, Hyperparameters, Input, Label,
+    LibraryChange, LibraryQuery, LibraryState, Outcome, Partition, PartitionConfig, Query, Rhythm, SnapshotError, Task,
+    Thresholds, Value, event_digest,
 };
 use proptest::prelude::*;
 
@@ -42,6 +43,33 @@ fn input(task: Task) -> BoxedStrategy<Input> {
     }
 }
 
+/// A change of the library, sometimes one that isn't possible or was made before.
+fn library_change() -> impl Strategy<Value = Entry> {
+    let ids = || prop::collection::vec(0u64..30, 0..6);
+    let change = prop_oneof![
+        3 => ids().prop_map(|ids| LibraryChange::Merge { ids }),
+        2 => (-0.1f32..1.1).prop_map(|similarity| LibraryChange::MergeAlike { similarity }),
+        3 => ids().prop_map(|ids| LibraryChange::Archive { ids }),
+        2 => (prop::option::of(0u64..5), prop::option::of(0u64..30))
+            .prop_map(|(support_below, unseen_for)| LibraryChange::ArchiveRule { support_below, unseen_for }),
+        3 => ids().prop_map(|ids| LibraryChange::Restore { ids }),
+    ];
+    (0u8..40, change).prop_map(|(id, change)| Entry::Control(Control::Library { id: id.to_string(), change }))
+}
+
+/// Rhythms and thresholds, some of which can't be.
+fn governance() -> impl Strategy<Value = Entry> {
+    (0u8..4, 0u8..4, prop::array::uniform4(-0.1f64..1.0)).prop_map(|(wake, sleep, [least, initial, room, target])| {
+        let admission = Thresholds {
+            initial_threshold: initial,
+            min_threshold: initial.min(least),
+            max_threshold: (initial + room).min(1.0),
+            target_acceptance: target,
+        };
+        Entry::Control(Control::Govern(Governance { rhythm: Rhythm { wake, sleep }, admission }))
+    })
+}
+
 fn entry(task: Task) -> impl Strategy<Value = Entry> {
     let id = (0u16..60).prop_map(|number| number.to_string());
     let parameters = (1u32..40, 1u32..60, 0u8..3).prop_map(move |(memory, horizon, gate)| {
@@ -63,6 +91,11 @@ fn entry(task: Task) -> impl Strategy<Value = Entry> {
         2 => input(task).prop_map(Entry::Infer),
         1 => Just(Entry::Query(Query::Statistics)),
         1 => Just(Entry::Query(Query::Governor)),
+        1 => Just(Entry::Query(Query::Library(LibraryQuery {
+            state: LibraryState::All, limit: 50, like: Some(vec![0.0, 1.0, 0.0]), ..LibraryQuery::default()
+        }))),
+        if task == Task::Patterns { 6 } else { 1 } => library_change(),
+        if task == Task::Governed { 3 } else { 1 } => governance(),
         1 => id.prop_map(|id| Entry::Query(Query::Event { id })),
         1 => parameters,
         1 => Just(Entry::Control(Control::Reset)),
@@ -187,7 +220,7 @@ fn a_future_version_is_refused_by_its_number() {
     let mut snapshot = Partition::new(PartitionConfig::new(Task::Classification)).snapshot();
     snapshot[4] = 9;
     let error = Partition::restore(&snapshot).unwrap_err();
-    assert!(matches!(error, SnapshotError::Version { found: 9, supported: 2 }), "{error}");
+    assert!(matches!(error, SnapshotError::Version { found: 9, supported: 3 }), "{error}");
 }
 
 #[test]
@@ -316,29 +349,122 @@ fn the_uncertain_gate_saves_updates_and_keeps_most_of_the_accuracy() {
     assert!(uncertain.accuracy > always.accuracy - 0.02);
 }
 
-/// Written by version 1 after 150 events each: a class by a threshold, twice the first feature, and a sawtooth.
+/// Written by versions 1 and 2 after 150 events each: a class by a threshold, twice the first feature, a sawtooth, and vectors.
 #[test]
-fn a_snapshot_of_version_1_goes_on_where_it_stood() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/version1");
-    for (task, name) in
-        [(Task::Classification, "classification"), (Task::Regression, "regression"), (Task::Patterns, "patterns")]
-    {
-        let stored = std::fs::read(format!("{folder}/{name}.snapshot")).unwrap();
+fn a_snapshot_of_an_earlier_version_goes_on_where_it_stood() {
+    let tasks = [
+        (Task::Classification, "classification"),
+        (Task::Regression, "regression"),
+        (Task::Patterns, "patterns"),
+        (Task::Governed, "governed"),
+    ];
+    // Version 1 had no governed memory.
+    let fixtures = tasks[..3].iter().map(|task| (1, task)).chain(tasks.iter().map(|task| (2, task)));
+    for (version, (task, name)) in fixtures {
+        let file = format!("{}/tests/version{version}/{name}.snapshot", env!("CARGO_MANIFEST_DIR"));
+        let stored = std::fs::read(&file).unwrap();
         let mut partition = Partition::restore(&stored).unwrap();
         let statistics = partition.statistics();
-        assert_eq!((partition.config().task, statistics.events, partition.position()), (task, 150, at(149)), "{name}");
-        let again =
-            Event { id: "150".to_owned(), input: Input::Features(Features::Dense(vec![0.0, 1.0])), label: None };
-        if task == Task::Classification {
-            let Outcome::Answer(answer) = partition.apply(at(150), &Entry::Event(again)) else { panic!("an answer") };
-            assert!(answer.duplicate, "what it has seen is known");
-            let question = Entry::Infer(Input::Features(Features::Dense(vec![6.0, 1.0])));
-            let Outcome::Answer(answer) = partition.apply(at(151), &question) else { panic!("an answer") };
-            assert_eq!(answer.prediction, Some(hebb_engine::Prediction::Class("high".to_owned())));
+        assert_eq!((partition.config().task, statistics.events, partition.position()), (*task, 150, at(149)), "{file}");
+        let mut apply = |place: usize, entry: Entry| partition.apply(at(place), &entry);
+        let features = |x: f64| Input::Features(Features::Dense(vec![x, 1.0]));
+        let seen = Event { id: "149".to_owned(), input: features(0.0), label: None };
+        match task {
+            Task::Classification => {
+                let Outcome::Answer(answer) = apply(150, Entry::Event(seen)) else { panic!("an answer") };
+                assert!(answer.duplicate, "what it has seen is known");
+                let Outcome::Answer(answer) = apply(151, Entry::Infer(features(6.0))) else { panic!("an answer") };
+                assert_eq!(answer.prediction, Some(hebb_engine::Prediction::Class("high".to_owned())));
+            }
+            Task::Regression => {
+                let Outcome::Answer(answer) = apply(150, Entry::Infer(features(5.0))) else { panic!("an answer") };
+                let Some(hebb_engine::Prediction::Number(number)) = answer.prediction else { panic!("a number") };
+                assert!((number - 10.0).abs() < 1.0, "{number}");
+            }
+            Task::Patterns => {
+                let everything = LibraryQuery { state: LibraryState::All, limit: 9, ..LibraryQuery::default() };
+                let Outcome::Library(found) = apply(150, Entry::Query(Query::Library(everything))) else {
+                    panic!("patterns")
+                };
+                assert!(found[0].summary.support > 100 && !found[0].archived && found[0].unseen_for == 0);
+            }
+            Task::Governed => {
+                let Outcome::Governor(state) = apply(150, Entry::Query(Query::Governor)) else { panic!("a state") };
+                assert_eq!((state.accepted + state.rejected, state.rhythm), (150, Rhythm { wake: 8, sleep: 3 }));
+            }
         }
-        partition.apply(at(152), &Entry::Control(Control::Cycle));
+        // In version 2 every other one of the last ten waits for its label.
+        if version == 2 && matches!(task, Task::Classification | Task::Regression) {
+            let label = if *task == Task::Regression { Label::Number(2.0) } else { Label::Class("low".to_owned()) };
+            let feedback = |id: &str| Entry::Feedback { id: id.to_owned(), label: label.clone() };
+            assert_eq!(apply(151, feedback("148")), Outcome::Feedback(FeedbackOutcome::Joined));
+            assert_eq!(apply(152, feedback("149")), Outcome::Feedback(FeedbackOutcome::AlreadyLabelled));
+        }
+        apply(153, Entry::Control(Control::Cycle));
         let anew = Partition::restore(&partition.snapshot()).unwrap();
-        assert_eq!(anew.digest(), partition.digest(), "{name}");
-        assert_eq!((anew.snapshot()[4], stored[4]), (2, 1), "{name}");
+        assert_eq!(anew.digest(), partition.digest(), "{file}");
+        assert_eq!((anew.snapshot()[4], stored[4]), (3, version), "{file}");
+    }
+}
+
+/// Mean log-loss so far, times the labels.
+fn loss(partition: &Partition) -> f64 {
+    let statistics = partition.statistics();
+    statistics.log_loss * statistics.labels as f64
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_label_is_scored_by_what_was_said_of_its_event_however_late_it_comes(
+        events in prop::collection::vec((0u8..8, 0usize..40, any::<bool>()), 1..200)
+    ) {
+        let hyperparameters = Hyperparameters { cold_start_experiences: 0, ..Hyperparameters::default() };
+        let mut partition =
+            Partition::new(PartitionConfig { hyperparameters, ..PartitionConfig::new(Task::Classification) });
+        // Both classes are known, so that what isn't given to the one is given to the other.
+        for number in 0..2usize {
+            partition.apply(at(number), &labelled(number, number as f64 * 7.0));
+        }
+        let mut late: Vec<(usize, String, Label, f64)> = Vec::new();
+        for (number, (x, delay, odd)) in events.into_iter().enumerate() {
+            let class = if (x > 3) != odd { "high" } else { "low" };
+            let (id, label) = (format!("e{number}"), Label::Class(class.to_owned()));
+            let input = Input::Features(Features::Dense(vec![f64::from(x), 1.0]));
+            let at_once = (delay == 0).then(|| label.clone());
+            let before = loss(&partition);
+            let event = Event { id: id.clone(), input, label: at_once };
+            let Outcome::Answer(answer) = partition.apply(at(number), &Entry::Event(event)) else { panic!("an answer") };
+            let right = answer.prediction == Some(hebb_engine::Prediction::Class(class.to_owned()));
+            let share = if right { f64::from(answer.confidence) } else { 1.0 - f64::from(answer.confidence) };
+            // Of a share this small, 32 bits of the other one tell little.
+            prop_assume!(share > 1e-4);
+            let said = -share.ln();
+            if delay == 0 {
+                prop_assert!((loss(&partition) - before - said).abs() < 2e-3, "at once");
+            } else {
+                late.push((number + delay, id, label, said));
+            }
+            for (_, id, label, said) in late.extract_if(.., |(due, ..)| *due <= number + 1) {
+                let before = loss(&partition);
+                partition.apply(at(number), &Entry::Feedback { id, label });
+                prop_assert!((loss(&partition) - before - said).abs() < 2e-3, "late");
+            }
+        }
+    }
+
+    #[test]
+    fn a_label_scores_the_same_at_once_and_next(events in prop::collection::vec((0u8..8, "[a-d]"), 1..150)) {
+        let mut partitions = [(); 2].map(|()| Partition::new(PartitionConfig::new(Task::Classification)));
+        for (number, (x, class)) in events.into_iter().enumerate() {
+            let id = number.to_string();
+            let (input, label) = (Input::Features(Features::Dense(vec![f64::from(x)])), Label::Class(class));
+            let event = |label| Entry::Event(Event { id: id.clone(), input: input.clone(), label });
+            partitions[0].apply(at(number), &event(Some(label.clone())));
+            partitions[1].apply(at(number), &event(None));
+            partitions[1].apply(at(number), &Entry::Feedback { id: id.clone(), label });
+            prop_assert_eq!(partitions[0].statistics().log_loss, partitions[1].statistics().log_loss);
+        }
     }
 }

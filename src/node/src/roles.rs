@@ -104,6 +104,7 @@ pub async fn run_worker(
     let options = WorkerOptions {
         id: identity.id,
         checkpoint_interval: settings.checkpoint_interval,
+        governance: settings.governance,
         max_queue_size: settings.max_queue_size,
     };
     let worker = Worker::new(store, options)?;
@@ -126,6 +127,7 @@ pub async fn run_more_workers(
         let options = WorkerOptions {
             id: format!("{id}-{number}"),
             checkpoint_interval: settings.checkpoint_interval,
+            governance: settings.governance,
             max_queue_size: settings.max_queue_size,
         };
         Worker::new(store.clone(), options)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hebb_api::{EngineSpec, LearningCluster, RateLimitSpec};
-use hebb_engine::{GateMode, Hyperparameters, PartitionConfig, Task, event_digest};
+use hebb_engine::{GateMode, Governance, Hyperparameters, PartitionConfig, Rhythm, Task, Thresholds, event_digest};
 use hebb_log::Domain;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub struct ClusterSettings {
     pub allow_undeclared_domains: bool,
     /// What undeclared domains start from.
     pub hyperparameters: Hyperparameters,
+    /// How governed memories are run.
+    pub governance: Governance,
     /// Most entries of a partition that may wait.
     pub max_queue_size: u64,
     /// How often a partition is checkpointed at most.
@@ -89,6 +91,7 @@ impl From<&LearningCluster> for ClusterSettings {
             domains,
             allow_undeclared_domains: spec.allow_undeclared_domains,
             hyperparameters,
+            governance: governance(&spec.engine),
             max_queue_size: u64::from(count(spec.engine.max_queue_size)),
             checkpoint_interval: spec.engine.checkpoint_interval.0,
             // Where the keys are, the process is told.
@@ -118,6 +121,20 @@ fn hyperparameters(engine: &EngineSpec) -> Hyperparameters {
         memory_max_vectors: count(engine.memory.max_vectors),
         horizon_events: count(engine.horizon_events),
         max_local_patterns: count(engine.max_local_patterns),
+    }
+}
+
+fn governance(engine: &EngineSpec) -> Governance {
+    let (rhythm, admission) = (&engine.rhythm, &engine.admission);
+    let steps = |value: i32| u8::try_from(value).unwrap_or(u8::MAX);
+    Governance {
+        rhythm: Rhythm { wake: steps(rhythm.wake), sleep: steps(rhythm.sleep) },
+        admission: Thresholds {
+            initial_threshold: admission.initial_threshold,
+            min_threshold: admission.min_threshold,
+            max_threshold: admission.max_threshold,
+            target_acceptance: admission.target_acceptance,
+        },
     }
 }
 
@@ -157,5 +174,6 @@ mod tests {
     fn the_defaults_of_the_resource_are_those_of_the_engine() {
         let settings = ClusterSettings::from(&LearningCluster::default());
         assert_eq!(settings.hyperparameters, Hyperparameters::default());
+        assert_eq!(settings.governance, Governance::default());
     }
 }

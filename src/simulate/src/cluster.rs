@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use hebb_engine::{Hyperparameters, PartitionConfig, Task as Problem};
+use hebb_engine::{Governance, Hyperparameters, PartitionConfig, Task as Problem};
 use hebb_log::Domain;
 use hebb_node::coordinator::{Coordinator, CoordinatorOptions};
 use hebb_node::gateway::{Gateway, GatewayOptions};
@@ -169,6 +169,7 @@ impl Cluster {
                 let options = WorkerOptions {
                     id: name.to_owned(),
                     checkpoint_interval: settings.checkpoint_interval,
+                    governance: Governance::default(),
                     max_queue_size: QUEUE_MAX,
                 };
                 let worker = Worker::new(link.store(), options).map_err(metrics)?;

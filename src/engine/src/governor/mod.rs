@@ -10,10 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use self::filter::Filter;
 pub use self::keep::Keep;
-
-/// Steps awake, then asleep.
-const WAKE: u8 = 8;
-const SLEEP: u8 = 3;
+use crate::config::{Governance, Rhythm, Thresholds};
 
 /// Whether the memory takes in or consolidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,13 +65,36 @@ pub struct GovernorState {
     pub pruned: u64,
     /// See `merged`.
     pub evicted: u64,
+    /// Events awake, then asleep.
+    pub rhythm: Rhythm,
+    /// Where the threshold began, and what it is within.
+    pub admission: Thresholds,
+}
+
+/// A governed memory of versions 1 and 2 of the snapshot, whose rhythm and thresholds couldn't be chosen.
+#[derive(Deserialize)]
+pub struct GovernorOf2 {
+    filter: Filter,
+    step: u8,
+    waiting: Vec<(Vec<f32>, f32)>,
+    keep: Keep,
+    accepted: u64,
+    rejected: u64,
+}
+
+impl From<GovernorOf2> for Governor {
+    fn from(old: GovernorOf2) -> Self {
+        let GovernorOf2 { filter, step, waiting, keep, accepted, rejected } = old;
+        Self { governance: Governance::default(), filter, step, waiting, keep, accepted, rejected }
+    }
 }
 
 /// A governed memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Governor {
+    governance: Governance,
     filter: Filter,
-    /// Within the rhythm: awake below [`WAKE`].
+    /// Within the rhythm, awake first.
     step: u8,
     waiting: Vec<(Vec<f32>, f32)>,
     keep: Keep,
@@ -84,8 +104,34 @@ pub struct Governor {
 
 impl Governor {
     /// A memory of at most `max` vectors.
-    pub fn new(max: u32) -> Self {
-        Self { filter: Filter::default(), step: 0, waiting: Vec::new(), keep: Keep::new(max), accepted: 0, rejected: 0 }
+    pub fn new(max: u32, governance: Governance) -> Self {
+        Self {
+            filter: Filter::new(&governance.admission),
+            governance,
+            step: 0,
+            waiting: Vec::new(),
+            keep: Keep::new(max),
+            accepted: 0,
+            rejected: 0,
+        }
+    }
+
+    /// How it is run.
+    pub fn governance(&self) -> Governance {
+        self.governance
+    }
+
+    /// Takes up another rhythm, which begins with waking, and other bounds of the threshold. A threshold that nothing was held
+    /// against begins anew.
+    pub fn govern(&mut self, governance: Governance) {
+        if self.governance.rhythm != governance.rhythm {
+            self.step = 0;
+        }
+        if self.accepted + self.rejected == 0 {
+            self.filter = Filter::new(&governance.admission);
+        }
+        self.filter.bound(&governance.admission);
+        self.governance = governance;
     }
 
     /// The width that vectors must have; nothing before the first.
@@ -94,13 +140,13 @@ impl Governor {
     }
 
     fn phase(&self) -> Phase {
-        if self.step < WAKE { Phase::Wake } else { Phase::Sleep }
+        if self.step < self.governance.rhythm.wake { Phase::Wake } else { Phase::Sleep }
     }
 
     /// One step: judges a vector by its value, 0 to 1, keeps it or lets it go, and consolidates in sleep.
     pub fn step(&mut self, vector: &[f32], value: f64) -> Verdict {
         let (phase, threshold) = (self.phase(), self.filter.threshold());
-        let accepted = self.filter.judge(value);
+        let accepted = self.filter.judge(value, &self.governance.admission);
         *(if accepted { &mut self.accepted } else { &mut self.rejected }) += 1;
         if phase == Phase::Wake {
             for (vector, value) in std::mem::take(&mut self.waiting) {
@@ -114,7 +160,8 @@ impl Governor {
             (true, Phase::Sleep) => self.waiting.push((vector.to_vec(), value as f32)),
             (false, _) => {}
         }
-        self.step = (self.step + 1) % (WAKE + SLEEP);
+        let Rhythm { wake, sleep } = self.governance.rhythm;
+        self.step = (self.step + 1) % (wake + sleep);
         Verdict { accepted, phase, threshold }
     }
 
@@ -123,7 +170,7 @@ impl Governor {
         let phase = self.phase();
         GovernorState {
             phase,
-            step: if phase == Phase::Wake { self.step } else { self.step - WAKE },
+            step: if phase == Phase::Wake { self.step } else { self.step - self.governance.rhythm.wake },
             threshold: self.filter.threshold(),
             acceptance: self.filter.acceptance(),
             accepted: self.accepted,
@@ -136,6 +183,8 @@ impl Governor {
             merged: self.keep.merged,
             pruned: self.keep.pruned,
             evicted: self.keep.evicted,
+            rhythm: self.governance.rhythm,
+            admission: self.governance.admission,
         }
     }
 
@@ -165,7 +214,7 @@ mod tests {
 
     #[test]
     fn eight_steps_awake_and_three_asleep_and_nothing_accepted_is_lost_between() {
-        let mut governor = Governor::new(100);
+        let mut governor = Governor::new(100, Governance::default());
         let mut phases = Vec::new();
         for number in 0..22u8 {
             // Far from each other, so that none becomes one with another.
@@ -180,5 +229,36 @@ mod tests {
         assert_eq!(governor.state().waiting, 3);
         governor.step(&[-1.0, 0.0], 0.0);
         assert_eq!((governor.state().waiting, governor.state().rejected), (0, 1));
+    }
+
+    #[test]
+    fn another_rhythm_begins_awake_and_other_bounds_hold_at_once() {
+        let mut governor = Governor::new(100, Governance::default());
+        for number in 0..10u8 {
+            governor.step(&[f32::from(number) * 100.0, 1.0], 1.0);
+        }
+        assert_eq!((governor.state().phase, governor.state().waiting), (Phase::Sleep, 2));
+        let rhythm = Rhythm { wake: 2, sleep: 1 };
+        let admission = Thresholds { initial_threshold: 0.2, max_threshold: 0.4, ..Thresholds::default() };
+        governor.govern(Governance { rhythm, admission });
+        assert_eq!(governor.state().threshold, 0.4, "it was above, and has no new beginning");
+        let phases: Vec<Phase> =
+            (10..16u8).map(|number| governor.step(&[f32::from(number) * 100.0, 1.0], 1.0).phase).collect();
+        assert_eq!(phases, [Phase::Wake, Phase::Wake, Phase::Sleep].repeat(2));
+        assert_eq!(governor.len() + governor.waiting.len(), 16, "what waited was kept");
+    }
+
+    #[test]
+    fn an_initial_threshold_is_for_a_memory_that_has_judged_nothing() {
+        let governance = Governance {
+            admission: Thresholds { initial_threshold: 0.8, ..Thresholds::default() },
+            ..Governance::default()
+        };
+        let mut governor = Governor::new(100, Governance::default());
+        governor.govern(governance);
+        assert_eq!(governor.step(&[1.0], 0.7).threshold, 0.8);
+        let after = governor.state().threshold;
+        governor.govern(Governance::default());
+        assert_eq!(governor.state().threshold, after);
     }
 }

@@ -127,6 +127,11 @@ impl Opinion {
     pub fn found_neighbours(&self) -> bool {
         !self.neighbours.long.is_empty()
     }
+
+    /// The mixture as it is told and remembered.
+    pub fn told(&self) -> Vec<f32> {
+        self.shares.iter().map(|share| *share as f32).collect()
+    }
 }
 
 impl Classifier {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::version2::RecentOf2;
 use super::{Counts, Learned, Model, State};
 use crate::config::PartitionConfig;
 use crate::entry::EntryId;
 use crate::learner::{ClassifierOf1, Regression};
 use crate::meta::Meta;
-use crate::pattern::Patterns;
+use crate::pattern::PatternsOf2;
 use crate::random::Random;
-use crate::recent::Recent;
 use crate::schema::Schema;
 use crate::score::Score;
 use crate::vitals::Vitals;
@@ -23,7 +23,7 @@ pub struct StateOf1 {
     position: EntryId,
     counts: Counts,
     score: Score,
-    recent: Recent,
+    recent: RecentOf2,
     learned: LearnedOf1,
 }
 
@@ -40,7 +40,7 @@ struct LearnedOf1 {
 enum ModelOf1 {
     Classification(Box<ClassifierOf1>),
     Regression(Box<Regression>),
-    Patterns(Box<Patterns>, Random),
+    Patterns(Box<PatternsOf2>, Random),
 }
 
 impl From<LearnedOf1> for Learned {
@@ -49,7 +49,7 @@ impl From<LearnedOf1> for Learned {
         let model = match model {
             ModelOf1::Classification(model) => Model::Classification(Box::new((*model).into())),
             ModelOf1::Regression(model) => Model::Regression(model),
-            ModelOf1::Patterns(model, random) => Model::Patterns(model, random),
+            ModelOf1::Patterns(model, random) => Model::Patterns(Box::new((*model).into()), random, Box::default()),
         };
         Self { schema, classes, class_of, experiences, model }
     }
@@ -59,6 +59,7 @@ impl From<StateOf1> for State {
     fn from(old: StateOf1) -> Self {
         let StateOf1 { config, position, counts, score, recent, learned } = old;
         let meta = Meta::new(config.task);
-        Self { config, position, counts, score, recent, learned: learned.into(), meta, vitals: Vitals::default() }
+        let (recent, learned, vitals) = (recent.into(), learned.into(), Vitals::default());
+        Self { config, position, counts, score, recent, learned, meta, vitals }
     }
 }

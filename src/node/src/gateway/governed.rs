@@ -6,7 +6,10 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use hebb_engine::{Admission, Entry, Event, Features, GovernorState, Input, Label, Outcome, Phase, Query as Ask, Task};
+use hebb_engine::{
+    Admission, Entry, Event, Features, GovernorState, Input, Label, Outcome, Phase, Query as Ask, Rhythm, Task,
+    Thresholds,
+};
 use hebb_log::{Domain, PartitionKey};
 use prometheus::{Gauge, IntCounter, Registry};
 use serde::{Deserialize, Serialize};
@@ -165,6 +168,9 @@ pub struct StateBody {
     pub vectors: u64,
     pub capacity: u64,
     pub bytes: u64,
+    /// Of the first partition: all are told the same.
+    rhythm: Rhythm,
+    admission: Thresholds,
     partitions: Vec<GovernorState>,
 }
 
@@ -201,6 +207,8 @@ async fn ask(shared: &Shared, domain: Domain) -> Result<StateBody, Failure> {
         vectors: sum(|state| state.vectors),
         capacity: sum(|state| state.capacity),
         bytes: sum(|state| state.bytes),
+        rhythm: partitions.first().map(|state| state.rhythm).unwrap_or_default(),
+        admission: partitions.first().map(|state| state.admission).unwrap_or_default(),
         domain: domain.name,
         partitions,
     })

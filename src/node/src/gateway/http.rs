@@ -20,20 +20,17 @@ use super::detailed::detailed;
 use super::dispatch::{OnFull, Sent};
 use super::domains::partition_of;
 use super::reply::{Address, ErrorBody, Failure, expose, wrong_method};
-use super::wire::{self, AnswerBody, BatchBody, EventBody, FeedbackBody, LibraryPattern, SignalBody};
-use super::{Shared, governed, ndjson};
+use super::wire::{self, AnswerBody, BatchBody, EventBody, FeedbackBody, SignalBody};
+use super::{Shared, governed, library, ndjson};
 use crate::trail;
 
 type Gateway = State<Arc<Shared>>;
-
-/// Patterns in one answer.
-const PATTERNS_MAX: u32 = 1_000;
 
 /// What OpenAPI says of all this. Kept by hand: `tests/roles/openapi.rs` compares it with the server, both ways.
 const DOCUMENT: &str = include_str!("openapi.json");
 
 /// The addresses under which there is something to be had, with a key where keys are asked for.
-fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 14] {
     [
         ("/v1/domains", get(list_domains)),
         ("/v1/domains/{domain}", get(describe_domain)),
@@ -42,7 +39,10 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
         ("/v1/domains/{domain}/feedback", post(feedback)),
         ("/v1/domains/{domain}/perceive", post(perceive)),
         ("/v1/domains/{domain}/perceive:batch", post(perceive_batch)),
-        ("/v1/domains/{domain}/patterns", get(patterns)),
+        ("/v1/domains/{domain}/patterns", get(library::patterns)),
+        ("/v1/domains/{domain}/patterns:merge", post(library::merge)),
+        ("/v1/domains/{domain}/patterns:archive", post(library::archive)),
+        ("/v1/domains/{domain}/patterns:restore", post(library::restore)),
         ("/v1/domains/{domain}/events/{id}", get(event)),
         ("/event", post(governed::event)),
         ("/state", get(governed::state)),
@@ -421,41 +421,6 @@ async fn event(
         }
     };
     respond(&shared, "event", started, result.await)
-}
-
-#[derive(Deserialize)]
-struct PatternsQuery {
-    limit: Option<u32>,
-}
-
-async fn patterns(
-    State(shared): Gateway,
-    Address(Path(name)): Address<Path<String>>,
-    Address(Query(query)): Address<Query<PatternsQuery>>,
-) -> Response {
-    let started = Instant::now();
-    let result = async {
-        let domain = known_domain(&shared, &name).await?;
-        let limit = query.limit.unwrap_or(100).min(PATTERNS_MAX);
-        let asked = (0..domain.partitions).map(|index| {
-            let shared = &shared;
-            let partition = PartitionKey { domain: domain.name.clone(), index };
-            let entry = Entry::Query(EngineQuery::Patterns { limit }).encode();
-            async move {
-                match shared.dispatcher.submit(&partition, entry, OnFull::Refuse).await? {
-                    Outcome::Patterns(patterns) => {
-                        Ok(patterns.into_iter().map(move |pattern| LibraryPattern::new(index, pattern)))
-                    }
-                    _ => Err(Failure::Unexpected),
-                }
-            }
-        });
-        let mut found: Vec<_> = futures::future::try_join_all(asked).await?.into_iter().flatten().collect();
-        found.sort_by(|a, b| b.support.cmp(&a.support).then(a.id.cmp(&b.id)));
-        found.truncate(limit as usize);
-        Ok(serde_json::json!({ "patterns": found }))
-    };
-    respond(&shared, "patterns", started, result.await)
 }
 
 #[cfg(test)]

@@ -4,9 +4,7 @@
 
 use std::fmt;
 
-use hebb_engine::{
-    Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, PatternSummary, Prediction, Task, Value,
-};
+use hebb_engine::{Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, Prediction, Task, Value};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -22,7 +20,7 @@ const BATCH_SIZE: usize = 64;
 /// The most that it may say: one append's worth.
 const BATCH_SIZE_MAX: usize = 512;
 /// The largest sample: the squares of a whole signal of them have a sum that 32 bits hold.
-const SAMPLE_MAX: f32 = 1e15;
+pub const SAMPLE_MAX: f32 = 1e15;
 const _: () = assert!(4.0 * SAMPLE_MAX * SAMPLE_MAX * (SIGNAL_MAX as f32) < f32::MAX);
 /// Bytes of an id, a key, a feature's name or a category.
 pub const TEXT_MAX: usize = 256;
@@ -401,6 +399,9 @@ pub struct AnswerBody {
     /// The patterns found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub patterns: Vec<PatternBody>,
+    /// What stands out in a signal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<AnomalyBody>,
     /// From the request to the answer, in the gateway.
     pub latency_ms: f64,
 }
@@ -411,31 +412,6 @@ pub struct VoteBody {
     member: String,
     prediction: serde_json::Value,
     weight: f32,
-}
-
-/// One pattern of a domain's library.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LibraryPattern {
-    /// Where it was learned.
-    pub partition: u32,
-    /// Its id within the partition.
-    pub id: u64,
-    /// Its level.
-    pub level: u8,
-    /// How many segments have joined it.
-    pub support: u64,
-    /// Mean likeness of what joined it, 0 to 1.
-    pub confidence: f32,
-    /// Its curve, in units of standard deviations.
-    pub prototype: Vec<f32>,
-}
-
-impl LibraryPattern {
-    /// A pattern of this partition.
-    pub fn new(partition: u32, pattern: PatternSummary) -> Self {
-        let PatternSummary { id, level, support, confidence, prototype } = pattern;
-        Self { partition, id, level, support, confidence, prototype }
-    }
 }
 
 /// One found pattern.
@@ -453,6 +429,24 @@ impl From<PatternMatch> for PatternBody {
     fn from(found: PatternMatch) -> Self {
         let PatternMatch { id, level, start, length, similarity, new } = found;
         Self { id, level, start, length, similarity, new }
+    }
+}
+
+/// What stands out in a signal.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnomalyBody {
+    score: f32,
+    at: u32,
+    z_score: f32,
+    change: f32,
+    change_at: u32,
+}
+
+impl From<SignalAnomaly> for AnomalyBody {
+    fn from(found: SignalAnomaly) -> Self {
+        let SignalAnomaly { score, at, z_score, change, change_at } = found;
+        Self { score, at, z_score, change, change_at }
     }
 }
 
@@ -492,6 +486,7 @@ pub fn answer_body(answer: Answer, latency_ms: f64) -> AnswerBody {
             })
             .collect(),
         patterns: answer.patterns.into_iter().map(PatternBody::from).collect(),
+        anomaly: answer.anomaly.map(AnomalyBody::from),
         latency_ms,
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use hebb_engine::Governance;
 use hebb_log::{Domain, LogError, Member, PartitionKey};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 use tokio::sync::watch;
@@ -44,6 +45,8 @@ pub struct WorkerOptions {
     pub id: String,
     /// How often a partition is checkpointed at most.
     pub checkpoint_interval: Duration,
+    /// How governed memories are run.
+    pub governance: Governance,
     /// Most entries of a partition that may wait.
     pub max_queue_size: u64,
 }
@@ -147,6 +150,7 @@ impl Worker {
             board: Arc::new(Board::default()),
             metrics,
             checkpoint_interval: options.checkpoint_interval,
+            governance: options.governance,
             // Of a queue that is short, a small part makes the difference between full and not.
             progress_every: (options.max_queue_size / 64).clamp(1, PROGRESS_EVERY_MAX),
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use hebb_engine::{Control, Entry, EntryId, Partition, PartitionConfig};
+use hebb_engine::{Control, Entry, EntryId, Governance, Partition, PartitionConfig};
 use hebb_log::{Claim, Claimed, Domain, LogError, PartitionKey, Record, Reply};
 use hebb_telemetry::traces::{Span, SpanKind, TraceParent};
 use tokio::sync::watch;
@@ -52,6 +52,7 @@ pub struct OwnerContext {
     pub board: Arc<Board>,
     pub metrics: WorkerMetrics,
     pub checkpoint_interval: Duration,
+    pub governance: Governance,
     /// Entries after which the store is told how far a partition is.
     pub progress_every: u64,
 }
@@ -76,6 +77,8 @@ struct Owned {
     outcomes: BTreeMap<String, Vec<Reply>>,
     /// The configuration that was last appended, so that it is appended once.
     asked_config: Option<PartitionConfig>,
+    /// The same of a governed memory's rhythm and thresholds.
+    asked_governance: Option<Governance>,
 }
 
 /// A snapshot on its way into the store. It is given up with the ownership.
@@ -162,7 +165,7 @@ async fn load(
             (partition, checkpoint.state.len() as u64)
         }
         None => {
-            let partition = Partition::new(domain.borrow().config.clone());
+            let partition = Partition::governed(domain.borrow().config.clone(), context.governance);
             let state = partition.snapshot();
             context.store.log.checkpoint(&claim, partition.position(), &state).await?;
             (partition, state.len() as u64)
@@ -186,6 +189,7 @@ async fn load(
         progress: (0, Instant::now()),
         outcomes: BTreeMap::new(),
         asked_config: None,
+        asked_governance: None,
     })
 }
 
@@ -218,6 +222,7 @@ async fn serve(context: &OwnerContext, mut owned: Owned, domain: &watch::Receive
 
 async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receiver<Domain>) -> Result<(), LogError> {
     configure(context, owned, domain).await?;
+    govern(context, owned).await?;
     settle(context, owned)?;
     if owned.renewed_at.elapsed() >= RENEW_EVERY || Instant::now() >= owned.valid_until {
         renew(context, owned).await?;
@@ -323,12 +328,29 @@ async fn configure(
     {
         return Ok(());
     }
-    let entry = Entry::Control(Control::Configure(wanted.clone())).encode();
-    let record = Record { entry, reply_to: None };
-    context.store.log.append(&owned.claim.partition, &[record], NO_WAITING_MAX).await?;
+    tell(context, &owned.claim.partition, Control::Configure(wanted.clone())).await?;
     info!(partition = %owned.claim.partition, "new hyperparameters");
     owned.asked_config = Some(wanted);
     Ok(())
+}
+
+/// The same for the rhythm and the thresholds of a governed memory.
+async fn govern(context: &OwnerContext, owned: &mut Owned) -> Result<(), LogError> {
+    let wanted = context.governance;
+    let present = owned.partition.governance();
+    if present.is_none_or(|present| present == wanted) || owned.asked_governance == Some(wanted) {
+        return Ok(());
+    }
+    tell(context, &owned.claim.partition, Control::Govern(wanted)).await?;
+    info!(partition = %owned.claim.partition, "a new rhythm, or new thresholds");
+    owned.asked_governance = Some(wanted);
+    Ok(())
+}
+
+/// Appends a control entry; nobody waits for its outcome.
+async fn tell(context: &OwnerContext, partition: &PartitionKey, control: Control) -> Result<(), LogError> {
+    let record = Record { entry: Entry::Control(control).encode(), reply_to: None };
+    context.store.log.append(partition, &[record], NO_WAITING_MAX).await.map(drop)
 }
 
 /// The application of an entry, as part of the trace of its request.
@@ -475,6 +497,7 @@ mod tests {
             board: Arc::new(Board::default()),
             metrics: WorkerMetrics::new()?,
             checkpoint_interval: Duration::ZERO,
+            governance: Governance::default(),
             progress_every: 1,
         };
         let mut replies = local.subscribe("gateway-0").await?;
@@ -523,6 +546,7 @@ mod tests {
             progress: (0, Instant::now()),
             outcomes: BTreeMap::new(),
             asked_config: None,
+            asked_governance: None,
         };
         let metrics = WorkerMetrics::new()?;
         assert_eq!(owned.progress_due(1), None, "the count is about to begin anew");

@@ -1,6 +1,6 @@
 //! Governed memory over HTTP: what is accepted, what is kept, and what a retry and a restart find.
 
-use hebb_engine::Task;
+use hebb_engine::{Governance, Rhythm, Task, Thresholds};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -55,6 +55,39 @@ async fn vectors_are_judged_kept_within_the_bound_and_told_of_after_a_restart() 
 
     let server = Server::start(directory.path(), settings).await;
     assert_eq!(server.api.get("/state").await.body, before.body);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_begins_with_the_rhythm_and_the_thresholds_that_are_asked_for_and_takes_up_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(&[("governed", Task::Governed, 1)]);
+    let admission = Thresholds { initial_threshold: 0.2, ..Thresholds::default() };
+    settings.governance = Governance { rhythm: Rhythm { wake: 2, sleep: 1 }, admission };
+    let server = Server::start(directory.path(), settings.clone()).await;
+    let mut phases = Vec::new();
+    for number in 0..4 {
+        let offered = offer(&server, number, 0.3).await;
+        if number == 0 {
+            assert_eq!((&offered["threshold"], &offered["accepted"]), (&json!(0.2), &json!(true)), "{offered}");
+        }
+        phases.push(offered["phase"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(phases, ["wake", "wake", "sleep", "wake"]);
+    let before = server.api.get("/state").await.body;
+    assert_eq!(before["rhythm"], json!({ "wake": 2, "sleep": 1 }));
+    server.stop().await;
+
+    let admission = Thresholds { initial_threshold: 0.8, min_threshold: 0.7, ..Thresholds::default() };
+    settings.governance = Governance { rhythm: Rhythm { wake: 1, sleep: 1 }, admission };
+    let server = Server::start(directory.path(), settings).await;
+    let state = server.api.until("/state", |answer| answer.body["rhythm"]["wake"] == json!(1)).await.body;
+    // The threshold goes no further than it has to: this memory has judged before.
+    assert_eq!((&state["threshold"], &state["admission"]["minThreshold"]), (&json!(0.7), &json!(0.7)), "{state}");
+    assert_eq!((&state["accepted"], &state["vectors"]), (&before["accepted"], &before["vectors"]));
+    let offered = offer(&server, 4, 0.3).await;
+    assert_eq!((&offered["phase"], &offered["accepted"]), (&json!("wake"), &json!(false)), "{offered}");
+    assert_eq!(offer(&server, 5, 0.9).await["phase"], json!("sleep"));
     server.stop().await;
 }
 

@@ -14,6 +14,8 @@ mod governed;
 mod handover;
 mod history;
 #[cfg(test)]
+mod library;
+#[cfg(test)]
 mod meta;
 #[cfg(test)]
 mod openapi;

@@ -27,12 +27,17 @@ const LABEL: &str = r#"{"id":"e1","label":"up"}"#;
 const SIGNAL: &str = r#"{"id":"s1","signal":[0,1,4,1,0]}"#;
 const VECTOR: &str = r#"{"id":"v1","domain":"kept","vector":[1,2],"moral_value":0.9}"#;
 const BATCH: &str = r#"{"signals":[[0,1,4,1,0]]}"#;
+const MERGE: &str = r#"{"similarity":0.95}"#;
+const ARCHIVE: &str = r#"{"ids":[0]}"#;
 /// What writes, and what it takes.
-const WRITES: [(&str, &str, &str); 5] = [
+const WRITES: [(&str, &str, &str); 8] = [
     ("infer-and-adapt", "d", EVENT),
     ("infer", "d", QUESTION),
     ("feedback", "d", LABEL),
     ("perceive", "shapes", SIGNAL),
+    ("patterns:merge", "shapes", MERGE),
+    ("patterns:archive", "shapes", ARCHIVE),
+    ("patterns:restore", "shapes", ARCHIVE),
     ("perceive:batch", "shapes", BATCH),
 ];
 const READS: [&str; 4] =
@@ -122,7 +127,7 @@ async fn lonely() -> Seen {
     }
     seen.insert(probe.ask("post", "/event", "", "", &VECTOR.replace("kept", "one-more")).await);
     let unanswered = async {
-        let writes = WRITES[..4].iter().map(|(name, domain, body)| probe.write(name, domain, body));
+        let writes = WRITES[..7].iter().map(|(name, domain, body)| probe.write(name, domain, body));
         let reads = READS[1..].iter().map(|path| probe.ask("get", path, "d", "e1", ""));
         let governed = [("post", "/event", VECTOR), ("get", "/state?domain=kept", "")];
         let governed = governed.map(|(method, path, body)| probe.ask(method, path, "", "", body));
@@ -182,6 +187,9 @@ async fn every_answer_is_documented_and_every_documented_answer_is_given() {
         ("infer", "d", EVENT),
         ("feedback", "d", r#"{"id":"e1","label":0.5}"#),
         ("perceive", "shapes", r#"{"signal":[1]}"#),
+        ("patterns:merge", "shapes", r#"{"ids":[]}"#),
+        ("patterns:archive", "shapes", r#"{"ids":[]}"#),
+        ("patterns:restore", "shapes", r#"{"ids":[]}"#),
         ("perceive:batch", "shapes", r#"{"signals":[]}"#),
     ] {
         seen.insert(probe.write(name, domain, body).await);

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use hebb_engine::{Hyperparameters, PartitionConfig, Task, event_digest};
+use hebb_engine::{Governance, Hyperparameters, PartitionConfig, Task, event_digest};
 use hebb_log::Domain;
 use hebb_node::{Access, ClusterSettings, MetaLearning};
 use reqwest::{Method, StatusCode};
@@ -22,6 +22,7 @@ pub fn settings(domains: &[(&str, Task, u32)]) -> ClusterSettings {
         domains: domains.collect(),
         allow_undeclared_domains: false,
         hyperparameters: Hyperparameters::default(),
+        governance: Governance::default(),
         max_queue_size: 100_000,
         checkpoint_interval: Duration::from_secs(1),
         access: Access::default(),

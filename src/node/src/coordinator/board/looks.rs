@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use futures::future::join_all;
-use hebb_engine::{Entry, Outcome, PatternSummary, Query, Task};
+use hebb_engine::{Entry, LibraryPattern as Known, LibraryQuery, LibraryState, Outcome, Query, Task};
 use hebb_log::{LogError, PartitionKey};
 use serde::Serialize;
 use tokio::sync::Mutex;
@@ -113,7 +113,11 @@ impl Looks {
 
 async fn ask(store: &Store, domain: &str, question: Question, partitions: u32) -> Result<Bytes, LogError> {
     let query = match question {
-        Question::Patterns => Query::Patterns { limit: PATTERNS_MAX as u32 },
+        Question::Patterns => Query::Library(LibraryQuery {
+            state: LibraryState::All,
+            limit: PATTERNS_MAX as u32,
+            ..LibraryQuery::default()
+        }),
         Question::Quality => Query::Quality,
         Question::Memory => Query::Governor,
     };
@@ -158,10 +162,10 @@ fn memories(heard: BTreeMap<u64, Outcome>) -> Memories {
 
 fn patterns(heard: BTreeMap<u64, Outcome>) -> Patterns {
     let found = heard.into_iter().filter_map(|(partition, outcome)| match outcome {
-        Outcome::Patterns(patterns) => Some((partition, patterns)),
+        Outcome::Library(patterns) => Some((partition, patterns)),
         _ => None,
     });
-    let of_partition = |(partition, patterns): (u64, Vec<PatternSummary>)| {
+    let of_partition = |(partition, patterns): (u64, Vec<Known>)| {
         patterns.into_iter().map(move |pattern| LibraryPattern::new(partition as u32, pattern))
     };
     let mut patterns: Vec<LibraryPattern> = found.flat_map(of_partition).collect();

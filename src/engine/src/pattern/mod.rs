@@ -6,11 +6,13 @@
 //! prototypes that move towards what joins them (leader clustering). Pairs that recur become one pattern of the next level
 //! (Nevill-Manning and Witten, "Identifying Hierarchical Structure in Sequences", JAIR 7, 1997).
 
-use std::collections::BTreeMap;
+mod library;
+
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{PatternMatch, PatternSummary};
+use crate::answer::{LibraryChanged, PatternMatch};
 use crate::config::Hyperparameters;
 use crate::random::Random;
 
@@ -24,9 +26,6 @@ const MATCHES_MAX: usize = 1_024;
 const RECURS: u32 = 2;
 /// A segment this much below the threshold is still just below it.
 const NEAR: f32 = 0.85;
-/// Remembered pairs for each pattern that may be kept.
-const PAIRS_A_PATTERN: usize = 4;
-
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Prototype {
     id: u64,
@@ -34,16 +33,69 @@ struct Prototype {
     support: u64,
     likeness: f64,
     curve: Vec<f32>,
+    /// The pair that it is, from level 1 on.
+    parts: Option<(u64, u64)>,
+    /// The number of the signal in which it was found last.
+    seen: u64,
 }
 
-/// The library of a partition and the range of its signals.
+/// How often a pair was seen, and the pattern that it became.
+type Pairs = BTreeMap<(u64, u64), (u32, Option<u64>)>;
+
+/// The library of a partition, its archive, and the range of its signals.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Patterns {
+    /// By id.
     prototypes: Vec<Prototype>,
-    /// How often a pair was seen, and the pattern that it became.
-    pairs: BTreeMap<(u64, u64), (u32, Option<u64>)>,
+    /// Of patterns in the library only.
+    pairs: Pairs,
     next_id: u64,
     range: Option<(f32, f32)>,
+    /// Patterns that are kept and not found, by id.
+    archive: Vec<Prototype>,
+    /// What merged patterns have become.
+    merged: BTreeMap<u64, u64>,
+    /// Signals learned.
+    signals: u64,
+    /// The latest changes by their ids, oldest first.
+    changes: VecDeque<(String, LibraryChanged)>,
+}
+
+/// A library of versions 1 and 2 of the snapshot, which had no archive.
+#[derive(Deserialize)]
+pub struct PatternsOf2 {
+    prototypes: Vec<PrototypeOf2>,
+    pairs: Pairs,
+    next_id: u64,
+    range: Option<(f32, f32)>,
+}
+
+#[derive(Deserialize)]
+struct PrototypeOf2 {
+    id: u64,
+    level: u8,
+    support: u64,
+    likeness: f64,
+    curve: Vec<f32>,
+}
+
+impl From<PatternsOf2> for Patterns {
+    fn from(old: PatternsOf2) -> Self {
+        let PatternsOf2 { prototypes, pairs, next_id, range } = old;
+        let parts: BTreeMap<u64, (u64, u64)> =
+            pairs.iter().filter_map(|(pair, (_, id))| id.map(|id| (id, *pair))).collect();
+        let prototype = |PrototypeOf2 { id, level, support, likeness, curve }| Prototype {
+            id,
+            level,
+            support,
+            likeness,
+            curve,
+            parts: parts.get(&id).copied(),
+            seen: 0,
+        };
+        let prototypes = prototypes.into_iter().map(prototype).collect();
+        Self { prototypes, pairs, next_id, range, ..Self::default() }
+    }
 }
 
 /// A pattern found at a place.
@@ -69,6 +121,7 @@ impl Patterns {
         learn: bool,
     ) -> Vec<PatternMatch> {
         let mut matches = Vec::new();
+        self.signals += u64::from(learn);
         let range = self.widen(signal, learn);
         let mut sequence = Vec::new();
         for (start, end) in segments(signal, parameters.edge_threshold * range) {
@@ -125,6 +178,7 @@ impl Patterns {
                 if learn {
                     prototype.support += 1;
                     prototype.likeness += f64::from(alike);
+                    prototype.seen = self.signals;
                     for (point, new) in prototype.curve.iter_mut().zip(curve) {
                         *point += parameters.learning_rate * (new - *point);
                     }
@@ -134,17 +188,21 @@ impl Patterns {
             Some((place, alike))
                 if alike >= threshold * NEAR && (!learn || random.unit() >= f64::from(parameters.exploration_rate)) =>
             {
-                Some((self.prototypes[place].id, alike, false))
+                let prototype = &mut self.prototypes[place];
+                if learn {
+                    prototype.seen = self.signals;
+                }
+                Some((prototype.id, alike, false))
             }
-            _ if learn => Some((self.found(0, curve.to_vec()), 1.0, true)),
+            _ if learn => Some((self.found(0, curve.to_vec(), None), 1.0, true)),
             _ => None,
         }
     }
 
-    fn found(&mut self, level: u8, curve: Vec<f32>) -> u64 {
+    fn found(&mut self, level: u8, curve: Vec<f32>, parts: Option<(u64, u64)>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.prototypes.push(Prototype { id, level, support: 1, likeness: 1.0, curve });
+        self.prototypes.push(Prototype { id, level, support: 1, likeness: 1.0, curve, parts, seen: self.signals });
         id
     }
 
@@ -178,9 +236,11 @@ impl Patterns {
         *count = count.saturating_add(1);
         let (count, known) = (*count, *known);
         if let Some(id) = known {
-            if let Some(prototype) = self.prototypes.iter_mut().find(|prototype| prototype.id == id) {
+            if let Some(place) = place(&self.prototypes, id) {
+                let prototype = &mut self.prototypes[place];
                 prototype.support += 1;
                 prototype.likeness += 1.0;
+                prototype.seen = self.signals;
             }
             return (Some(id), false);
         }
@@ -188,52 +248,24 @@ impl Patterns {
             return (None, false);
         }
         let half = |id: u64| -> Vec<f32> {
-            let curve = self.prototypes.iter().find(|prototype| prototype.id == id).map(|prototype| &prototype.curve);
+            let curve = place(&self.prototypes, id).map(|place| &self.prototypes[place].curve);
             curve.map(|curve| curve.iter().step_by(2).copied().collect()).unwrap_or_default()
         };
         let curve = [half(first), half(second)].concat();
-        let id = self.found(level, curve);
+        let id = self.found(level, curve, Some((first, second)));
         self.pairs.insert((first, second), (count, Some(id)));
         (Some(id), true)
     }
 
-    /// Keeps the patterns with the most support; of equals the newer.
-    pub fn limit(&mut self, max: u32) {
-        let max = max.max(1) as usize;
-        if self.prototypes.len() > max {
-            self.prototypes.sort_by(|a, b| b.support.cmp(&a.support).then(b.id.cmp(&a.id)));
-            self.prototypes.truncate(max);
-            self.prototypes.sort_by_key(|prototype| prototype.id);
-            let kept: std::collections::BTreeSet<u64> = self.prototypes.iter().map(|prototype| prototype.id).collect();
-            self.pairs.retain(|(first, second), (_, id)| {
-                kept.contains(first) && kept.contains(second) && id.is_none_or(|id| kept.contains(&id))
-            });
-        }
-        if self.pairs.len() > max * PAIRS_A_PATTERN {
-            self.pairs.retain(|_, (_, id)| id.is_some());
-        }
-    }
-
-    /// The patterns with the most support.
-    pub fn summary(&self, limit: u32) -> Vec<PatternSummary> {
-        let mut sorted: Vec<&Prototype> = self.prototypes.iter().collect();
-        sorted.sort_by(|a, b| b.support.cmp(&a.support).then(a.id.cmp(&b.id)));
-        sorted
-            .into_iter()
-            .take(limit as usize)
-            .map(|prototype| PatternSummary {
-                id: prototype.id,
-                level: prototype.level,
-                support: prototype.support,
-                confidence: (prototype.likeness / prototype.support as f64) as f32,
-                prototype: prototype.curve.clone(),
-            })
-            .collect()
-    }
-
     pub fn bytes(&self) -> usize {
-        self.prototypes.len() * (size_of::<Prototype>() + POINTS * 4) + self.pairs.len() * 40
+        (self.prototypes.len() + self.archive.len()) * (size_of::<Prototype>() + POINTS * 4)
+            + (self.pairs.len() + self.merged.len()) * 40
     }
+}
+
+/// The place of an id among prototypes that are ordered by it.
+fn place(prototypes: &[Prototype], id: u64) -> Option<usize> {
+    prototypes.binary_search_by_key(&id, |prototype| prototype.id).ok()
 }
 
 fn push(matches: &mut Vec<PatternMatch>, found: PatternMatch) {
@@ -306,6 +338,7 @@ fn similarity(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::LibraryQuery;
 
     /// Noise with a saw-tooth planted at known places.
     fn planted(seed: u64) -> (Vec<f32>, Vec<usize>) {
@@ -330,7 +363,7 @@ mod tests {
         patterns.perceive(&planted(2).0, &parameters, &mut random, true);
         let (signal, places) = planted(3);
         let found = patterns.perceive(&signal, &parameters, &mut random, true);
-        let most = patterns.summary(1)[0].clone();
+        let most = patterns.query(&LibraryQuery { limit: 1, ..LibraryQuery::default() })[0].summary.clone();
         let hits = places.iter().filter(|place| {
             found.iter().any(|hit| hit.id == most.id && (hit.start..hit.start + hit.length).contains(&(**place as u32)))
         });
