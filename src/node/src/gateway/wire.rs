@@ -11,6 +11,8 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::consistency::Staleness;
+
 /// Features of one event; the engine's schema holds no more.
 pub const FEATURES_MAX: usize = 4_096;
 /// Samples of one signal.
@@ -403,6 +405,9 @@ pub struct AnswerBody {
     pub patterns: Vec<PatternBody>,
     /// From the request to the answer, in the gateway.
     pub latency_ms: f64,
+    /// Of an eventual read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staleness: Option<Staleness>,
 }
 
 /// One vote.
@@ -493,6 +498,7 @@ pub fn answer_body(answer: Answer, latency_ms: f64) -> AnswerBody {
             .collect(),
         patterns: answer.patterns.into_iter().map(PatternBody::from).collect(),
         latency_ms,
+        staleness: None,
     }
 }
 
