@@ -26,13 +26,14 @@ struct Front {
 }
 
 impl Front {
-    fn start() -> Self {
+    async fn start() -> Self {
         let store = Store::new(LocalStore::in_memory().unwrap());
         let (stopper, stop) = stop_channel();
         let (gateway, coordinator) = (identity("gateway"), identity("coordinator"));
         let api = Api::new(gateway.listen);
         let settings = settings(&[("d", Task::Classification, 1), ("shapes", Task::Patterns, 2)]);
         tokio::spawn(front_end(store.clone(), settings, gateway, coordinator, stop));
+        api.until("/health/readiness", |answer| answer.status.is_success()).await;
         Self { store, api, _stopper: stopper }
     }
 
@@ -63,7 +64,7 @@ fn place(position: &Value) -> (u64, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_follows_its_owner_and_answers_on_when_it_has_crashed() {
-    let front = Front::start();
+    let front = Front::start().await;
     let worker = Worker::start(&front.store, "a");
     for number in 0..200 {
         front.api.insist("d", &event(number)).await;
@@ -112,7 +113,7 @@ async fn a_copy_follows_its_owner_and_answers_on_when_it_has_crashed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn patterns_are_read_from_the_copies_of_all_partitions() {
-    let front = Front::start();
+    let front = Front::start().await;
     let worker = Worker::start(&front.store, "a");
     let signal: Vec<u32> = (0..200).map(|step| step % 7).collect();
     for key in ["a", "b", "c", "d"] {
@@ -136,7 +137,7 @@ async fn patterns_are_read_from_the_copies_of_all_partitions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_asks_for_something_else_is_refused_and_learns_nothing() {
-    let front = Front::start();
+    let front = Front::start().await;
     let worker = Worker::start(&front.store, "a");
     front.api.insist("d", &event(0)).await;
     let asked = question(&event(0));
