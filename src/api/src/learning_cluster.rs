@@ -393,7 +393,8 @@ pub struct TierSpec {
     pub max_priority: Option<Priority>,
 }
 
-/// Which requests a queue that fills up refuses first.
+/// How much requests matter to a queue that fills up: `Low` is refused from half of `maxQueueSize` on, `Normal` from 95 %
+/// of it on, `High` when it is full. Of a tier the most that its requests get, whatever they ask for. Default: High.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Priority {
     /// From half of `maxQueueSize` on.

@@ -62,7 +62,7 @@ const UNFIT_FOR: Duration = Duration::from_secs(30);
 pub enum CopyError {
     /// The store doesn't answer, and the copy is too old by now.
     #[error(
-        "the copy of {partition} is {} s old, {} s are allowed, and the store doesn't answer; try again",
+        "the copy of {partition} is {:.1} s old, {} s are allowed, and the store doesn't answer; try again",
         .age.as_secs_f64(), .max.as_secs_f64()
     )]
     Stale { partition: PartitionKey, age: Duration, max: Duration },
