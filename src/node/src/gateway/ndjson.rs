@@ -203,7 +203,8 @@ impl Reader {
     }
 
     fn end_with(&mut self, why: impl Into<Failure>) -> Result<Vec<u8>, Failure> {
-        self.buffer = Vec::new();
+        // A group that ends with it looks once more for a line.
+        (self.buffer, self.start, self.scanned) = (Vec::new(), 0, 0);
         self.over = true;
         Err(why.into())
     }
