@@ -228,8 +228,9 @@ impl Followers {
             }
             match now {
                 Progress::Away => return Err(seat.stale(max_age)),
-                Progress::Unfit => return Ok(None),
-                Progress::Loading | Progress::Behind | Progress::Current => {}
+                // One that doesn't keep up won't in a moment either.
+                Progress::Unfit | Progress::Behind => return Ok(None),
+                Progress::Loading | Progress::Current => {}
             }
             match timeout_at(deadline, progress.changed()).await {
                 Ok(Ok(())) => {}
