@@ -13,6 +13,7 @@ use hebb_e2e::kubectl::{
     wait_ready,
 };
 use hebb_e2e::ledger::{Client, Ledger};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 const READY: Duration = Duration::from_secs(120);
@@ -66,6 +67,25 @@ fn killed(namespace: &'static str, pod: impl FnOnce() -> String + Send + 'static
     }
 }
 
+/// Asks for eventual answers, ten a second, until the load is over: when the gateway's copy answered, and how old it was
+/// in ms.
+async fn read_eventually(url: String, question: Value, mut over: watch::Receiver<bool>) -> Vec<(Instant, f64)> {
+    let client = reqwest::Client::builder().timeout(RESUME).build().unwrap();
+    let mut answers = Vec::new();
+    while !*over.borrow_and_update() {
+        let asked = client.post(format!("{url}/v1/domains/shuttle/infer?consistency=Eventual")).json(&question);
+        // Before its first event nobody knows the domain.
+        if let Ok(answer) = asked.send().await.and_then(|response| response.error_for_status())
+            && let Ok(answer) = answer.json::<Value>().await
+            && answer["staleness"]["servedBy"] == "copy"
+        {
+            answers.push((Instant::now(), answer["staleness"]["ageMs"].as_f64().unwrap()));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    answers
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster of `make cluster-install`"]
 async fn what_is_acknowledged_is_applied_once_whoever_is_killed() {
@@ -90,7 +110,26 @@ async fn what_is_acknowledged_is_applied_once_whoever_is_killed() {
         ("gateway", Box::new(killed(SPACE, gate))),
     ] {
         let client = Client::new(&url, "shuttle", &format!("{what}-")).unwrap();
+        let (over, ended) = watch::channel(false);
+        let question = json!({"features": first_records(1).unwrap()[0].features});
+        let reads = tokio::spawn(read_eventually(url.clone(), question, ended));
         let (ledger, at) = under_load(&client, 4_000, act).await;
+        over.send_replace(true);
+        let reads = reads.await.unwrap();
+        if what == "worker" {
+            // Its lease takes 3 s to end, and nobody owns the partition before.
+            let unowned: Vec<f64> = reads
+                .iter()
+                .filter(|(when, _)| (at..at + Duration::from_secs(3)).contains(when))
+                .map(|(_, age_ms)| *age_ms)
+                .collect();
+            println!(
+                "{} eventual answers while nobody owned the partition, at most {:?} ms old",
+                unowned.len(),
+                unowned.iter().copied().reduce(f64::max)
+            );
+            assert!(unowned.len() > 10 && unowned.iter().all(|age_ms| *age_ms <= 1_000.0), "{unowned:?}");
+        }
         let resumed = ledger.recovery(at);
         println!("{what}: {} acknowledged, answers resumed after {:.1} s", ledger.events.len(), resumed.as_secs_f64());
         assert!(resumed < RESUME, "{what}: {resumed:?}");

@@ -90,6 +90,7 @@ fn the_api_server_takes_the_definitions_and_refuses_what_is_wrong_by_name() {
         ("{engine: {learningRate: 1.5}}", "spec.engine.learningRate"),
         ("{engine: {gateMode: Never}}", "spec.engine.gateMode"),
         ("{engine: {maxQueueSize: 0}}", "spec.engine.maxQueueSize"),
+        ("{engine: {syncInterval: 400ms}}", "spec.engine.syncInterval"),
         ("{engine: {memory: {maxVectors: 1}}}", "spec.engine.memory.maxVectors"),
         ("{domains: [{name: Upper, task: Classification}]}", "spec.domains[0].name"),
         ("{domains: [{name: a}]}", "spec.domains[0].task"),

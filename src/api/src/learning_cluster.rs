@@ -4,6 +4,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -190,12 +191,19 @@ pub enum Task {
     Governed,
 }
 
+/// What `engine.syncInterval` may be.
+pub const SYNC_INTERVALS: RangeInclusive<Duration> =
+    Duration(std::time::Duration::from_millis(500))..=Duration::from_secs(5);
+
 /// How the engine learns. A change is taken up by running partitions without a restart of what they learned.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "duration(self.checkpointInterval) >= duration('100ms') && duration(self.checkpointInterval) <= duration('5m')",
     "message": "spec.engine.checkpointInterval: must be between 100ms and 5m",
+}, {
+    "rule": "duration(self.syncInterval) >= duration('500ms') && duration(self.syncInterval) <= duration('5s')",
+    "message": "spec.engine.syncInterval: must be between 500ms and 5s",
 }]))]
 pub struct EngineSpec {
     /// Smallest change between two samples that counts as an edge, as a share of the signal's range. Default: 0.1.
@@ -221,13 +229,17 @@ pub struct EngineSpec {
     pub cold_start_experiences: i32,
     /// The memory of experiences.
     pub memory: MemorySpec,
-    /// Entries of a partition that may wait to be applied; beyond it clients get 429. Default: 1000.
+    /// Entries of a partition that may wait to be applied; beyond it clients get 429, those of low priority from half of
+    /// it on and those of normal priority from 95 %. Default: 1000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_queue_size: i32,
     /// How often a partition is checkpointed at most; an expensive checkpoint is taken less often.
     /// 100ms to 5m. Default: 5s.
     pub checkpoint_interval: Duration,
-    /// Patterns that a partition keeps. Default: 10000.
+    /// How far the copy of a partition from which a gateway answers reads with `consistency=Eventual` may be behind its
+    /// log. 500ms to 5s. A change restarts the gateways. Default: 1s.
+    pub sync_interval: Duration,
+    /// Patterns that a partition keeps, and so each copy of it. Default: 10000.
     #[schemars(range(min = 16, max = 50_000))]
     pub max_local_patterns: i32,
     /// Events of a partition that are remembered for retries and for labels that come later. Default: 10000.
@@ -254,6 +266,7 @@ impl Default for EngineSpec {
             memory: MemorySpec::default(),
             max_queue_size: 1000,
             checkpoint_interval: Duration::from_secs(5),
+            sync_interval: Duration::from_secs(1),
             max_local_patterns: 10_000,
             horizon_events: 10_000,
             rhythm: RhythmSpec::default(),
@@ -441,6 +454,21 @@ pub struct TierSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub burst: Option<i32>,
+    /// The highest priority that its requests have, whatever they ask for. Default: High.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_priority: Option<Priority>,
+}
+
+/// How much requests matter to a queue that fills up: `Low` is refused from half of `maxQueueSize` on, `Normal` from 95 %
+/// of it on, `High` when it is full. Of a tier the most that its requests get, whatever they ask for. Default: High.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Priority {
+    /// From half of `maxQueueSize` on.
+    Low,
+    /// From 95 % of it on.
+    Normal,
+    /// At `maxQueueSize`.
+    High,
 }
 
 /// How the API is reached.

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::cron;
 use crate::duration::Duration;
 use crate::plain::Plain;
-use crate::{AlertPolicy, Durability, LearningCluster, RedisMode};
+use crate::{AlertPolicy, Durability, LearningCluster, RedisMode, SYNC_INTERVALS};
 
 /// Bytes of a configuration file.
 const FILE_MAX: usize = 1 << 20;
@@ -160,6 +160,10 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
     check(
         (0.1..=300.0).contains(&seconds(spec.engine.checkpoint_interval)),
         "spec.engine.checkpointInterval: must be between 100ms and 5m",
+    );
+    check(
+        SYNC_INTERVALS.contains(&spec.engine.sync_interval),
+        "spec.engine.syncInterval: must be between 500ms and 5s",
     );
     check(
         (1.0..=604_800.0).contains(&seconds(spec.meta_learning.interval)),
@@ -322,6 +326,8 @@ mod tests {
             ("{domains: [{name: a, task: Guess}]}", "unknown variant `Guess`"),
             ("{engine: {checkpointInterval: soon}}", "\"soon\" is no duration"),
             ("{engine: {checkpointInterval: 0s}}", "spec.engine.checkpointInterval: must be between 100ms and 5m"),
+            ("{engine: {syncInterval: 499ms}}", "spec.engine.syncInterval: must be between 500ms and 5s"),
+            ("{engine: {syncInterval: 6s}}", "spec.engine.syncInterval: must be between 500ms and 5s"),
             ("{workers: {autoscaling: {minReplicas: 5, maxReplicas: 4}}}", "spec.workers.autoscaling: minReplicas"),
             (
                 "{workers: {autoscaling: {scaleDown: {stabilization: 2h}}}}",

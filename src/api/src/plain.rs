@@ -102,7 +102,7 @@ mod tests {
         let text = "
 cluster_name: lab
 scaling: {strategy: queue_based, min_workers: 3, max_workers: 9, queue_depth_per_worker: 50}
-engine: {edge_threshold: 0.2, cluster_threshold: 0.6, learning_rate: 0.05, exploration_rate: 0.3}
+engine: {edge_threshold: 0.2, cluster_threshold: 0.6, learning_rate: 0.05, exploration_rate: 0.3, sync_interval: 2s}
 ";
         let read = load(text).unwrap().clusters.remove(0);
         assert_eq!(read.metadata.name.as_deref(), Some("lab"));
@@ -113,6 +113,7 @@ engine: {edge_threshold: 0.2, cluster_threshold: 0.6, learning_rate: 0.05, explo
         );
         let engine = read.spec.engine;
         assert_eq!((engine.edge_threshold, engine.exploration_rate), (0.2, 0.3));
+        assert_eq!(engine.sync_interval.to_string(), "2s");
 
         let least = load("cluster_name: lab").unwrap().clusters.remove(0);
         let engine = least.spec.engine;

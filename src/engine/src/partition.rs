@@ -310,6 +310,17 @@ impl Partition {
         })
     }
 
+    /// Answers a read beside the log: an inference or a query. The state stays as it is, position and counts too, so that
+    /// a copy of a partition can answer and still equals its owner. Nothing for an entry that isn't a read.
+    pub fn peek(&mut self, read: &Entry) -> Option<Outcome> {
+        let outcome = match read {
+            Entry::Infer(input) => self.infer(input).map(Outcome::Answer),
+            Entry::Query(query) => self.query(query),
+            Entry::Event(_) | Entry::Feedback { .. } | Entry::Control(_) => return None,
+        };
+        Some(outcome.unwrap_or_else(Outcome::Rejected))
+    }
+
     fn cycle(&mut self) -> Outcome {
         let State { config, learned, meta, .. } = &mut self.state;
         let present = match &learned.model {

@@ -138,6 +138,27 @@ fn check(task: Task, entries: &[Entry], crashes: &[prop::sample::Index], checkpo
     assert!(partition.snapshot() == steady.snapshot(), "the replayed state differs");
 }
 
+/// What a copy answers beside the log is what the log would have had answered, and leaves no trace.
+fn check_peeks(task: Task, entries: &[Entry]) {
+    let mut partition = Partition::new(PartitionConfig::new(task));
+    for (place, entry) in entries.iter().enumerate() {
+        let before = partition.snapshot();
+        let peeked = partition.peek(entry);
+        assert!(partition.snapshot() == before, "{entry:?} left a trace");
+        let Some(peeked) = peeked else {
+            partition.apply(at(place), entry);
+            continue;
+        };
+        let mut logged = partition.clone();
+        let logged = logged.apply(at(place), entry);
+        // The position and the count of entries are all that a read in the log changes.
+        if !matches!(logged, Outcome::Statistics(_)) {
+            assert_eq!(format!("{peeked:?}"), format!("{logged:?}"));
+        }
+        partition.apply(at(place), entry);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -175,6 +196,19 @@ proptest! {
         checkpoints in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         check(Task::Governed, &entries, &crashes, &checkpoints);
+    }
+
+    #[test]
+    fn a_read_beside_the_log_is_answered_as_in_it_and_leaves_no_trace(
+        classes in prop::collection::vec(entry(Task::Classification), 1..80),
+        numbers in prop::collection::vec(entry(Task::Regression), 1..80),
+        signals in prop::collection::vec(entry(Task::Patterns), 1..60),
+        vectors in prop::collection::vec(entry(Task::Governed), 1..80),
+    ) {
+        check_peeks(Task::Classification, &classes);
+        check_peeks(Task::Regression, &numbers);
+        check_peeks(Task::Patterns, &signals);
+        check_peeks(Task::Governed, &vectors);
     }
 
     #[test]

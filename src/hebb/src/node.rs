@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use hebb_api::{LearningCluster, names};
@@ -51,6 +52,32 @@ pub struct Part {
     pub meta_port: u16,
     #[command(flatten)]
     pub meta: MetaOptions,
+    #[command(flatten)]
+    pub reads: ReadOptions,
+}
+
+/// What gateways are told of reads beside the LearningCluster.
+#[derive(Args)]
+pub struct ReadOptions {
+    /// How old the answer to a read with consistency=Eventual may be [default: engine.syncInterval]
+    #[arg(long, env = "HEBB_SYNC_INTERVAL", value_name = "DURATION", value_parser = sync_interval)]
+    sync_interval: Option<Duration>,
+}
+
+fn sync_interval(text: &str) -> Result<Duration, String> {
+    let interval: hebb_api::Duration = text.parse().map_err(|error: hebb_api::DurationError| error.to_string())?;
+    if hebb_api::SYNC_INTERVALS.contains(&interval) {
+        Ok(interval.0)
+    } else {
+        Err(format!("must be between {} and {}", hebb_api::SYNC_INTERVALS.start(), hebb_api::SYNC_INTERVALS.end()))
+    }
+}
+
+impl ReadOptions {
+    /// Puts what is given in place of what the LearningCluster says.
+    pub fn apply(&self, settings: &mut ClusterSettings) {
+        settings.sync_interval = self.sync_interval.unwrap_or(settings.sync_interval);
+    }
 }
 
 /// Who a process of a cluster is.
@@ -132,6 +159,7 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
     let access = part.access.with(&cluster.spec.gateway)?;
     let mut settings = ClusterSettings { access, ..ClusterSettings::from(cluster) };
     part.meta.apply(&mut settings);
+    part.reads.apply(&mut settings);
     let listen = part.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], role.port())));
     let meta = SocketAddr::new(listen.ip(), part.meta_port);
     let who = part.who;

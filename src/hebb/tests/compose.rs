@@ -133,5 +133,19 @@ async fn the_composition_learns_and_counts_every_event_once() -> Result {
     }
     let counts: Value = client.get(&domain).send().await?.error_for_status()?.json().await?;
     assert_eq!(counts["events"], EVENTS, "{counts}");
+
+    // The gateway is a process of its own: it keeps a copy, and that needs no worker.
+    let question = json!({"features": [1, 1, 1]}).to_string();
+    let latest: Value = client.post(format!("{domain}/infer")).body(question.clone()).send().await?.json().await?;
+    // Both workers.
+    drop(running.drain(1..=2));
+    for _ in 0..20 {
+        let asked = client.post(format!("{domain}/infer?consistency=Eventual")).body(question.clone());
+        let answer: Value = asked.send().await?.error_for_status()?.json().await?;
+        assert_eq!(answer["staleness"]["servedBy"], "copy", "{answer}");
+        assert!(answer["staleness"]["ageMs"].as_f64().is_some_and(|age| age <= 1_000.0), "{answer}");
+        assert_eq!((&answer["prediction"], &answer["votes"]), (&latest["prediction"], &latest["votes"]), "{answer}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     Ok(())
 }

@@ -192,6 +192,8 @@ pub struct PartitionStatus {
     pub epoch: u64,
     /// The last entry of the last checkpoint.
     pub checkpointed: Option<EntryId>,
+    /// Bytes of the last checkpoint; 0 where there is none.
+    pub checkpoint_bytes: u64,
 }
 
 /// The entries of all partitions and who may apply them.

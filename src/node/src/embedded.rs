@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tracing::info;
 
-use crate::roles::{Identity, run_coordinator, run_gateway, run_more_workers, run_worker};
+use crate::roles::{Identity, run_coordinator, run_gateway_beside_owners, run_more_workers, run_worker};
 use crate::serve::NodeError;
 use crate::settings::ClusterSettings;
 use crate::stop::{Stop, stop_channel};
@@ -38,7 +38,7 @@ pub async fn run_embedded(
     let (engine_stopper, engine_stop) = stop_channel();
     let (front_stopper, front_stop) = stop_channel();
     let identity = |listen: SocketAddr| Identity { id: "local".to_owned(), listen, advertise: listen.to_string() };
-    let gateway = run_gateway(store.clone(), settings, identity(addresses.gateway), front_stop);
+    let gateway = run_gateway_beside_owners(store.clone(), settings, identity(addresses.gateway), front_stop);
     let coordinator = run_coordinator(
         store.clone(),
         settings,

@@ -1,6 +1,7 @@
 //! A store whose writes wait for a test's word.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,12 +18,19 @@ pub struct Gated {
     pub appends: Semaphore,
     /// A permit a checkpoint, which without one isn't there either.
     pub checkpoints: Semaphore,
+    /// Whether nobody can read.
+    pub away: AtomicBool,
 }
 
 impl Gated {
     /// A store with closed gates, and the gates.
     pub fn store(local: &LocalStore) -> (Store, Arc<Self>) {
-        let gates = Self { log: local.clone(), appends: Semaphore::new(0), checkpoints: Semaphore::new(0) };
+        let gates = Self {
+            log: local.clone(),
+            appends: Semaphore::new(0),
+            checkpoints: Semaphore::new(0),
+            away: AtomicBool::new(false),
+        };
         let gates = Arc::new(gates);
         (
             Store {
@@ -33,6 +41,13 @@ impl Gated {
             },
             gates,
         )
+    }
+
+    fn reach(&self) -> Result<&LocalStore, LogError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(LogError::Unavailable("the store is away".into()));
+        }
+        Ok(&self.log)
     }
 }
 
@@ -51,7 +66,7 @@ impl Log for Gated {
         max: usize,
         wait: Duration,
     ) -> Result<Vec<(EntryId, Record)>, LogError> {
-        self.log.read(key, after, max, wait).await
+        self.reach()?.read(key, after, max, wait).await
     }
 
     async fn claim(
@@ -73,7 +88,7 @@ impl Log for Gated {
     }
 
     async fn load(&self, key: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
-        self.log.load(key).await
+        self.reach()?.load(key).await
     }
 
     async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
@@ -86,6 +101,6 @@ impl Log for Gated {
     }
 
     async fn status(&self, key: &PartitionKey) -> Result<PartitionStatus, LogError> {
-        self.log.status(key).await
+        self.reach()?.status(key).await
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Duration;
 
 use futures::future::join_all;
 
@@ -34,6 +35,26 @@ pub async fn run_gateway(
     identity: Identity,
     stop: Stop,
 ) -> Result<(), NodeError> {
+    serve_gateway(store, settings, identity, Some(settings.sync_interval), stop).await
+}
+
+/// Runs a gateway whose process owns the partitions too, so that copies of them would be of no use.
+pub(crate) async fn run_gateway_beside_owners(
+    store: Store,
+    settings: &ClusterSettings,
+    identity: Identity,
+    stop: Stop,
+) -> Result<(), NodeError> {
+    serve_gateway(store, settings, identity, None, stop).await
+}
+
+async fn serve_gateway(
+    store: Store,
+    settings: &ClusterSettings,
+    identity: Identity,
+    sync_interval: Option<Duration>,
+    stop: Stop,
+) -> Result<(), NodeError> {
     let listener = listen(identity.listen).await?;
     let keys = settings.access.api_keys.clone().map(|path| {
         let shown = path.display().to_string();
@@ -48,6 +69,7 @@ pub async fn run_gateway(
             hyperparameters: settings.hyperparameters.clone(),
             keys: keys.transpose()?,
             limits: settings.access.limits(),
+            sync_interval,
         },
     )?;
     // Replies are handed out until the last open request has ended, so that a stop leaves none without its answer.

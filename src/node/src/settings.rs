@@ -39,6 +39,8 @@ pub struct ClusterSettings {
     pub max_queue_size: u64,
     /// How often a partition is checkpointed at most.
     pub checkpoint_interval: Duration,
+    /// How old the answer of a gateway's copy may be.
+    pub sync_interval: Duration,
     /// Whom gateways serve, and how much.
     pub access: Access,
     /// The cycles of meta-learning.
@@ -94,6 +96,7 @@ impl From<&LearningCluster> for ClusterSettings {
             governance: governance(&spec.engine),
             max_queue_size: u64::from(count(spec.engine.max_queue_size)),
             checkpoint_interval: spec.engine.checkpoint_interval.0,
+            sync_interval: spec.engine.sync_interval.0,
             // Where the keys are, the process is told.
             access: Access { rate_limit: spec.gateway.rate_limit.clone(), ..Access::default() },
             meta_learning: MetaLearning {

@@ -240,6 +240,7 @@ impl System {
             hyperparameters: settings.hyperparameters.clone(),
             keys: None,
             limits: None,
+            sync_interval: None,
         };
         let gateway = Gateway::new(store.clone(), options).map_err(|error| failed(error.to_string()))?;
         let (front, front_stop) = stop_channel();

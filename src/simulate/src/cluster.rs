@@ -196,6 +196,7 @@ impl Cluster {
                     hyperparameters: Hyperparameters::default(),
                     keys: None,
                     limits: None,
+                    sync_interval: None,
                 };
                 let gateway = Gateway::new(link.store(), options).map_err(metrics)?;
                 let door = Door { router: gateway.router(), broken: Arc::default(), link: link.clone() };

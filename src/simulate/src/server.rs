@@ -331,13 +331,15 @@ impl Log for Server {
         bounds::partition(partition)?;
         let state = self.state();
         let now_ms = self.now_ms(&state);
-        let nothing = PartitionStatus { waiting: 0, length: 0, owner: None, epoch: 0, checkpointed: None };
+        let nothing =
+            PartitionStatus { waiting: 0, length: 0, owner: None, epoch: 0, checkpointed: None, checkpoint_bytes: 0 };
         Ok(state.partitions.get(partition).map_or(nothing, |partition| PartitionStatus {
             waiting: partition.waiting(),
             length: partition.log.len() as u64,
             owner: partition.owner.as_ref().filter(|_| partition.is_held(now_ms)).map(|owner| owner.owner.clone()),
             epoch: partition.owner.as_ref().map_or(0, |owner| owner.epoch),
             checkpointed: partition.checkpoint.as_ref().map(|checkpoint| checkpoint.position),
+            checkpoint_bytes: partition.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.len() as u64),
         }))
     }
 }

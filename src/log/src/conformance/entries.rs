@@ -41,7 +41,7 @@ pub async fn an_empty_log_reads_as_nothing<S: Store>(store: &S) -> Result<(), Lo
     assert_eq!(store.load(&key).await?, None);
     let status = store.status(&key).await?;
     assert_eq!((status.waiting, status.length, status.owner, status.epoch), (0, 0, None, 0));
-    assert_eq!(status.checkpointed, None);
+    assert_eq!((status.checkpointed, status.checkpoint_bytes), (None, 0));
     Ok(())
 }
 

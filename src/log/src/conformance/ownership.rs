@@ -105,7 +105,8 @@ pub async fn a_checkpoint_trims_exactly<S: Store>(store: &S) -> Result<(), LogEr
     assert!(stored.is_some_and(|stored| stored.position == ids[499]
         && stored.epoch == claim.epoch
         && stored.state == b"\0state\xff"));
-    assert_eq!(store.status(&key).await?.checkpointed, Some(ids[499]));
+    let status = store.status(&key).await?;
+    assert_eq!((status.checkpointed, status.checkpoint_bytes), (Some(ids[499]), 7));
     store.checkpoint(&claim, ids[999], b"").await?;
     assert_eq!(store.status(&key).await?.length, 0);
     let next = store.append(&key, &records(1), PLENTY).await?[0];

@@ -171,7 +171,8 @@ impl Log for LocalStore {
 
     async fn status(&self, partition: &PartitionKey) -> Result<PartitionStatus, LogError> {
         bounds::partition(partition)?;
-        let nothing = PartitionStatus { waiting: 0, length: 0, owner: None, epoch: 0, checkpointed: None };
+        let nothing =
+            PartitionStatus { waiting: 0, length: 0, owner: None, epoch: 0, checkpointed: None, checkpoint_bytes: 0 };
         Ok(self.state().known(partition).map_or(nothing, |partition| partition.status(Instant::now())))
     }
 }
@@ -207,6 +208,7 @@ fn store(
     partition.length = partition.length.saturating_sub(trimmed);
     partition.applied = 0;
     partition.checkpointed = Some(position);
+    partition.checkpoint_bytes = snapshot.len() as u64;
     partition.last = partition.last.max(position);
     Ok(Ok(()))
 }

@@ -31,6 +31,7 @@ pub(super) struct Partition {
     /// The token that holds the lease, and until when.
     pub(super) lease: Option<(String, Instant)>,
     pub(super) checkpointed: Option<EntryId>,
+    pub(super) checkpoint_bytes: u64,
     /// The newest id committed; readers wait for it to move.
     pub(super) newest: watch::Sender<EntryId>,
 }
@@ -46,6 +47,7 @@ impl Partition {
             owner: None,
             lease: None,
             checkpointed: None,
+            checkpoint_bytes: 0,
             newest: watch::Sender::new(FIRST),
         }
     }
@@ -110,6 +112,7 @@ impl Partition {
             owner: self.owner.as_ref().filter(|_| held).map(|owner| owner.name.clone()),
             epoch: self.owner.as_ref().map_or(0, |owner| owner.epoch),
             checkpointed: self.checkpointed,
+            checkpoint_bytes: self.checkpoint_bytes,
         }
     }
 }
@@ -150,7 +153,7 @@ impl State {
         let read = database.begin_read().map_err(failed)?;
         for partition in self.partitions.values_mut() {
             (partition.stored, partition.length) = (false, 0);
-            (partition.owner, partition.checkpointed) = (None, None);
+            (partition.owner, partition.checkpointed, partition.checkpoint_bytes) = (None, None, 0);
         }
         let partitions = read.open_table(PARTITIONS).map_err(failed)?;
         let (owners, checkpoints) =
@@ -166,8 +169,9 @@ impl State {
                 partition.owner = Some(Owner { epoch, token: token.to_owned(), name: name.to_owned() });
             }
             if let Some(checkpoint) = checkpoints.get(number).map_err(failed)? {
-                let (at_ms, seq, _, _) = checkpoint.value();
+                let (at_ms, seq, _, state) = checkpoint.value();
                 partition.checkpointed = Some(EntryId { at_ms, seq });
+                partition.checkpoint_bytes = state.len() as u64;
                 partition.last = partition.last.max(EntryId { at_ms, seq });
             }
             for entry in log.range((number, 0, 0)..=(number, u64::MAX, u64::MAX)).map_err(failed)? {

@@ -199,7 +199,7 @@ impl Log for RedisStore {
         bounds::partition(partition)?;
         let keys = ["owner", "checkpoint", "log", "progress", "lease"].map(|key| self.key(partition, key));
         let answer = self.control(&Call::new(&self.inner.scripts.status, &keys)).await?;
-        let [waiting, length, owner, epoch, position] = fields(answer, "status")?;
+        let [waiting, length, owner, epoch, position, checkpoint_bytes] = fields(answer, "status")?;
         let owner = text(owner, "status")?;
         let position = bytes(position, "status")?;
         Ok(PartitionStatus {
@@ -212,6 +212,7 @@ impl Log for RedisStore {
             } else {
                 Some(entry_id(&position).ok_or_else(|| odd("status"))?)
             },
+            checkpoint_bytes: number(&checkpoint_bytes, "status")?,
         })
     }
 }

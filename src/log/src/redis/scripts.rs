@@ -106,7 +106,8 @@ local held = redis.call('EXISTS', KEYS[5])
 local length = redis.call('XLEN', KEYS[3])
 return {
   math.max(0, length - tonumber(redis.call('GET', KEYS[4]) or '0')), length,
-  held == 1 and owner[1] or '', owner[2] or '0', redis.call('HGET', KEYS[2], 'position') or ''}";
+  held == 1 and owner[1] or '', owner[2] or '0', redis.call('HGET', KEYS[2], 'position') or '',
+  redis.call('HSTRLEN', KEYS[2], 'state')}";
 
 /// Keys: domains. Arguments: name, domain.
 const DECLARE: &str = r"

@@ -172,6 +172,8 @@ async fn run(steps: Vec<Step>) {
         assert_eq!(status.owner, model.owner.as_ref().filter(|_| model.held).map(|claim| claim.owner.clone()));
         assert_eq!(status.epoch, model.owner.as_ref().map_or(0, |claim| claim.epoch));
         assert_eq!(status.checkpointed, model.checkpoint.as_ref().map(|(position, _, _)| *position));
+        let bytes = model.checkpoint.as_ref().map_or(0, |(_, _, state)| state.len() as u64);
+        assert_eq!(status.checkpoint_bytes, bytes);
         let stored = store.load(&key).await.unwrap();
         assert_eq!(stored.map(|stored| (stored.position, stored.epoch, stored.state)), model.checkpoint);
     }

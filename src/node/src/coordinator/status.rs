@@ -273,7 +273,8 @@ mod tests {
             .iter()
             .map(|report| PartitionKey { domain: report.domain.clone(), index: report.index })
             .collect();
-        let view = PartitionStatus { waiting: 0, length: 0, owner: None, epoch: 1, checkpointed: None };
+        let view =
+            PartitionStatus { waiting: 0, length: 0, owner: None, epoch: 1, checkpointed: None, checkpoint_bytes: 0 };
         let views = vec![view; keys.len()];
         let workers = [("worker-0".to_owned(), WorkerReport { partitions, ..WorkerReport::default() })];
         let leader = Leadership { leader: String::new(), address: String::new(), term: 1 };

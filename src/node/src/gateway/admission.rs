@@ -14,6 +14,7 @@ use tracing::warn;
 use super::Shared;
 use super::keys::KeyRing;
 use super::limits::{Buckets, Client, Limit, Limits, Verdict};
+use super::priority::Priority;
 use super::reply::{Failure, bearer};
 
 /// Requests under way in one process, streams among them. At 10 ms each that is 200,000 a second, far more than a gateway can.
@@ -42,6 +43,13 @@ struct Visit {
     client: Client,
     limit: Option<Limit>,
     _slot: OwnedSemaphorePermit,
+}
+
+impl Admitted {
+    /// The highest priority that the client's requests have.
+    pub fn priority_max(&self) -> Priority {
+        self.0.limit.map_or(Priority::High, |limit| limit.priority_max())
+    }
 }
 
 impl Admission {

@@ -1,8 +1,9 @@
 //! Brings entries into the log and outcomes back.
 //!
-//! One lane a partition: what arrives while an append is under way goes with the next one, so that load makes batches by
-//! itself. Every entry can be appended again without harm (events carry ids, reads change nothing), so a lane repeats an
-//! append whose answer was lost, and a request that hears nothing sends itself again.
+//! One lane a partition and priority: what arrives while an append is under way goes with the next one, so that load
+//! makes batches by itself; and what waits for room in a queue stands in nobody's way who still finds some. Every entry
+//! can be appended again without harm (events carry ids, reads change nothing), so a lane repeats an append whose answer
+//! was lost, and a request that hears nothing sends itself again.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::priority::{Priority, QueueMetrics};
 use crate::health::Health;
 use crate::stop::Stop;
 use crate::store::Store;
@@ -43,12 +45,34 @@ pub enum OnFull {
     Wait,
 }
 
+/// How an entry is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// What to do while the queue is full.
+    pub on_full: OnFull,
+    /// When the queue counts as full.
+    pub priority: Priority,
+}
+
+impl OnFull {
+    /// This, for an entry that matters so much.
+    pub fn at(self, priority: Priority) -> Manner {
+        Manner { on_full: self, priority }
+    }
+}
+
+impl From<OnFull> for Manner {
+    fn from(on_full: OnFull) -> Self {
+        on_full.at(Priority::Normal)
+    }
+}
+
 /// Why there is no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum DispatchError {
     /// The queue is full.
-    #[error("{waiting} entries are waiting for this partition, {max} are allowed")]
-    Full { waiting: u64, max: u64 },
+    #[error("{waiting} entries are waiting for this partition, {max} are allowed to {} priority", .priority.as_str())]
+    Full { waiting: u64, max: u64, priority: Priority },
     /// No answer in time. The entry may be in the log; a retry with the same id is safe.
     #[error("no answer within {} s; send the same id again: it is learned once at most", ANSWER_TIMEOUT.as_secs())]
     Late,
@@ -77,8 +101,12 @@ pub struct Dispatcher {
     waiting_max: u64,
     next_request: AtomicU64,
     waiting: Waiting,
-    lanes: Mutex<HashMap<PartitionKey, mpsc::Sender<Queued>>>,
+    lanes: Mutex<HashMap<PartitionKey, Lanes>>,
+    metrics: QueueMetrics,
 }
+
+/// The lanes to one partition, by priority.
+type Lanes = [Option<mpsc::Sender<Queued>>; Priority::ALL.len()];
 
 /// Takes the request out of the table however its task ends.
 struct Ticket {
@@ -91,7 +119,7 @@ pub struct Sent {
     ticket: Ticket,
     partition: PartitionKey,
     entry: Vec<u8>,
-    on_full: OnFull,
+    manner: Manner,
     appended: Arc<AtomicBool>,
     answered: oneshot::Receiver<Vec<u8>>,
     refused: oneshot::Receiver<DispatchError>,
@@ -108,7 +136,7 @@ impl Drop for Ticket {
 impl Dispatcher {
     /// A dispatcher for the gateway of this id. Requests are numbered from a random start, so that an answer to an
     /// earlier life of the gateway finds nobody.
-    pub fn new(store: Store, gateway: String, waiting_max: u64) -> Self {
+    pub fn new(store: Store, gateway: String, waiting_max: u64, metrics: QueueMetrics) -> Self {
         Self {
             store,
             gateway,
@@ -116,6 +144,7 @@ impl Dispatcher {
             next_request: AtomicU64::new(rand::random::<u64>() >> 1),
             waiting: Waiting::default(),
             lanes: Mutex::default(),
+            metrics,
         }
     }
 
@@ -160,14 +189,20 @@ impl Dispatcher {
         &self,
         partition: &PartitionKey,
         entry: Vec<u8>,
-        on_full: OnFull,
+        manner: impl Into<Manner>,
     ) -> Result<Outcome, DispatchError> {
-        let sent = self.send(partition, entry, on_full).await?;
+        let sent = self.send(partition, entry, manner).await?;
         self.outcome(sent).await
     }
 
-    /// Puts an entry into its lane. What is sent one after the other stands in the log in that order.
-    pub async fn send(&self, partition: &PartitionKey, entry: Vec<u8>, on_full: OnFull) -> Result<Sent, DispatchError> {
+    /// Puts an entry into its lane. What is sent one after the other with one priority stands in the log in that order.
+    pub async fn send(
+        &self,
+        partition: &PartitionKey,
+        entry: Vec<u8>,
+        manner: impl Into<Manner>,
+    ) -> Result<Sent, DispatchError> {
+        let manner = manner.into();
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let context = trail::current();
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
@@ -179,20 +214,20 @@ impl Dispatcher {
         let queued = Queued {
             request,
             entry: entry.clone(),
-            on_full,
+            on_full: manner.on_full,
             appended: appended.clone(),
             refused: Some(refuse),
             deadline,
             context,
         };
-        self.enqueue(partition, queued).await?;
+        self.enqueue(partition, manner.priority, queued).await?;
         let partition = partition.clone();
-        Ok(Sent { ticket, partition, entry, on_full, appended, answered, refused, deadline, context })
+        Ok(Sent { ticket, partition, entry, manner, appended, answered, refused, deadline, context })
     }
 
     /// Waits for the outcome of an entry, and sends it again where it hears nothing.
     pub async fn outcome(&self, sent: Sent) -> Result<Outcome, DispatchError> {
-        let Sent { ticket, partition, entry, on_full, appended, mut answered, mut refused, deadline, context } = sent;
+        let Sent { ticket, partition, entry, manner, appended, mut answered, mut refused, deadline, context } = sent;
         let _waiting = context.map(|context| Span::begin("answer", SpanKind::Internal, Some(context)));
         let mut may_refuse = true;
         // Workers read what the log has, acknowledged or not: an outcome can be here before the replicas have the entry,
@@ -228,31 +263,39 @@ impl Dispatcher {
                         let queued = Queued {
                             request: ticket.request,
                             entry: entry.clone(),
-                            on_full,
+                            on_full: manner.on_full,
                             appended: appended.clone(),
                             refused: None,
                             deadline,
                             // A worker of an older version answers nothing that is part of a trace.
                             context: None,
                         };
-                        self.enqueue(&partition, queued).await?;
+                        self.enqueue(&partition, manner.priority, queued).await?;
                     }
                 }
             }
         }
     }
 
-    async fn enqueue(&self, partition: &PartitionKey, queued: Queued) -> Result<(), DispatchError> {
-        let lane = self.lane(partition);
+    async fn enqueue(&self, partition: &PartitionKey, priority: Priority, queued: Queued) -> Result<(), DispatchError> {
+        let lane = self.lane(partition, priority);
         if queued.on_full == OnFull::Wait {
             return lane.send(queued).await.map_err(|_| DispatchError::Late);
         }
-        lane.try_send(queued).map_err(|_| DispatchError::Full { waiting: LANE_MAX as u64, max: LANE_MAX as u64 })
+        lane.try_send(queued).map_err(|_| {
+            self.metrics.refused(priority);
+            DispatchError::Full { waiting: LANE_MAX as u64, max: LANE_MAX as u64, priority }
+        })
     }
 
-    fn lane(&self, partition: &PartitionKey) -> mpsc::Sender<Queued> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = lanes.get(partition)
+    fn lane(&self, partition: &PartitionKey, priority: Priority) -> mpsc::Sender<Queued> {
+        let mut all = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let lanes = match all.get_mut(partition) {
+            Some(lanes) => lanes,
+            None => all.entry(partition.clone()).or_default(),
+        };
+        let place = &mut lanes[priority as usize];
+        if let Some(lane) = place
             && !lane.is_closed()
         {
             return lane.clone();
@@ -262,20 +305,24 @@ impl Dispatcher {
             store: self.store.clone(),
             gateway: self.gateway.clone(),
             partition: partition.clone(),
-            waiting_max: self.waiting_max,
+            priority,
+            waiting_max: priority.mark(self.waiting_max),
+            metrics: self.metrics.clone(),
         };
         tokio::spawn(lane.run(receiver));
-        lanes.insert(partition.clone(), sender.clone());
+        *place = Some(sender.clone());
         sender
     }
 }
 
-/// The appends to one partition, one after the other.
+/// The appends to one partition with one priority, one after the other.
 struct Lane {
     store: Store,
     gateway: String,
     partition: PartitionKey,
+    priority: Priority,
     waiting_max: u64,
+    metrics: QueueMetrics,
 }
 
 impl Lane {
@@ -321,6 +368,7 @@ impl Lane {
         drop(spans);
         match appended {
             Ok(_) => {
+                self.metrics.appended(self.priority, count);
                 for queued in batch.drain(..count) {
                     queued.appended.store(true, Ordering::Relaxed);
                 }
@@ -334,8 +382,9 @@ impl Lane {
                 for mut queued in batch.drain(..) {
                     match (queued.on_full, queued.refused.take()) {
                         (OnFull::Refuse, Some(refused)) => {
+                            self.metrics.refused(self.priority);
                             // An error says that the client has gone.
-                            let _ = refused.send(DispatchError::Full { waiting, max });
+                            let _ = refused.send(DispatchError::Full { waiting, max, priority: self.priority });
                         }
                         (_, refused) => staying.push(Queued { refused, ..queued }),
                     }
@@ -359,6 +408,7 @@ impl Lane {
 mod tests {
     use hebb_engine::{EntryId, Rejection};
     use hebb_log::{LocalStore, Log, Replies};
+    use prometheus::Registry;
     use tokio::time::timeout;
 
     use super::*;
@@ -369,7 +419,8 @@ mod tests {
     async fn an_outcome_waits_until_its_entry_can_no_longer_be_lost() -> Result<(), Box<dyn std::error::Error>> {
         let local = LocalStore::in_memory()?;
         let (store, gates) = Gated::store(&local);
-        let dispatcher = Dispatcher::new(store, "gateway-0".to_owned(), 100);
+        let metrics = QueueMetrics::new(&Registry::new())?;
+        let dispatcher = Dispatcher::new(store, "gateway-0".to_owned(), 100, metrics);
         let key = PartitionKey { domain: "gated".to_owned(), index: 0 };
         let (_stopper, stop) = stop_channel();
         let outcome = Outcome::Rejected(Rejection::Unreadable);

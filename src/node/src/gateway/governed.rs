@@ -18,6 +18,7 @@ use super::Shared;
 use super::dispatch::OnFull;
 use super::domains::partition_of;
 use super::http::{fresh_id, known_domain, respond};
+use super::priority::{Priority, Urgency};
 use super::reply::{Address, Failure};
 use super::wire::{self, WireError};
 
@@ -110,8 +111,9 @@ struct VerdictBody {
     latency_ms: f64,
 }
 
-pub async fn event(State(shared): State<Arc<Shared>>, body: Body) -> Response {
+pub async fn event(State(shared): State<Arc<Shared>>, urgency: Urgency, body: Body) -> Response {
     let started = Instant::now();
+    let manner = OnFull::Refuse.at(urgency.or(Priority::Normal));
     let result = async {
         let body = shared.bodies.read(body).await?;
         let (name, event) = wire::parse::<VectorBody>(&body)?.checked()?;
@@ -120,7 +122,7 @@ pub async fn event(State(shared): State<Arc<Shared>>, body: Body) -> Response {
             None => shared.domains.find_or_declare(&name, || Task::Governed).await?,
         };
         let partition = partition_of(&domain, None, &event.id);
-        match shared.dispatcher.submit(&partition, Entry::Event(event).encode(), OnFull::Refuse).await? {
+        match shared.dispatcher.submit(&partition, Entry::Event(event).encode(), manner).await? {
             Outcome::Admission(admission) => {
                 shared.metrics.governed.judged(&admission);
                 Ok(VerdictBody {

@@ -16,9 +16,11 @@ use hebb_log::{Domain, PartitionKey};
 use serde::{Deserialize, Serialize};
 
 use super::admission::{Admitted, admit};
+use super::consistency::{self, Consistency, ReadQuery, Staleness};
 use super::detailed::detailed;
-use super::dispatch::{OnFull, Sent};
+use super::dispatch::{Manner, OnFull, Sent};
 use super::domains::partition_of;
+use super::priority::{Priority, Urgency};
 use super::reply::{Address, ErrorBody, Failure, expose, wrong_method};
 use super::wire::{self, AnswerBody, BatchBody, EventBody, FeedbackBody, SignalBody};
 use super::{Shared, governed, library, ndjson};
@@ -72,6 +74,7 @@ async fn unknown_route() -> Response {
 
 async fn metrics(State(shared): Gateway) -> Response {
     shared.metrics.process.look();
+    shared.followers.measure();
     expose(&shared.metrics.registry)
 }
 
@@ -87,15 +90,17 @@ async fn infer_and_adapt(
     State(shared): Gateway,
     Address(Path(domain)): Address<Path<String>>,
     Extension(admitted): Extension<Admitted>,
+    urgency: Urgency,
     request: Request,
 ) -> Response {
+    let priority = urgency.or(Priority::Normal);
     if is_ndjson(&request) {
-        return ndjson::stream(shared, domain, admitted, request).await;
+        return ndjson::stream(shared, domain, admitted, priority, request).await;
     }
     let started = Instant::now();
     let result = async {
         let body = shared.bodies.read(request.into_body()).await?;
-        one_event(&shared, &domain, &body, OnFull::Refuse).await
+        one_event(&shared, &domain, &body, OnFull::Refuse.at(priority)).await
     };
     respond(&shared, "infer-and-adapt", started, result.await)
 }
@@ -107,12 +112,12 @@ pub struct Begun {
 }
 
 /// Applies one event and says what the engine answered.
-async fn one_event(shared: &Shared, domain: &str, body: &[u8], on_full: OnFull) -> Result<AnswerBody, Failure> {
-    finish(shared, begin_event(shared, domain, body, on_full).await?).await
+async fn one_event(shared: &Shared, domain: &str, body: &[u8], manner: Manner) -> Result<AnswerBody, Failure> {
+    finish(shared, begin_event(shared, domain, body, manner).await?).await
 }
 
 /// Checks an event and sends it; events that are begun one after the other are learned in that order.
-pub async fn begin_event(shared: &Shared, domain: &str, body: &[u8], on_full: OnFull) -> Result<Begun, Failure> {
+pub async fn begin_event(shared: &Shared, domain: &str, body: &[u8], manner: Manner) -> Result<Begun, Failure> {
     let started = Instant::now();
     let body: EventBody = wire::parse(body)?;
     let implied = body.label.as_ref().map_or(Task::Classification, wire::LabelBody::implied_task);
@@ -126,7 +131,7 @@ pub async fn begin_event(shared: &Shared, domain: &str, body: &[u8], on_full: On
         None => shared.domains.find_or_declare(domain, || implied).await?,
     };
     let partition = partition_of(&domain, key.as_deref(), &event.id);
-    let sent = shared.dispatcher.send(&partition, Entry::Event(event).encode(), on_full).await?;
+    let sent = shared.dispatcher.send(&partition, Entry::Event(event).encode(), manner).await?;
     Ok(Begun { sent, started })
 }
 
@@ -138,17 +143,6 @@ pub async fn finish(shared: &Shared, begun: Begun) -> Result<AnswerBody, Failure
         Outcome::Rejected(rejection) => Err(rejection.into()),
         _ => Err(Failure::Unexpected),
     }
-}
-
-async fn answer(
-    shared: &Shared,
-    partition: &PartitionKey,
-    entry: &Entry,
-    on_full: OnFull,
-    started: Instant,
-) -> Result<AnswerBody, Failure> {
-    let sent = shared.dispatcher.send(partition, entry.encode(), on_full).await?;
-    finish(shared, Begun { sent, started }).await
 }
 
 fn checked_key(key: Option<&str>) -> Result<Option<String>, Failure> {
@@ -180,8 +174,15 @@ pub async fn known_domain(shared: &Shared, name: &str) -> Result<Domain, Failure
     shared.domains.find(name).await?.ok_or_else(|| Failure::UnknownDomain(name.to_owned()))
 }
 
-async fn infer(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
+async fn infer(
+    State(shared): Gateway,
+    Address(Path(domain)): Address<Path<String>>,
+    Address(Query(query)): Address<Query<ReadQuery>>,
+    urgency: Urgency,
+    body: Body,
+) -> Response {
     let started = Instant::now();
+    let manner = OnFull::Refuse.at(urgency.or(Priority::Normal));
     let result = async {
         let body = shared.bodies.read(body).await?;
         let body: EventBody = wire::parse(&body)?;
@@ -194,23 +195,36 @@ async fn infer(State(shared): Gateway, Address(Path(domain)): Address<Path<Strin
         let id = body.id.unwrap_or_default();
         let input = wire::features_input(body.features.0, domain.config.task)?;
         let partition = partition_of(&domain, key.as_deref(), &id);
-        answer(&shared, &partition, &Entry::Infer(input), OnFull::Refuse, started).await
+        match consistency::read(&shared, &domain, &partition, &Entry::Infer(input), query.consistency, manner).await? {
+            (Outcome::Answer(answer), staleness) => {
+                let latency_ms = started.elapsed().as_secs_f64() * 1e3;
+                Ok(AnswerBody { staleness, ..wire::answer_body(answer, latency_ms) })
+            }
+            (Outcome::Rejected(rejection), _) => Err(rejection.into()),
+            _ => Err(Failure::Unexpected),
+        }
     };
     respond(&shared, "infer", started, result.await)
 }
 
-async fn perceive(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
+async fn perceive(
+    State(shared): Gateway,
+    Address(Path(domain)): Address<Path<String>>,
+    urgency: Urgency,
+    body: Body,
+) -> Response {
     let started = Instant::now();
     let result = async {
         let body = shared.bodies.read(body).await?;
         let signal = wire::parse(&body)?;
-        finish(&shared, begin_signal(&shared, &domain, signal, OnFull::Refuse).await?).await
+        let manner = OnFull::Refuse.at(urgency.or(Priority::Normal));
+        finish(&shared, begin_signal(&shared, &domain, signal, manner).await?).await
     };
     respond(&shared, "perceive", started, result.await)
 }
 
 /// Checks a signal and sends it; signals that are begun one after the other are learned in that order.
-async fn begin_signal(shared: &Shared, domain: &str, body: SignalBody, on_full: OnFull) -> Result<Begun, Failure> {
+async fn begin_signal(shared: &Shared, domain: &str, body: SignalBody, manner: Manner) -> Result<Begun, Failure> {
     let started = Instant::now();
     let key = checked_key(body.key.as_deref())?;
     if let Some(id) = &body.id {
@@ -225,7 +239,7 @@ async fn begin_signal(shared: &Shared, domain: &str, body: SignalBody, on_full: 
     };
     let event = hebb_engine::Event { id: body.id.unwrap_or_else(fresh_id), input, label: None };
     let partition = partition_of(&domain, key.as_deref(), &event.id);
-    let sent = shared.dispatcher.send(&partition, Entry::Event(event).encode(), on_full).await?;
+    let sent = shared.dispatcher.send(&partition, Entry::Event(event).encode(), manner).await?;
     Ok(Begun { sent, started })
 }
 
@@ -242,9 +256,11 @@ async fn perceive_batch(
     State(shared): Gateway,
     Address(Path(domain)): Address<Path<String>>,
     Extension(admitted): Extension<Admitted>,
+    urgency: Urgency,
     body: Body,
 ) -> Response {
     let started = Instant::now();
+    let manner = OnFull::Wait.at(urgency.or(Priority::Normal));
     let result = async {
         let body = shared.bodies.read(body).await?;
         let (signals, size) = wire::parse::<BatchBody>(&body)?.checked()?;
@@ -255,7 +271,7 @@ async fn perceive_batch(
         let answers = stream::iter(signals)
             .then(move |signal| {
                 let (shared, domain) = (begin.clone(), domain.clone());
-                async move { begin_signal(&shared, &domain, signal, OnFull::Wait).await }
+                async move { begin_signal(&shared, &domain, signal, manner).await }
             })
             .map(move |begun| {
                 let shared = end.clone();
@@ -278,8 +294,15 @@ struct FeedbackAnswer {
     outcome: &'static str,
 }
 
-async fn feedback(State(shared): Gateway, Address(Path(domain)): Address<Path<String>>, body: Body) -> Response {
+async fn feedback(
+    State(shared): Gateway,
+    Address(Path(domain)): Address<Path<String>>,
+    urgency: Urgency,
+    body: Body,
+) -> Response {
     let started = Instant::now();
+    // Of many events few get a label, and each of those teaches something.
+    let manner = OnFull::Refuse.at(urgency.or(Priority::High));
     let result = async {
         let body = shared.bodies.read(body).await?;
         let body: FeedbackBody = wire::parse(&body)?;
@@ -289,7 +312,7 @@ async fn feedback(State(shared): Gateway, Address(Path(domain)): Address<Path<St
         let label = body.label.for_task(domain.config.task)?;
         let partition = partition_of(&domain, key.as_deref(), &body.id);
         let entry = Entry::Feedback { id: body.id.clone(), label };
-        match shared.dispatcher.submit(&partition, entry.encode(), OnFull::Refuse).await? {
+        match shared.dispatcher.submit(&partition, entry.encode(), manner).await? {
             Outcome::Feedback(FeedbackOutcome::Joined) => Ok(FeedbackAnswer { id: body.id, outcome: "joined" }),
             Outcome::Feedback(FeedbackOutcome::AlreadyLabelled) => {
                 Ok(FeedbackAnswer { id: body.id, outcome: "already_labelled" })

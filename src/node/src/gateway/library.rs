@@ -16,6 +16,7 @@ use hebb_log::{Domain, PartitionKey};
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
+use super::consistency::{self, Consistency, Staleness};
 use super::dispatch::OnFull;
 use super::http::{fresh_id, known_domain, respond};
 use super::reply::{Address, Failure};
@@ -67,6 +68,8 @@ impl LibraryPattern {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PatternsQuery {
+    #[serde(default)]
+    consistency: Consistency,
     #[serde(default)]
     state: LibraryState,
     level: Option<u8>,
@@ -162,6 +165,9 @@ struct PatternsBody {
     /// What `after` takes for what follows; nothing where nothing does.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    /// Of an eventual read, for each partition.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    staleness: Vec<Staleness>,
 }
 
 pub async fn patterns(
@@ -171,24 +177,27 @@ pub async fn patterns(
 ) -> Response {
     let started = Instant::now();
     let result = async {
+        let consistency = query.consistency;
         let Asked { query, after } = query.checked()?;
         let domain = known_domain(&shared, &name).await?;
         let (limit, by_likeness) = (query.limit as usize, query.like.is_some());
         let asked = (0..domain.partitions).map(|index| {
-            let shared = &shared;
+            let (shared, domain) = (&shared, &domain);
             let partition = PartitionKey { domain: domain.name.clone(), index };
             let query = LibraryQuery { from: after.map(|place| place.next_of(index)), ..query.clone() };
             async move {
-                let entry = Entry::Query(Ask::Library(query)).encode();
-                match shared.dispatcher.submit(&partition, entry, OnFull::Refuse).await? {
-                    Outcome::Library(patterns) => {
-                        Ok(patterns.into_iter().map(move |pattern| LibraryPattern::new(index, pattern)))
+                let entry = Entry::Query(Ask::Library(query));
+                match consistency::read(shared, domain, &partition, &entry, consistency, OnFull::Refuse).await? {
+                    (Outcome::Library(patterns), staleness) => {
+                        let patterns = patterns.into_iter().map(move |pattern| LibraryPattern::new(index, pattern));
+                        Ok((patterns, staleness))
                     }
                     _ => Err(Failure::Unexpected),
                 }
             }
         });
-        let mut patterns: Vec<LibraryPattern> = try_join_all(asked).await?.into_iter().flatten().collect();
+        let (found, staleness): (Vec<_>, Vec<_>) = try_join_all(asked).await?.into_iter().unzip();
+        let mut patterns: Vec<LibraryPattern> = found.into_iter().flatten().collect();
         let rank = |pattern: &LibraryPattern| (Reverse(pattern.support), pattern.id, pattern.partition);
         patterns.sort_by(|a, b| {
             let alike = |pattern: &LibraryPattern| pattern.similarity.unwrap_or(0.0);
@@ -199,7 +208,7 @@ pub async fn patterns(
         let next = last.map(|LibraryPattern { support, id, partition, .. }| {
             Place { support: *support, id: *id, partition: *partition }.to_string()
         });
-        Ok(PatternsBody { patterns, next })
+        Ok(PatternsBody { patterns, next, staleness: staleness.into_iter().flatten().collect() })
     };
     respond(&shared, "patterns", started, result.await)
 }

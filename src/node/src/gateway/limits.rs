@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use hebb_api::RateLimitSpec;
 
+use super::priority::Priority;
+
 /// Clients with a bucket of their own: some megabytes. More share one.
 const CLIENTS_MAX: usize = 65_536;
 /// How often the buckets that are full again may be looked for.
@@ -49,17 +51,24 @@ impl fmt::Display for Client {
     }
 }
 
-/// A rate and what may come at once.
+/// A rate, what may come at once, and how much it may matter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit {
     per_second: f64,
     burst: f64,
+    priority_max: Priority,
 }
 
 impl Limit {
-    fn new(per_second: i32, burst: Option<i32>) -> Self {
+    fn new(per_second: i32, burst: Option<i32>, priority_max: Option<hebb_api::Priority>) -> Self {
         let per_second = f64::from(per_second.max(1));
-        Self { per_second, burst: burst.map_or(2.0 * per_second, |burst| f64::from(burst.max(1))) }
+        let burst = burst.map_or(2.0 * per_second, |burst| f64::from(burst.max(1)));
+        Self { per_second, burst, priority_max: priority_max.map_or(Priority::High, Priority::from) }
+    }
+
+    /// The highest priority that requests under it have.
+    pub fn priority_max(&self) -> Priority {
+        self.priority_max
     }
 }
 
@@ -72,8 +81,11 @@ pub struct Limits {
 
 impl From<&RateLimitSpec> for Limits {
     fn from(spec: &RateLimitSpec) -> Self {
-        let tiers = spec.tiers.iter().map(|tier| (tier.name.clone(), Limit::new(tier.requests_per_second, tier.burst)));
-        Self { standard: Limit::new(spec.requests_per_second, spec.burst), tiers: tiers.collect() }
+        let tiers = spec
+            .tiers
+            .iter()
+            .map(|tier| (tier.name.clone(), Limit::new(tier.requests_per_second, tier.burst, tier.max_priority)));
+        Self { standard: Limit::new(spec.requests_per_second, spec.burst, None), tiers: tiers.collect() }
     }
 }
 
@@ -182,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    const FIVE: Limit = Limit { per_second: 5.0, burst: 10.0 };
+    const FIVE: Limit = Limit { per_second: 5.0, burst: 10.0, priority_max: Priority::High };
 
     fn client(number: u32) -> Client {
         Client::at(IpAddr::V4(Ipv4Addr::from_bits(number)))

@@ -3,15 +3,18 @@
 mod admission;
 mod bodies;
 mod calls;
+mod consistency;
 mod detailed;
 mod dispatch;
 mod domains;
+mod follower;
 mod governed;
 mod http;
 mod keys;
 mod library;
 mod limits;
 mod ndjson;
+mod priority;
 mod reply;
 mod wire;
 
@@ -32,10 +35,12 @@ use self::detailed::ProcessMetrics;
 use self::dispatch::Dispatcher;
 use self::domains::Domains;
 pub use self::domains::is_domain_name;
+use self::follower::Followers;
 use self::governed::GovernedMetrics;
 pub use self::keys::{KeyError, KeyLine, KeyOwner, KeyRing};
 pub use self::library::LibraryPattern;
 pub use self::limits::Limits;
+use self::priority::QueueMetrics;
 pub use self::reply::{Address, ErrorBody, bearer_matches, expose, wrong_method};
 use crate::health::Health;
 use crate::memory::Memory;
@@ -63,6 +68,8 @@ pub struct GatewayOptions {
     pub keys: Option<KeyRing>,
     /// How much a client may ask for; as much as it likes where there are none.
     pub limits: Option<Limits>,
+    /// How old the answer of a copy may be. None: there are no copies, and owners answer every read.
+    pub sync_interval: Option<Duration>,
 }
 
 /// A gateway and its HTTP routes.
@@ -76,6 +83,7 @@ struct Shared {
     bodies: Bodies,
     dispatcher: Dispatcher,
     domains: Domains,
+    followers: Followers,
     health: Health,
     metrics: GatewayMetrics,
 }
@@ -135,11 +143,13 @@ impl Gateway {
         health.expect("directory");
         health.expect("replies");
         let domains = Domains::new(store.clone(), options.allow_undeclared_domains, options.hyperparameters);
-        let dispatcher = Dispatcher::new(store.clone(), options.id.clone(), options.max_queue_size);
         let metrics = GatewayMetrics::new()?;
+        let queue = QueueMetrics::new(&metrics.registry)?;
+        let dispatcher = Dispatcher::new(store.clone(), options.id.clone(), options.max_queue_size, queue);
         let admission = Admission::new(options.keys, options.limits, &metrics.registry)?;
+        let followers = Followers::new(store.log.clone(), options.sync_interval, &metrics.registry)?;
         let (id, bodies) = (options.id, Bodies::default());
-        Ok(Self(Arc::new(Shared { id, store, admission, bodies, dispatcher, domains, health, metrics })))
+        Ok(Self(Arc::new(Shared { id, store, admission, bodies, dispatcher, domains, followers, health, metrics })))
     }
 
     /// The API, health and metrics.

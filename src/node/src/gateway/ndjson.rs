@@ -18,14 +18,15 @@ use super::Shared;
 use super::admission::Admitted;
 use super::dispatch::OnFull;
 use super::http::{self, Begun};
+use super::priority::Priority;
 use super::reply::Failure;
 use super::wire::{BODY_MAX, WireError};
 use crate::leftover::drain;
 
 /// Lines that go through the gateway together, as far as they have arrived together.
 const GROUP_MAX: usize = 64;
-/// Groups of one stream that are under way: most of a queue of the usual length.
-const GROUPS_MAX: usize = 15;
+/// Groups of one stream that are under way: most of what normal priority may have of a queue of the usual length.
+const GROUPS_MAX: usize = 14;
 /// How long a stream may say nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
 
@@ -33,7 +34,13 @@ const SILENCE_MAX: Duration = Duration::from_secs(300);
 type Taken = (Instant, Result<Begun, Failure>);
 
 /// Answers a stream of `infer-and-adapt` events.
-pub async fn stream(shared: Arc<Shared>, domain: String, admitted: Admitted, request: Request) -> Response {
+pub async fn stream(
+    shared: Arc<Shared>,
+    domain: String,
+    admitted: Admitted,
+    priority: Priority,
+    request: Request,
+) -> Response {
     let asks_first = request.headers().get(header::EXPECT).is_some_and(|value| value.as_bytes() == b"100-continue");
     let mut reader = Reader::new(request.into_body());
     if asks_first {
@@ -53,7 +60,7 @@ pub async fn stream(shared: Arc<Shared>, domain: String, admitted: Admitted, req
                 let mut taken = Vec::with_capacity(lines.len());
                 for line in lines {
                     shared.admission.pace(&admitted).await;
-                    taken.push(begin_line(&shared, &domain, line).await);
+                    taken.push(begin_line(&shared, &domain, line, priority).await);
                 }
                 taken
             }
@@ -66,10 +73,10 @@ pub async fn stream(shared: Arc<Shared>, domain: String, admitted: Admitted, req
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answers)).into_response()
 }
 
-async fn begin_line(shared: &Shared, domain: &str, line: Result<Vec<u8>, Failure>) -> Taken {
+async fn begin_line(shared: &Shared, domain: &str, line: Result<Vec<u8>, Failure>, priority: Priority) -> Taken {
     let started = Instant::now();
     let begun = match line {
-        Ok(line) => http::begin_event(shared, domain, &line, OnFull::Wait).await,
+        Ok(line) => http::begin_event(shared, domain, &line, OnFull::Wait.at(priority)).await,
         Err(failure) => Err(failure),
     };
     (started, begun)
@@ -196,7 +203,8 @@ impl Reader {
     }
 
     fn end_with(&mut self, why: impl Into<Failure>) -> Result<Vec<u8>, Failure> {
-        self.buffer = Vec::new();
+        // A group that ends with it looks once more for a line.
+        (self.buffer, self.start, self.scanned) = (Vec::new(), 0, 0);
         self.over = true;
         Err(why.into())
     }

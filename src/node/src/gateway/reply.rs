@@ -11,6 +11,7 @@ use prometheus::{IntGauge, Registry, TextEncoder};
 use serde::Serialize;
 
 use super::dispatch::DispatchError;
+use super::follower::CopyError;
 use super::wire::WireError;
 use crate::memory::Memory;
 
@@ -64,9 +65,15 @@ pub enum Failure {
     /// The path or the query can't be read.
     #[error("the address is not what this endpoint takes: {0}")]
     Address(String),
+    /// The header that tells the priority can't be read.
+    #[error("the header Hebb-Priority is high, normal or low, and there once at most")]
+    Priority,
     /// The entry found no answer.
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
+    /// An eventual read found no copy that is young enough.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// The engine refused the entry.
     #[error(transparent)]
     Rejected(#[from] hebb_engine::Rejection),
@@ -111,6 +118,7 @@ impl Failure {
             Failure::Wire(WireError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Failure::Wire(WireError::Unfit(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "unfit"),
             Failure::Address(_) => (StatusCode::BAD_REQUEST, "bad_address"),
+            Failure::Priority => (StatusCode::BAD_REQUEST, "bad_priority"),
             Failure::Rejected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "rejected"),
             Failure::DomainName(_) => (StatusCode::BAD_REQUEST, "bad_domain_name"),
             Failure::UnknownDomain(_) | Failure::UndeclaredDomain(_) => (StatusCode::NOT_FOUND, "unknown_domain"),
@@ -118,6 +126,7 @@ impl Failure {
             Failure::UnknownEvent(_) => (StatusCode::NOT_FOUND, "unknown_event"),
             Failure::Dispatch(DispatchError::Full { .. }) => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
             Failure::Dispatch(DispatchError::Late) => (StatusCode::SERVICE_UNAVAILABLE, "answer_pending"),
+            Failure::Copy(_) => (StatusCode::SERVICE_UNAVAILABLE, "copy_stale"),
             Failure::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Failure::Dispatch(DispatchError::Unreadable) | Failure::Unexpected => {
                 (StatusCode::BAD_GATEWAY, "unreadable_answer")

@@ -9,6 +9,8 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::consistency::Staleness;
+
 /// Features of one event; the engine's schema holds no more.
 pub const FEATURES_MAX: usize = 4_096;
 /// Samples of one signal.
@@ -404,6 +406,9 @@ pub struct AnswerBody {
     pub anomaly: Option<AnomalyBody>,
     /// From the request to the answer, in the gateway.
     pub latency_ms: f64,
+    /// Of an eventual read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staleness: Option<Staleness>,
 }
 
 /// One vote.
@@ -488,6 +493,7 @@ pub fn answer_body(answer: Answer, latency_ms: f64) -> AnswerBody {
         patterns: answer.patterns.into_iter().map(PatternBody::from).collect(),
         anomaly: answer.anomaly.map(AnomalyBody::from),
         latency_ms,
+        staleness: None,
     }
 }
 

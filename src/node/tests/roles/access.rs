@@ -102,7 +102,7 @@ async fn each_key_has_the_limit_of_its_tier() {
     let (paid_key, paid) = KeyLine::new("paid", Some("gold")).unwrap();
     let (lost_key, lost) = KeyLine::new("lost", Some("a tier that is gone".replace(' ', "-").as_str())).unwrap();
     keys(&folder.path().join("keys"), &[&free, &paid, &lost]);
-    let tiers = vec![TierSpec { name: "gold".to_owned(), requests_per_second: 1_000, burst: None }];
+    let tiers = vec![TierSpec { name: "gold".to_owned(), requests_per_second: 1_000, burst: None, max_priority: None }];
     let server = locked(folder.path(), Some(RateLimitSpec { tiers, ..limit(2, 4) }), false).await;
     for (key, expected) in [(&free_key, 4..=6), (&paid_key, 40..=40), (&lost_key, 4..=6)] {
         let mut passed = 0;

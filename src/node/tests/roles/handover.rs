@@ -30,14 +30,14 @@ impl Drop for Threads {
 }
 
 /// One worker with threads of its own, so that it can crash alone.
-struct Worker {
+pub struct Worker {
     threads: Threads,
     stopper: Stopper,
     task: JoinHandle<Result<(), NodeError>>,
 }
 
 impl Worker {
-    fn start(store: &Store, name: &str) -> Self {
+    pub fn start(store: &Store, name: &str) -> Self {
         let runtime = Runtime::new().unwrap();
         let (stopper, stop) = stop_channel();
         let (store, identity) = (store.clone(), identity(name));
@@ -46,18 +46,18 @@ impl Worker {
     }
 
     /// Asks for the stop and waits until everything is handed over.
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stopper.stop();
         self.task.await.unwrap().unwrap();
     }
 
     /// Ends all of its tasks where they are.
-    fn crash(self) {
+    pub fn crash(self) {
         drop(self.threads);
     }
 }
 
-fn identity(name: &str) -> Identity {
+pub fn identity(name: &str) -> Identity {
     let listen = free_address();
     Identity { id: name.to_owned(), listen, advertise: listen.to_string() }
 }
@@ -108,7 +108,7 @@ impl Front {
     }
 }
 
-async fn front_end(store: Store, settings: ClusterSettings, gateway: Identity, coordinator: Identity, stop: Stop) {
+pub async fn front_end(store: Store, settings: ClusterSettings, gateway: Identity, coordinator: Identity, stop: Stop) {
     let gateway = run_gateway(store.clone(), &settings, gateway, stop.clone());
     let coordinator = run_coordinator(store, &settings, coordinator, free_address(), None, stop);
     let (gateway, coordinator) = tokio::join!(gateway, coordinator);

@@ -9,6 +9,8 @@ mod bodies;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]
+mod eventual;
+#[cfg(test)]
 mod governed;
 #[cfg(test)]
 mod handover;
@@ -19,6 +21,8 @@ mod library;
 mod meta;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod priority;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]

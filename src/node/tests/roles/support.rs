@@ -25,6 +25,7 @@ pub fn settings(domains: &[(&str, Task, u32)]) -> ClusterSettings {
         governance: Governance::default(),
         max_queue_size: 100_000,
         checkpoint_interval: Duration::from_secs(1),
+        sync_interval: Duration::from_secs(1),
         access: Access::default(),
         meta_learning: MetaLearning { enabled: false, interval_ms: 300_000, max_cycles: 0 },
     }

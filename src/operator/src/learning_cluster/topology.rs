@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use hebb_api::names::{self, Role};
 use hebb_api::{
-    AutoscalingSpec, DeletionPolicy, Durability, ExternalRedis, LearningCluster, LearningClusterSpec,
-    LearningClusterStatus, MetaLearningSpec, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy, TracesSpec,
-    UpgradeStrategy,
+    AutoscalingSpec, DeletionPolicy, Durability, Duration, EngineSpec, ExternalRedis, LearningCluster,
+    LearningClusterSpec, LearningClusterStatus, MetaLearningSpec, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy,
+    TracesSpec, UpgradeStrategy,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use sha2::{Digest, Sha256};
@@ -150,6 +150,8 @@ pub struct Topology {
     pub api_keys: Option<String>,
     /// How much the gateways' clients may ask for, as the gateways read it.
     pub rate_limit: Option<String>,
+    /// How old the answer of a gateway's copy may be, where it isn't the default.
+    pub sync_interval: Option<Duration>,
     pub coordinator: Pods,
     pub worker: Pods,
     pub workers_unavailable: i32,
@@ -248,6 +250,8 @@ impl Topology {
             service_type: spec.gateway.service.type_.as_str(),
             api_keys: spec.gateway.auth.as_ref().map(|auth| auth.secret_ref.name.clone()),
             rate_limit: spec.gateway.rate_limit.as_ref().map(|limit| serde_json::json!(limit).to_string()),
+            sync_interval: (spec.engine.sync_interval != EngineSpec::default().sync_interval)
+                .then_some(spec.engine.sync_interval),
             coordinator: pods(spec.coordinator.replicas, &spec.coordinator.pod_template),
             worker: pods(workers, &spec.workers.pod_template),
             workers_unavailable: spec.upgrade.max_unavailable,
@@ -372,6 +376,10 @@ fn pod_config(name: &str, namespace: &str, spec: &LearningClusterSpec) -> Result
             "engine": spec.engine,
         },
     });
+    // Of the engine this alone is for gateways only, which are told by their environment.
+    if let Some(engine) = config["spec"]["engine"].as_object_mut() {
+        engine.remove("syncInterval");
+    }
     // Only where it says something: what a newer operator knows in addition restarts no pod.
     if spec.meta_learning != MetaLearningSpec::default() {
         config["spec"]["metaLearning"] = serde_json::json!(spec.meta_learning);

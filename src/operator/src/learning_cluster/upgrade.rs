@@ -82,7 +82,14 @@ impl Revision {
 
     /// As text, for the object that keeps it.
     pub fn encode(&self) -> String {
-        serde_json::to_value(self).unwrap_or_default().to_string()
+        let mut revision = serde_json::to_value(self).unwrap_or_default();
+        // With the default a revision is the same as before there was this field.
+        if self.engine.sync_interval == EngineSpec::default().sync_interval
+            && let Some(engine) = revision["engine"].as_object_mut()
+        {
+            engine.remove("syncInterval");
+        }
+        revision.to_string()
     }
 
     /// The spec with this revision in it.
@@ -289,5 +296,11 @@ mod tests {
         assert_eq!(Revision::of(&back, "hebb:1", "redis:7").id(), revision.id());
         let read: Revision = serde_json::from_str(&revision.encode()).unwrap();
         assert_eq!(read, revision);
+        assert!(!revision.encode().contains("syncInterval"), "a default that is newer than the revision");
+        let mut other = spec.clone();
+        other.engine.sync_interval = hebb_api::Duration::from_secs(2);
+        let other = Revision::of(&other, "hebb:1", "redis:7");
+        assert_ne!(other.id(), revision.id());
+        assert_eq!(serde_json::from_str::<Revision>(&other.encode()).unwrap(), other);
     }
 }

@@ -317,9 +317,10 @@ mod tests {
             "restore": {"from": {"persistentVolumeClaim": {"claimName": "old"}}, "backup": "ns.old-1.hebb"},
         });
         let keys = json!({
+            "engine": {"syncInterval": "2s"},
             "gateway": {
                 "auth": {"secretRef": {"name": "clients"}},
-                "rateLimit": {"tiers": [{"name": "batch", "requestsPerSecond": 500}]},
+                "rateLimit": {"tiers": [{"name": "batch", "requestsPerSecond": 500, "maxPriority": "Low"}]},
             },
         });
         let all = [

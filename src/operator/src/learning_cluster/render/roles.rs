@@ -112,7 +112,7 @@ fn body(topology: &Topology, role: Role, port: i32) -> Value {
         env.push(json!({"name": "HEBB_THREADS", "value": threads.to_string()}));
     }
     if role == Role::Gateway {
-        env.extend(access_env(topology));
+        env.extend(gateway_env(topology));
     }
     if let (Role::Gateway | Role::Worker, Some(traces)) = (role, &topology.traces) {
         env.extend(traces_env(topology, traces));
@@ -157,10 +157,12 @@ fn traces_env(topology: &Topology, traces: &TracesSpec) -> [Value; 4] {
 }
 
 /// What tells a gateway whom it serves, and how much.
-fn access_env(topology: &Topology) -> Vec<Value> {
+fn gateway_env(topology: &Topology) -> Vec<Value> {
     let keys = topology.api_keys.as_ref().map(|_| json!({"name": "HEBB_API_KEYS", "value": names::API_KEYS_PATH}));
     let limit = topology.rate_limit.as_ref().map(|limit| json!({"name": "HEBB_RATE_LIMIT", "value": limit}));
-    keys.into_iter().chain(limit).collect()
+    let interval = topology.sync_interval;
+    let interval = interval.map(|interval| json!({"name": "HEBB_SYNC_INTERVAL", "value": interval.to_string()}));
+    keys.into_iter().chain(limit).chain(interval).collect()
 }
 
 /// A gateway serves on one thread; a limit of more processors is a wish for more.
