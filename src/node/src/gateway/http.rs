@@ -16,7 +16,7 @@ use hebb_log::{Domain, PartitionKey};
 use serde::{Deserialize, Serialize};
 
 use super::admission::{Admitted, admit};
-use super::consistency::{self, Consistency, ReadQuery, Staleness};
+use super::consistency::{self, ReadQuery};
 use super::detailed::detailed;
 use super::dispatch::{Manner, OnFull, Sent};
 use super::domains::partition_of;

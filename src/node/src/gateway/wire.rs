@@ -4,7 +4,9 @@
 
 use std::fmt;
 
-use hebb_engine::{Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, Prediction, Task, Value};
+use hebb_engine::{
+    Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, Prediction, SignalAnomaly, Task, Value,
+};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
