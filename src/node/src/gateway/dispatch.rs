@@ -6,6 +6,7 @@
 //! was lost, and a request that hears nothing sends itself again.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use hebb_engine::Outcome;
 use hebb_log::{LogError, PartitionKey, Record, Reply, ReplyTo};
 use hebb_telemetry::traces::{Span, SpanKind, TraceParent};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -102,6 +104,8 @@ pub struct Dispatcher {
     next_request: AtomicU64,
     waiting: Waiting,
     lanes: Mutex<HashMap<PartitionKey, Lanes>>,
+    /// The lanes' tasks, which hold the store.
+    tasks: Mutex<JoinSet<()>>,
     metrics: QueueMetrics,
 }
 
@@ -144,6 +148,7 @@ impl Dispatcher {
             next_request: AtomicU64::new(rand::random::<u64>() >> 1),
             waiting: Waiting::default(),
             lanes: Mutex::default(),
+            tasks: Mutex::default(),
             metrics,
         }
     }
@@ -182,6 +187,13 @@ impl Dispatcher {
                 }
             }
         }
+    }
+
+    /// Lets go of the store. What is under way isn't waited for: nobody hands out replies any more.
+    pub async fn close(&self) {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut tasks = mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
     }
 
     /// Appends an entry and waits for its outcome.
@@ -309,7 +321,10 @@ impl Dispatcher {
             waiting_max: priority.mark(self.waiting_max),
             metrics: self.metrics.clone(),
         };
-        tokio::spawn(lane.run(receiver));
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Lanes end with the dispatcher; one that ended before has panicked, and makes room.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(lane.run(receiver));
         *place = Some(sender.clone());
         sender
     }

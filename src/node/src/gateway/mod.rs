@@ -166,6 +166,7 @@ impl Gateway {
             }
         };
         tokio::join!(receive, keys, self.follow(stop.clone()));
+        self.0.dispatcher.close().await;
     }
 
     async fn follow(&self, mut stop: Stop) {
