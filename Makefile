@@ -100,7 +100,7 @@ bench-path: cluster-install ## Throughput and latency through gateway, Redis and
 BENCH := $(CURDIR)/target/bench
 BENCH_BIN := $(CARGO_TARGET_DIR)/benches/$(TRIPLE)/release
 .PHONY: bench
-bench: toolchain ## The engine against its peers: target/bench/{engine,knn,perceive,nab}.json (DATA=stream or folder, NAB=clone of numenta/NAB, ARGS=--quick)
+bench: toolchain ## The engine against its peers: target/bench/{engine,knn,perceive,patterns,nab}.json (DATA=stream or folder, NAB=clone of numenta/NAB, ARGS=--quick)
 	@e2e/cluster/packages.sh bench || true
 	cargo build --release --locked --quiet --manifest-path benches/Cargo.toml --target $(TRIPLE) --target-dir $(CARGO_TARGET_DIR)/benches
 	@NAB="$(NAB)" benches/run.sh $(BENCH_BIN) $(BENCH) "$(DATA)" $(ARGS)

@@ -18,8 +18,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 import numpy as np
 
-# As many as the engine's memory lets vote.
-NEIGHBOURS = 5
+NEIGHBOURS = 10
 RECALL_MIN = 0.95
 QUERIES = 1_000
 
@@ -42,6 +41,16 @@ def clustered(count, width, seed=1):
     centres = random.normal(size=(200, width))
     rows = centres[random.integers(200, size=count)] + 0.5 * random.normal(size=(count, width))
     return rows.astype(np.float32)
+
+
+def embedded(count):
+    """Real sentences, embedded once and kept beside the peers; none where the model can't be had."""
+    file = Path(sys.prefix).parent / f"embedded-{count}.npy"
+    script = Path(__file__).parent / "embed.py"
+    if not file.exists() and subprocess.run([sys.executable, script, "--count", str(count), "--out", file]).returncode:
+        print("NOT MEASURED: embedded sentences", flush=True)
+        return None
+    return np.load(file)
 
 
 def exact(stored, queries):
@@ -143,19 +152,22 @@ def measure_index(make, stored, queries, truth):
 
 def neighbours(tools):
     results = []
-    # The memory of a classification holds what one search may cost, so fewer of what is wider: `held` tells how many.
-    sets = [(500, 384), (1_024, 64), (8_192, 8), (2_000 if tools.quick else 20_000, 384)]
-    for count, width in sets:
-        rows = clustered(count + QUERIES, width)
+    # The memory of a classification holds what one search may cost: `held` tells how many.
+    sizes = [(1_024, 64), (8_192, 8), (2_000 if tools.quick else 20_000, 384)]
+    sets = {f"clustered {count}x{width}": clustered(count + QUERIES, width) for count, width in sizes}
+    embeddings = None if tools.quick else embedded(20_000 + QUERIES)
+    if embeddings is not None:
+        sets["embedded sentences 20000x384"] = embeddings
+    for name, rows in sets.items():
+        count, width = len(rows) - QUERIES, rows.shape[1]
         stored, queries = rows[:count], rows[count:]
         truth = exact(stored, queries)
-        name = f"clustered {count}x{width}"
         with write_floats(rows) as file:
-            own = measured(tools, "memory", file.name, width, count)
+            own = measured(tools, "memory", file.name, width, count, NEIGHBOURS)
             own["recall"] = round(recall(np.array(own.pop("nearest")), truth), 4)
             results.append({"set": name, "index": "hebb experiences", **own, "peer": False})
             show(results[-1])
-            if (count, width) == sets[-1]:
+            if width == 384:
                 results.append({"set": name, "index": "hebb governed memory", **measured(tools, "keep", file.name, width, count), "peer": False})
                 show(results[-1])
         for index, make in PEERS.items():

@@ -25,3 +25,4 @@ for argument in "$@"; do [[ $argument == --quick ]] && parts=(--quick); done
 "$venv/bin/python" "$here/parts.py" --parts "$binaries/parts" --out "$out" "${parts[@]}"
 rows=$("$here/../e2e/data/fetch.sh")
 "$venv/bin/python" "$here/anomaly.py" --parts "$binaries/parts" --rows "$rows" --out "$out" ${NAB:+--nab "$NAB"} "${parts[@]}"
+[[ ${#parts[@]} -gt 0 ]] || "$venv/bin/python" "$here/patterns.py" --parts "$binaries/parts" --out "$out"

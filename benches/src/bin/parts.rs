@@ -1,11 +1,13 @@
 //! Parts of the engine by themselves, on numbers from a file; prints figures as JSON. The subcommands are in `main`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use hebb_benches::{read_floats, seconds};
 use hebb_engine::parts::{Adwin, Keep, Memory, Neighbours};
 use hebb_engine::{
-    Entry, EntryId, Event, Input, Outcome, Partition, PartitionConfig, RowDetector, SeriesDetector, Task,
+    Entry, EntryId, Event, Features, Input, Label, Outcome, Partition, PartitionConfig, Prediction, Rocket,
+    RowDetector, SeriesDetector, Task, Value,
 };
 
 #[global_allocator]
@@ -17,29 +19,42 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["memory", file, width, count] => memory(&read_floats(Path::new(file))?, width.parse()?, count.parse()?),
+        ["memory", file, width, count, wanted] => {
+            memory(&read_floats(Path::new(file))?, width.parse()?, count.parse()?, wanted.parse()?)
+        }
         ["keep", file, width, count] => keep(&read_floats(Path::new(file))?, width.parse()?, count.parse()?),
         ["drift", file, run, change] => drift(&read_floats(Path::new(file))?, run.parse()?, change.parse()?),
         ["perceive", file, chunk] => perceive(&read_floats(Path::new(file))?, chunk.parse()?),
         ["series", file, out] => series(&read_floats(Path::new(file))?, Path::new(out)),
         ["rows", file, width, out] => rows(&read_floats(Path::new(file))?, width.parse()?, Path::new(out)),
-        _ => Err("usage: parts memory|keep FILE WIDTH COUNT, drift FILE RUN CHANGE, perceive FILE CHUNK, \
-                  series FILE OUT, rows FILE WIDTH OUT"
+        [how @ ("library" | "rocket"), file, channels, length, count] => {
+            let width: usize = channels.parse::<usize>()? * length.parse::<usize>()?;
+            let values = read_floats(Path::new(file))?;
+            let rows = values.chunks_exact(width + 1).map(|row| (&row[1..], row[0] as usize)).collect::<Vec<_>>();
+            signals(*how == "rocket", &rows, channels.parse()?, count.parse()?)
+        }
+        _ => Err("usage: parts memory FILE WIDTH COUNT WANTED, keep FILE WIDTH COUNT, drift FILE RUN CHANGE, perceive FILE CHUNK, \
+            series FILE OUT, rows FILE WIDTH OUT, library|rocket FILE CHANNELS LENGTH COUNT"
             .into()),
     }
 }
 
-/// The experience memory of a classification: `count` rows go in, the others are looked for. It may hold fewer.
-fn memory(values: &[f32], width: usize, count: usize) -> Result<()> {
+/// The experience memory of a classification: `count` rows go in, the `wanted` nearest to each of the others are looked for. It may
+/// hold fewer.
+fn memory(values: &[f32], width: usize, count: usize, wanted: usize) -> Result<()> {
     let rows: Vec<&[f32]> = values.chunks_exact(width).collect();
     let (stored, queries) = rows.split_at(count);
     let mut memory = Memory::new(count as u32);
-    let started = seconds();
-    for (place, row) in stored.iter().enumerate() {
-        memory.insert(row, place as f32, &[]);
+    // The same rows twice: the second time each drives the oldest out.
+    let mut rates = Vec::new();
+    for _ in 0..2 {
+        let started = seconds();
+        for (place, row) in stored.iter().enumerate() {
+            memory.insert(row, place as f32, &[]);
+        }
+        rates.push(stored.len() as f64 / (seconds() - started));
     }
-    let inserted = seconds() - started;
-    let (mut found, mut nearest, mut times) = (Neighbours::default(), Vec::new(), Vec::new());
+    let (mut found, mut nearest, mut times) = (Neighbours::of(wanted), Vec::new(), Vec::new());
     for row in queries {
         let started = seconds();
         memory.search(row, &[], &mut found);
@@ -54,9 +69,10 @@ fn memory(values: &[f32], width: usize, count: usize) -> Result<()> {
     let searched = seconds() - started;
     times.sort_by(f64::total_cmp);
     println!(
-        r#"{{"held": {}, "inserts_per_second": {:.1}, "queries_per_second": {:.1}, "p50_us": {:.1}, "p99_us": {:.1}, "bytes": {}, "nearest": [{}]}}"#,
+        r#"{{"held": {}, "inserts_per_second": {:.1}, "inserts_with_eviction_per_second": {:.1}, "queries_per_second": {:.1}, "p50_us": {:.1}, "p99_us": {:.1}, "bytes": {}, "nearest": [{}]}}"#,
         memory.len(),
-        stored.len() as f64 / inserted,
+        rates[0],
+        rates[1],
         queries.len() as f64 / searched,
         times[times.len() / 2],
         times[times.len() * 99 / 100],
@@ -169,4 +185,77 @@ fn write_scores(scores: &[f32], taken: f64, out: &Path) -> Result<()> {
     std::fs::write(out, scores.iter().flat_map(|score| score.to_le_bytes()).collect::<Vec<u8>>())?;
     println!(r#"{{"points_per_second": {:.1}}}"#, scores.len() as f64 / taken);
     Ok(())
+}
+
+/// Classifies whole signals: the first `count` are learned in one pass, the others are told apart. By convolutions, or by the
+/// patterns that a domain of task `Patterns` finds in them as the features of a classification.
+fn signals(by_convolutions: bool, rows: &[(&[f32], usize)], channels: usize, count: usize) -> Result<()> {
+    let (train, test) = rows.split_at(count);
+    let mut rocket = Rocket::new(channels, 1);
+    let mut library = Library::new(channels);
+    let started = seconds();
+    for (signal, class) in train {
+        if by_convolutions {
+            rocket.learn(signal, *class);
+        } else {
+            library.apply(signal, Some(*class))?;
+        }
+    }
+    let learned = seconds() - started;
+    let started = seconds();
+    let mut right = 0;
+    for (signal, class) in test {
+        let found = if by_convolutions { rocket.classify(signal) } else { library.apply(signal, None)? };
+        right += usize::from(found == Some(*class));
+    }
+    println!(
+        r#"{{"accuracy": {:.4}, "learned_per_second": {:.1}, "classified_per_second": {:.1}}}"#,
+        right as f64 / test.len() as f64,
+        train.len() as f64 / learned,
+        test.len() as f64 / (seconds() - started),
+    );
+    Ok(())
+}
+
+/// A domain of patterns, by channel, and a classification that is told which patterns a signal has, how often and how alike.
+struct Library {
+    channels: Vec<Partition>,
+    classifier: Partition,
+    events: u64,
+    /// Features so far: a pattern that a signal doesn't have is there no times.
+    known: BTreeMap<String, f64>,
+}
+
+impl Library {
+    fn new(channels: usize) -> Self {
+        let partition = |task| Partition::new(PartitionConfig::new(task));
+        let library = (0..channels).map(|_| partition(Task::Patterns)).collect();
+        Self { channels: library, classifier: partition(Task::Classification), events: 0, known: BTreeMap::new() }
+    }
+
+    /// The class of a signal, which is learned where it is told.
+    fn apply(&mut self, signal: &[f32], class: Option<usize>) -> Result<Option<usize>> {
+        self.events += 1;
+        let at = EntryId { at_ms: self.events, seq: 0 };
+        let event = |input, label| Entry::Event(Event { id: self.events.to_string(), input, label });
+        let mut features = self.known.clone();
+        let length = signal.len() / self.channels.len();
+        for (number, (library, samples)) in self.channels.iter_mut().zip(signal.chunks(length)).enumerate() {
+            let outcome = library.apply(at, &event(Input::Signal(samples.to_vec()), None));
+            let Outcome::Answer(answer) = outcome else { return Err(format!("{outcome:?}").into()) };
+            for pattern in answer.patterns {
+                *features.entry(format!("count {number} {}", pattern.id)).or_default() += 1.0;
+                *features.entry(format!("alike {number} {}", pattern.id)).or_default() += f64::from(pattern.similarity);
+            }
+        }
+        self.known.extend(features.keys().map(|name| (name.clone(), 0.0)));
+        let features = features.into_iter().map(|(name, value)| (name, Value::Number(value))).collect();
+        let label = class.map(|class| Label::Class(class.to_string()));
+        let outcome = self.classifier.apply(at, &event(Input::Features(Features::Named(features)), label));
+        let Outcome::Answer(answer) = outcome else { return Err(format!("{outcome:?}").into()) };
+        Ok(match answer.prediction {
+            Some(Prediction::Class(class)) => class.parse().ok(),
+            _ => None,
+        })
+    }
 }

@@ -17,6 +17,7 @@ mod pattern;
 mod quality;
 mod random;
 mod recent;
+mod rocket;
 mod schema;
 mod score;
 mod snapshot;
@@ -36,6 +37,7 @@ pub use governor::{GovernorState, Phase, Verdict};
 pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;
 pub use quality::{CalibrationBin, Confused, Quality};
+pub use rocket::Rocket;
 pub use snapshot::SnapshotError;
 
 /// Parts of the engine, to be measured by themselves.

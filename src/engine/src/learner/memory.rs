@@ -1,19 +1,34 @@
-//! The memory of experiences: the newest labelled rows, searched whole for the nearest.
+//! The memory of experiences: the newest labelled rows, searched for the nearest.
 //!
 //! Two memories vote: the last [`SHORT`] experiences, which follow a drift, and all of them, which know more (after Losing,
 //! Hammer and Wersing, "KNN Classifier with Self Adjusting Memory", ICDM 2016). The number of rows is bounded by the
-//! configuration and by what one search may cost.
+//! configuration and by what one search may cost: narrow rows are searched whole, of wide ones those whose signatures are
+//! alike.
 
-use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+use multiversion::multiversion;
+use serde::ser::{SerializeSeq, SerializeStruct};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::index::{Index, Query};
+use super::signature::{Scratch, Signatures};
 
 /// Experiences of the short memory.
 const SHORT: usize = 500;
 /// Neighbours that vote, as many as in that paper.
 const NEIGHBOURS: usize = 5;
-/// Values that one search looks at, which takes about 12 µs.
+/// Values that one search of narrow rows looks at, which takes about 12 µs.
 const SEARCH_VALUES: usize = 1 << 16;
+/// From this width on rows have signatures.
+const WIDE: usize = 128;
+/// Values of all wide rows: 32 MiB in each checkpoint, and signatures of 1 MiB that one search compares.
+const WIDE_VALUES_MAX: usize = 1 << 23;
+/// Of wide rows, distances are computed of so many at most whose signatures are most alike, among all and among the newest.
+const CANDIDATES: usize = 128;
+const CANDIDATES_SHORT: usize = 48;
+/// So many at once, until none of them is nearer than what was found before.
+const CANDIDATES_AT_ONCE: usize = 20;
 /// No narrower row lets the memory hold more: what is older than this misleads more than it helps.
 const WIDTH_MIN: usize = 8;
 /// Experiences whose distances are summed at once: as many as the registers of the plainest x86-64 hold.
@@ -22,18 +37,97 @@ pub const BLOCK: usize = 32;
 const SLOTS_A_LOOK: usize = 4;
 
 /// The experiences, in the order in which they came.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Memory {
     max: u32,
     width: usize,
-    /// A ring of experiences in blocks of [`BLOCK`]; slot by slot within a block, so that a search runs along memory.
+    /// A ring of experiences. Narrow ones are in blocks of [`BLOCK`], slot by slot within a block, so that a search runs along
+    /// memory; wide ones row by row, so that one is soon read.
     values: Vec<f32>,
     labels: Vec<f32>,
     /// Where the next experience goes once the ring is full.
     next: usize,
-    /// Made of the rest.
-    #[serde(skip)]
+    /// Made of the rest, of narrow rows.
     index: Index,
+    /// Made of the rest, of wide rows.
+    signatures: Signatures,
+}
+
+/// A memory as it is stored: the ring is in blocks, whatever the width.
+#[derive(Deserialize)]
+struct Stored {
+    max: u32,
+    width: usize,
+    values: Vec<f32>,
+    labels: Vec<f32>,
+    next: usize,
+}
+
+impl From<Stored> for Memory {
+    fn from(stored: Stored) -> Self {
+        let Stored { max, width, values, labels, next } = stored;
+        let mut memory = Self { width, signatures: Signatures::new(width), ..Self::new(max) };
+        if memory.is_wide() {
+            let mut row = vec![0.0; width];
+            for (place, label) in labels.into_iter().enumerate() {
+                for (slot, value) in row.iter_mut().enumerate() {
+                    *value = values.get(in_block(place, slot, width)).copied().unwrap_or(0.0);
+                }
+                memory.push(&row, label);
+            }
+        } else {
+            memory.values = values;
+            memory.labels = labels;
+        }
+        memory.next = next;
+        // Stored when a search afforded fewer: what comes next goes behind the newest.
+        if next > 0 && memory.len() < memory.capacity() {
+            memory.fit();
+        }
+        memory
+    }
+}
+
+impl Serialize for Memory {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut stored = serializer.serialize_struct("Memory", 5)?;
+        stored.serialize_field("max", &self.max)?;
+        stored.serialize_field("width", &self.width)?;
+        if self.is_wide() {
+            stored.serialize_field("values", &InBlocks(self))?;
+        } else {
+            stored.serialize_field("values", &self.values)?;
+        }
+        stored.serialize_field("labels", &self.labels)?;
+        stored.serialize_field("next", &self.next)?;
+        stored.end()
+    }
+}
+
+/// Wide rows as narrow ones are kept.
+struct InBlocks<'a>(&'a Memory);
+
+impl Serialize for InBlocks<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(memory) = self;
+        let blocks = memory.len().div_ceil(BLOCK);
+        let mut values = serializer.serialize_seq(Some(blocks * BLOCK * memory.width))?;
+        for block in 0..blocks {
+            for slot in 0..memory.width {
+                for place in block * BLOCK..(block + 1) * BLOCK {
+                    let value = memory.values.get(place * memory.width + slot).copied().unwrap_or(0.0);
+                    values.serialize_element(&value)?;
+                }
+            }
+        }
+        values.end()
+    }
+}
+
+/// Where a value stands in blocks of [`BLOCK`] rows, slot by slot.
+fn in_block(place: usize, slot: usize, width: usize) -> usize {
+    (place / BLOCK * width + slot) * BLOCK + place % BLOCK
 }
 
 /// A neighbour.
@@ -56,8 +150,10 @@ pub struct Target {
 }
 
 /// The nearest of both memories, nearest first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Neighbours {
+    /// How many of each are looked for.
+    wanted: usize,
     /// Among the newest 500 experiences.
     pub short: Vec<Neighbour>,
     /// Among all.
@@ -66,13 +162,45 @@ pub struct Neighbours {
     targets: Vec<Target>,
     slots: Vec<(f32, f32)>,
     offsets: Vec<f32>,
+    wide: Wide,
+}
+
+impl Default for Neighbours {
+    fn default() -> Self {
+        Self::of(NEIGHBOURS)
+    }
+}
+
+impl Neighbours {
+    /// Room for so many neighbours.
+    pub fn of(wanted: usize) -> Self {
+        Self {
+            wanted: wanted.max(1),
+            short: Vec::new(),
+            long: Vec::new(),
+            targets: Vec::new(),
+            slots: Vec::new(),
+            offsets: Vec::new(),
+            wide: Wide::default(),
+        }
+    }
+}
+
+/// Scratch of a search among wide rows: the row with a value and a relevance in every slot, and what signatures need.
+#[derive(Clone, Debug, Default)]
+struct Wide {
+    row: Vec<f32>,
+    relevance: Vec<f32>,
+    distances: Vec<f32>,
+    scratch: Scratch,
 }
 
 #[allow(clippy::len_without_is_empty, reason = "nobody asks whether there is nothing")]
 impl Memory {
     /// A memory of at most `max` experiences.
     pub fn new(max: u32) -> Self {
-        Self { max, width: 0, values: Vec::new(), labels: Vec::new(), next: 0, index: Index::default() }
+        let (index, signatures) = (Index::default(), Signatures::default());
+        Self { max, width: 0, values: Vec::new(), labels: Vec::new(), next: 0, index, signatures }
     }
 
     /// Experiences held.
@@ -80,8 +208,13 @@ impl Memory {
         self.labels.len()
     }
 
+    fn is_wide(&self) -> bool {
+        self.width >= WIDE
+    }
+
     fn capacity(&self) -> usize {
-        let affordable = SEARCH_VALUES / self.width.max(WIDTH_MIN);
+        let values = if self.is_wide() { WIDE_VALUES_MAX } else { SEARCH_VALUES };
+        let affordable = values / self.width.max(WIDTH_MIN);
         (self.max as usize).min(affordable.max(SHORT)).max(1)
     }
 
@@ -98,36 +231,39 @@ impl Memory {
 
     /// Keeps the newest that fit, oldest first, in rows of `width`.
     fn rebuild(&mut self, width: usize) {
-        let mut other = Self { width, ..Self::new(self.max) };
+        let mut other = Self { width, signatures: Signatures::new(width), ..Self::new(self.max) };
         let count = self.len();
         let mut row = vec![0.0; width];
         for age in (0..count.min(other.capacity())).rev() {
             let place = (self.next + count - 1 - age) % count;
-            let from = self.offset(place);
             for (slot, value) in row.iter_mut().take(self.width).enumerate() {
-                *value = self.values[from + slot * BLOCK];
+                *value = self.values[self.at(place, slot)];
             }
             other.push(&row, self.labels[place]);
         }
         *self = other;
     }
 
-    /// Where the first value of an experience stands; the others follow at distances of [`BLOCK`].
-    fn offset(&self, place: usize) -> usize {
-        place / BLOCK * BLOCK * self.width + place % BLOCK
+    /// Where a value stands.
+    fn at(&self, place: usize, slot: usize) -> usize {
+        if self.is_wide() { place * self.width + slot } else { in_block(place, slot, self.width) }
     }
 
     fn push(&mut self, row: &[f32], label: f32) {
         let place = self.len();
         self.labels.push(label);
-        self.values.resize(self.labels.len().div_ceil(BLOCK) * BLOCK * self.width, 0.0);
+        let rows = if self.is_wide() { self.len() } else { self.len().next_multiple_of(BLOCK) };
+        self.values.resize(rows * self.width, 0.0);
         self.write(place, row);
     }
 
     fn write(&mut self, place: usize, row: &[f32]) {
-        let from = self.offset(place);
         for slot in 0..self.width {
-            self.values[from + slot * BLOCK] = row.get(slot).copied().unwrap_or(0.0);
+            let at = self.at(place, slot);
+            self.values[at] = row.get(slot).copied().unwrap_or(0.0);
+        }
+        if self.is_wide() {
+            self.signatures.write(place, &self.values[place * self.width..(place + 1) * self.width]);
         }
     }
 
@@ -146,24 +282,87 @@ impl Memory {
             self.next = (place + 1) % self.len();
             place
         };
-        if self.index.replaced(place) {
+        if !self.is_wide() && self.index.replaced(place) {
             let count = self.len();
             let newest = (0..count).map(|age| (self.next + count - 1 - age) % count);
-            let value = |place: usize, slot: usize| self.values[self.offset(place) + slot * BLOCK];
+            let value = |place: usize, slot: usize| self.values[self.at(place, slot)];
             self.index = Index::make(self.width, count, relevance, newest, value);
         }
     }
 
     /// The nearest to a row; of equally near ones the newer. Each slot counts as much as `relevance` says, 1 where it says
-    /// nothing.
+    /// nothing. Of wide rows, those that are seldom miss one.
     pub fn search(&self, row: &[f32], relevance: &[f32], found: &mut Neighbours) {
-        let Neighbours { short, long, targets, slots, offsets } = found;
-        short.clear();
-        long.clear();
-        let count = self.len();
-        if self.width == 0 {
-            return;
+        found.short.clear();
+        found.long.clear();
+        if self.is_wide() {
+            self.search_wide(row, relevance, found);
+        } else if self.width > 0 {
+            self.search_narrow(row, relevance, found);
         }
+    }
+
+    /// Experiences that came after the one at a place.
+    fn age(&self, place: usize) -> usize {
+        let newest = if place < self.next { self.next } else { self.next + self.len() };
+        newest - 1 - place
+    }
+
+    fn search_wide(&self, row: &[f32], relevance: &[f32], found: &mut Neighbours) {
+        let Neighbours { wanted, short, long, wide, .. } = found;
+        let wanted = *wanted;
+        let present = row.len().min(self.width);
+        wide.row.clear();
+        wide.row.extend(&row[..present]);
+        wide.relevance.clear();
+        wide.relevance.extend((0..present).map(|slot| relevance.get(slot).copied().unwrap_or(1.0)));
+        // A slot that the row doesn't have counts for nothing.
+        wide.row.resize(self.width, 0.0);
+        wide.relevance.resize(self.width, 0.0);
+        self.signatures.estimate(&wide.row, &wide.relevance, &mut wide.scratch);
+        let count = self.len();
+        self.compare(0..count, CANDIDATES, wide, wanted, long);
+        // The newest are up to two stretches of the ring.
+        let end = if self.next == 0 { count } else { self.next };
+        self.compare(end.saturating_sub(SHORT)..end, CANDIDATES_SHORT, wide, wanted, short);
+        let before = SHORT.saturating_sub(end).min(count - end);
+        self.compare(count - before..count, CANDIDATES_SHORT, wide, wanted, short);
+    }
+
+    /// Takes among the nearest those of the wide rows at some places that are, but for what their signatures hide.
+    fn compare(
+        &self,
+        places: Range<usize>,
+        candidates: usize,
+        wide: &mut Wide,
+        wanted: usize,
+        nearest: &mut Vec<Neighbour>,
+    ) {
+        let Wide { row, relevance, distances, scratch } = wide;
+        scratch.choose(places, candidates, |place| self.age(place as usize));
+        let mut bound = f32::INFINITY;
+        for places in scratch.chosen.chunks(CANDIDATES_AT_ONCE) {
+            wide_distances(&self.values, places, row, relevance, distances);
+            let mut is_nearer = nearest.len() < wanted;
+            for (place, distance) in places.iter().zip(&*distances) {
+                if *distance < bound {
+                    let place = *place as usize;
+                    let neighbour = Neighbour { distance: *distance, label: self.labels[place], age: self.age(place) };
+                    bound = keep(nearest, neighbour, wanted);
+                    is_nearer = true;
+                }
+            }
+            // What is less alike still is hardly nearer.
+            if !is_nearer {
+                break;
+            }
+        }
+    }
+
+    fn search_narrow(&self, row: &[f32], relevance: &[f32], found: &mut Neighbours) {
+        let Neighbours { wanted, short, long, targets, slots, offsets, .. } = found;
+        let wanted = *wanted;
+        let count = self.len();
         slots.clear();
         slots.extend(row.iter().take(self.width).enumerate().map(|(slot, value)| {
             let relevance = relevance.get(slot).copied().unwrap_or(1.0);
@@ -175,7 +374,7 @@ impl Memory {
         // The slots that set experiences apart most, as values have a variance of 1, come first: a block is out of reach soon.
         let apart = |target: &Target| target.relevance * (1.0 + target.value * target.value);
         targets.sort_by(|a, b| apart(b).total_cmp(&apart(a)));
-        let age = |place: usize| if place < self.next { self.next - 1 - place } else { self.next + count - 1 - place };
+        let age = |place: usize| self.age(place);
         let (mut short_bound, mut long_bound) = (f32::INFINITY, f32::INFINITY);
         // First the newest, which the index has nothing of: what is near is often recent, and a close bound leaves most out.
         let newest = self.index.newest(count);
@@ -195,22 +394,22 @@ impl Memory {
                 let age = age(place);
                 let neighbour = Neighbour { distance, label: self.labels[place], age };
                 if distance <= long_bound && age < newest {
-                    long_bound = keep(long, neighbour);
+                    long_bound = keep(long, neighbour, wanted);
                 }
                 if distance <= short_bound && age < SHORT {
-                    short_bound = keep(short, neighbour);
+                    short_bound = keep(short, neighbour, wanted);
                 }
             }
         }
         let mut query = Query { targets, slots, offsets, bound: long_bound };
         self.index.search(&mut query, &mut |distance, place| {
-            keep(long, Neighbour { distance, label: self.labels[place], age: age(place) })
+            keep(long, Neighbour { distance, label: self.labels[place], age: age(place) }, wanted)
         });
     }
 
     /// Bytes that it holds.
     pub fn bytes(&self) -> usize {
-        (self.values.len() + self.labels.len()) * 4 + self.index.bytes()
+        (self.values.len() + self.labels.len()) * 4 + self.index.bytes() + self.signatures.bytes()
     }
 }
 
@@ -234,6 +433,30 @@ pub fn distances(values: &[f32], targets: &[Target], bound: f32) -> Option<[f32;
     Some(sums)
 }
 
+/// Squared weighted Euclidean distances of some of the rows to another. Whatever the processor can do, sums are made in the same
+/// order.
+#[multiversion(targets("x86_64+avx2+avx512bw+avx512f+avx512vl", "x86_64+avx2"))]
+fn wide_distances(rows: &[f32], places: &[u32], target: &[f32], relevance: &[f32], distances: &mut Vec<f32>) {
+    const LANES: usize = 32;
+    let width = target.len();
+    let (target, target_rest) = target.as_chunks::<LANES>();
+    let (relevance, relevance_rest) = relevance.as_chunks::<LANES>();
+    distances.clear();
+    for place in places {
+        let (row, rest) = rows[*place as usize * width..(*place as usize + 1) * width].as_chunks::<LANES>();
+        let mut sums = [0.0f32; LANES];
+        for ((row, target), relevance) in row.iter().zip(target).zip(relevance) {
+            for lane in 0..LANES {
+                let difference = row[lane] - target[lane];
+                sums[lane] += difference * difference * relevance[lane];
+            }
+        }
+        let rest = rest.iter().zip(target_rest).zip(relevance_rest);
+        let rest: f32 = rest.map(|((value, target), relevance)| (value - target) * (value - target) * relevance).sum();
+        distances.push(sums.iter().sum::<f32>() + rest);
+    }
+}
+
 #[inline]
 fn nearest_of(distances: &[f32; BLOCK]) -> f32 {
     let mut least = [f32::INFINITY; 4];
@@ -246,8 +469,8 @@ fn nearest_of(distances: &[f32; BLOCK]) -> f32 {
     least.into_iter().fold(f32::INFINITY, f32::min)
 }
 
-/// Takes a neighbour among the nearest, if it is; the distance that the next one may have.
-fn keep(nearest: &mut Vec<Neighbour>, neighbour: Neighbour) -> f32 {
+/// Takes a neighbour among the `wanted` nearest, if it is; the distance that the next one may have.
+fn keep(nearest: &mut Vec<Neighbour>, neighbour: Neighbour, wanted: usize) -> f32 {
     nearest.push(neighbour);
     // By hand: so few are moved that a call would cost more.
     let mut place = nearest.len() - 1;
@@ -258,8 +481,8 @@ fn keep(nearest: &mut Vec<Neighbour>, neighbour: Neighbour) -> f32 {
         nearest.swap(place - 1, place);
         place -= 1;
     }
-    nearest.truncate(NEIGHBOURS);
-    if nearest.len() < NEIGHBOURS { f32::INFINITY } else { nearest[NEIGHBOURS - 1].distance }
+    nearest.truncate(wanted);
+    if nearest.len() < wanted { f32::INFINITY } else { nearest[wanted - 1].distance }
 }
 
 /// Shares over classes: each neighbour counts by how near it is.
@@ -359,5 +582,81 @@ mod tests {
             memory.insert(&row, number as f32, &relevance);
         }
         assert!(indexed > 200, "{indexed}");
+    }
+
+    /// Rows of 130 features around some centres, some slots of which say nothing.
+    fn wide_rows(count: usize) -> Vec<Vec<f32>> {
+        let mut random = crate::random::Random::new(7);
+        let mut row = |scale: f64| -> Vec<f32> {
+            (0..130).map(|_| ((random.unit() + random.unit() + random.unit() - 1.5) * scale) as f32).collect()
+        };
+        let centres: Vec<Vec<f32>> = (0..20).map(|_| row(2.0)).collect();
+        let around =
+            |(number, row): (usize, Vec<f32>)| centres[number % 20].iter().zip(row).map(|(a, b)| a + b).collect();
+        (0..count).map(|_| row(1.2)).enumerate().map(around).collect()
+    }
+
+    #[test]
+    fn of_wide_rows_few_of_the_nearest_are_missed() {
+        let relevance: Vec<f32> = (0..130).map(|slot| if slot % 4 == 0 { 0.1 } else { 1.0 }).collect();
+        let rows = wide_rows(3_100);
+        let mut memory = Memory::new(2_500);
+        let mut found = Neighbours::of(10);
+        let mut hits = [0, 0];
+        for (number, row) in rows.iter().enumerate() {
+            // Once the ring has begun anew, with the newest on both sides of its end.
+            if number >= 2_800 {
+                memory.search(row, &relevance, &mut found);
+                let age = |place: usize| number - 1 - place;
+                let mut sorted: Vec<(f32, usize)> = (number - 2_500..number)
+                    .map(|place| {
+                        let slots = rows[place].iter().zip(row).zip(&relevance);
+                        (slots.map(|((a, b), relevance)| (a - b) * (a - b) * relevance).sum(), place)
+                    })
+                    .collect();
+                sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+                let long = sorted.iter().take(10);
+                let short = sorted.iter().filter(|(_, place)| age(*place) < SHORT).take(10);
+                for (hits, (found, truth)) in
+                    hits.iter_mut().zip([(&found.long, long.collect::<Vec<_>>()), (&found.short, short.collect())])
+                {
+                    *hits +=
+                        truth.iter().filter(|(_, place)| found.iter().any(|near| near.label == *place as f32)).count();
+                }
+                assert!(
+                    found.short.iter().all(|near| near.age < SHORT && near.label as usize == number - 1 - near.age)
+                );
+            }
+            memory.insert(row, number as f32, &relevance);
+        }
+        assert_eq!(memory.len(), 2_500);
+        assert!(hits.iter().all(|hits| *hits >= 2_700), "{hits:?} of 3,000");
+    }
+
+    #[test]
+    fn wide_rows_are_the_same_after_they_were_stored() {
+        let mut memory = Memory::new(100);
+        for (number, row) in wide_rows(130).iter().enumerate() {
+            memory.insert(row, number as f32, &[]);
+            let bytes = postcard::to_stdvec(&memory).unwrap();
+            let read: Memory = postcard::from_bytes(&bytes).unwrap();
+            assert!(read == memory && postcard::to_stdvec(&read).unwrap() == bytes, "at {number}");
+        }
+    }
+
+    #[test]
+    fn a_memory_that_was_full_when_it_held_fewer_goes_on_behind_its_newest() {
+        let (mut memory, rows) = (Memory::new(40), wide_rows(70));
+        for (number, row) in rows.iter().take(60).enumerate() {
+            memory.insert(row, number as f32, &[]);
+        }
+        // The bound is what begins a stored memory.
+        let bytes =
+            [postcard::to_stdvec(&1_000u32).unwrap(), postcard::to_stdvec(&memory).unwrap()[1..].to_vec()].concat();
+        let mut memory: Memory = postcard::from_bytes(&bytes).unwrap();
+        for (number, row) in rows.iter().enumerate().skip(60) {
+            memory.insert(row, number as f32, &[]);
+        }
+        assert_eq!(memory.labels, (20..70).map(|number| number as f32).collect::<Vec<_>>());
     }
 }

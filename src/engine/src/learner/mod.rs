@@ -11,6 +11,7 @@ mod linear;
 mod memory;
 mod regression;
 mod scale;
+mod signature;
 mod simple;
 mod stack;
 mod tree;
