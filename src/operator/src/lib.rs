@@ -39,7 +39,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info};
 
 use self::alert_policy::Pasts;
-use self::context::{Context, Failures, Written};
+use self::context::{Context, Failures, Paces, Written};
 use self::http::WatchAge;
 use self::leadership::Candidate;
 use self::learning_cluster::elections::Elections;
@@ -239,6 +239,7 @@ async fn control(
         coordinators: Coordinators::default(),
         elections: Elections::default(),
         failures: Failures::default(),
+        paces: Paces::default(),
         written: Written::default(),
         known: Known::default(),
         edges,
