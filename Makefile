@@ -61,6 +61,14 @@ test-hpa: cluster-install ## Workers scaled by a HorizontalPodAutoscaler with a 
 	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; export HEBB_E2E_DATA=$$data; \
 	  $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) --test hpa -- --ignored --nocapture
 
+.PHONY: test-certificates
+test-certificates: cluster-install ## Redis encrypted by certificates of a real cert-manager
+	e2e/cluster/cert-manager.sh up
+	cargo test $(CARGO_FLAGS) --test certificates --no-run --quiet
+	@data=$$(e2e/data/fetch.sh); source e2e/cluster/env.sh; export HEBB_E2E_DATA=$$data; \
+	  $$HEBB_IN_NODE "$$(command -v cargo)" test --offline $(CARGO_FLAGS) --test certificates -- --ignored --nocapture --test-threads=1
+	e2e/cluster/cert-manager.sh down
+
 .PHONY: test-web
 test-web: build ## The dashboards: the page in a headless Chromium, `hebb top` in tmux, over a live stream; pictures in target/web
 	@e2e/cluster/packages.sh web

@@ -3,7 +3,8 @@
 #   images.sh hebb BINARY [TAG]     localhost/hebb/hebb:TAG (dev) from a static binary
 #   images.sh redis | tools         localhost/hebb/redis:7.0, localhost/hebb/tools:1 (busybox)
 #   images.sh pause | coredns | local-path-provisioner      what the single node itself needs
-#   images.sh metrics-server        localhost/hebb/metrics-server:1, built from its module (some minutes the first time)
+#   images.sh metrics-server | cert-manager-{controller,webhook,cainjector}      localhost/hebb/NAME:1, built from the modules
+#                                   in optional/ (some minutes the first time)
 # With --no-load first it only writes the archive. Prints the image's name.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -98,15 +99,16 @@ pause_image() {
   static_image "$NAME" "$program"
 }
 
-metrics_server_image() {
-  NAME=$REGISTRY/metrics-server:1
-  local program module=$CLUSTER_DIR/optional/metrics-server
-  program=$(bin_dir)/metrics-server
+# optional_image NAME MODULE PACKAGE: an image of one program of a module in optional/, which is built when it is first wanted.
+optional_image() {
+  NAME=$REGISTRY/$1:1
+  local program module=$CLUSTER_DIR/optional/$2
+  program=$(bin_dir)/$1
   if [[ ! -x $program || $module/go.mod -nt $program ]]; then
-    step "building metrics-server (some minutes on two cores the first time, then cached)"
+    step "building $1 (some minutes on two cores the first time, then cached)"
     (cd "$module" &&
       CGO_ENABLED=0 GOWORK=off GOFLAGS='-mod=readonly -buildvcs=false' nice go build -trimpath -ldflags '-s -w' \
-        -o "$program.$$" sigs.k8s.io/metrics-server/cmd/metrics-server)
+        -o "$program.$$" "$3")
     mv "$program.$$" "$program"
   fi
   static_image "$NAME" "$program"
@@ -132,8 +134,9 @@ main() {
   hebb) hebb_image "${2:-}" "${3:-}" ;;
   redis | tools | pause) "$1_image" ;;
   coredns | local-path-provisioner) built_image "$1" ;;
-  metrics-server) metrics_server_image ;;
-  *) die "usage: images.sh [--no-load] hebb BINARY [TAG] | redis | tools | pause | coredns | local-path-provisioner | metrics-server" ;;
+  metrics-server) optional_image "$1" metrics-server sigs.k8s.io/metrics-server/cmd/metrics-server ;;
+  cert-manager-*) optional_image "$1" cert-manager "github.com/cert-manager/cert-manager/cmd/${1#cert-manager-}" ;;
+  *) die "usage: images.sh [--no-load] hebb BINARY [TAG] | NAME, as the head of this file lists them" ;;
   esac
   [[ $load == no ]] || load_image "$NAME"
   printf '%s\n' "$NAME"

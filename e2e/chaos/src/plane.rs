@@ -46,6 +46,15 @@ impl Plane {
         Ok(std::fs::read_to_string(self.folder.path().join("audit/audit.log"))?)
     }
 
+    /// The process of a server: `etcd`, `apiserver` or `controller-manager`.
+    ///
+    /// # Errors
+    /// One that doesn't run.
+    pub fn process(&self, server: &str) -> Result<u32, Error> {
+        let written = std::fs::read_to_string(self.folder.path().join(format!("run/{server}.pid")))?;
+        Ok(written.split_whitespace().next().unwrap_or_default().parse()?)
+    }
+
     async fn start_with(more: &[&str]) -> Result<Self, Error> {
         let folder = tempfile::tempdir()?;
         let output = Command::new(script()).arg("up").arg(folder.path()).args(more).output()?;

@@ -25,6 +25,10 @@ use crate::metrics::Metrics;
 const DELAY_MIN: Duration = Duration::from_secs(1);
 /// The longest wait: a cluster is mended within two minutes of what hindered it.
 const DELAY_MAX: Duration = Duration::from_secs(120);
+/// The shortest rest between two passes over an object.
+const REST_MIN: Duration = Duration::from_millis(500);
+/// The longest.
+const REST_MAX: Duration = Duration::from_secs(2);
 /// How long failures in a row are remembered after the last.
 const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 /// Objects whose last write is remembered: more than there are on the largest cluster that is tested.
@@ -41,6 +45,8 @@ pub struct Context {
     pub coordinators: Coordinators,
     pub elections: Elections,
     pub failures: Failures,
+    /// How soon a pass may follow another one.
+    pub paces: Paces,
     /// What was written last.
     pub written: Written,
     /// What the watches say of children.
@@ -116,6 +122,28 @@ impl Failures {
     }
 }
 
+/// When the last pass over each object that isn't ready for the first time ended, and how long it took, by the object's uid.
+/// One pass takes in everything that has happened, so that what happens in a row waits for as long as a pass takes: where
+/// the API server is slow, it is asked less often.
+#[derive(Default)]
+pub struct Paces(Mutex<HashMap<String, (Instant, Duration)>>);
+
+impl Paces {
+    /// For how long the next pass has to wait; nothing where it may begin.
+    pub fn rest(&self, uid: &str) -> Option<Duration> {
+        let paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ended, took) = paces.get(uid)?;
+        (*took).clamp(REST_MIN, REST_MAX).checked_sub(ended.elapsed()).filter(|rest| !rest.is_zero())
+    }
+
+    /// A pass has ended.
+    pub fn ended(&self, uid: &str, took: Duration) {
+        let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        paces.retain(|_, (ended, _)| ended.elapsed() < REST_MAX);
+        paces.insert(uid.to_owned(), (Instant::now(), took));
+    }
+}
+
 /// The resource version of the last write to each object, by uid: a cache may not have seen it yet, and what was written
 /// must not be decided again from before it.
 #[derive(Default)]
@@ -154,6 +182,18 @@ mod tests {
         assert!(delays.iter().all(|delay| *delay < 144.0));
         failures.forget("a");
         assert!(failures.next_delay("a").as_secs_f64() < 1.2);
+    }
+
+    #[test]
+    fn a_pass_follows_another_one_after_a_rest() {
+        let paces = Paces::default();
+        assert_eq!(paces.rest("a"), None);
+        paces.ended("a", Duration::ZERO);
+        assert!(paces.rest("a").is_some_and(|rest| rest <= REST_MIN) && paces.rest("b").is_none());
+        paces.ended("a", Duration::from_secs(60));
+        assert!(paces.rest("a").is_some_and(|rest| rest > REST_MIN && rest <= REST_MAX));
+        std::thread::sleep(REST_MAX);
+        assert_eq!(paces.rest("a"), None);
     }
 
     #[test]

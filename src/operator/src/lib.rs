@@ -39,7 +39,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info};
 
 use self::alert_policy::Pasts;
-use self::context::{Context, Failures, Written};
+use self::context::{Context, Failures, Paces, Written};
 use self::http::WatchAge;
 use self::leadership::Candidate;
 use self::learning_cluster::elections::Elections;
@@ -239,6 +239,7 @@ async fn control(
         coordinators: Coordinators::default(),
         elections: Elections::default(),
         failures: Failures::default(),
+        paces: Paces::default(),
         written: Written::default(),
         known: Known::default(),
         edges,
@@ -299,12 +300,13 @@ async fn run_clusters(
         .owns_stream(children::<StatefulSet>(&settings, &context, Kind::StatefulSet))
         .owns_stream(children::<Service>(&settings, &context, Kind::Service))
         .owns_stream(children::<ConfigMap>(&settings, &context, Kind::ConfigMap))
-        .owns_stream(children::<Secret>(&settings, &context, Kind::Secret))
         .owns_stream(children::<ServiceAccount>(&settings, &context, Kind::ServiceAccount))
         .owns_stream(children::<PodDisruptionBudget>(&settings, &context, Kind::PodDisruptionBudget))
         .owns_stream(children::<HorizontalPodAutoscaler>(&settings, &context, Kind::HorizontalPodAutoscaler))
         .owns_stream(children::<NetworkPolicy>(&settings, &context, Kind::NetworkPolicy))
         .owns_stream(children::<CronJob>(&settings, &context, Kind::CronJob))
+        // That of a certificate belongs to cert-manager.
+        .watches_stream(children::<Secret>(&settings, &context, Kind::Secret), of_label)
         .watches_stream(persistent("jobs", ours::<Job>(&settings, &client).touched_objects()), of_label)
         .watches_stream(persistent("pods", ours::<Pod>(&settings, &client).touched_objects()), of_label)
         .reconcile_on(calls(changes))

@@ -45,6 +45,8 @@ struct Options {
 const PER_NAMESPACE: usize = 100;
 /// LearningClusters that are made at once.
 const CONCURRENCY: usize = 16;
+/// The processes of the control plane.
+const SERVERS: [&str; 3] = ["etcd", "apiserver", "controller-manager"];
 /// Nothing was written for so long: it is at rest.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -68,6 +70,14 @@ async fn act(options: Options) -> Result<(), Error> {
     let mut operator = Operator::start(&options, &plane, &coordinators)?;
     operator.leads().await?;
 
+    let spent = |operator: &Operator| -> Result<BTreeMap<&str, f64>, Error> {
+        let servers = SERVERS.iter().map(|server| Ok::<_, Error>((*server, cpu_seconds(plane.process(server)?)?)));
+        let ours = [("operator", operator.pid()?), ("stand-in for kubelets, and client", std::process::id())];
+        let ours = ours.into_iter().map(|(name, pid)| Ok((name, cpu_seconds(pid)?)));
+        servers.chain(ours).collect()
+    };
+    let spent_before = spent(&operator)?;
+    let asked_before = requests(&client).await?;
     let began = Instant::now();
     let deadline = began + Duration::from_secs(options.within);
     let making = tokio::spawn(make(client.clone(), options.clusters));
@@ -76,20 +86,33 @@ async fn act(options: Options) -> Result<(), Error> {
     making.await??;
     let ready_seconds = began.elapsed().as_secs_f64();
     println!("all are ready after {ready_seconds:.1} s");
+    let mut cpu_seconds_until_ready = spent(&operator)?;
+    for (process, before) in spent_before {
+        *cpu_seconds_until_ready.entry(process).or_default() -= before;
+    }
 
     wait_quiet(&plane, deadline).await?;
+    let mut asked = requests(&client).await?;
+    for (verb, before) in asked_before {
+        *asked.entry(verb).or_default() -= before;
+    }
+    asked.values_mut().for_each(|count| *count /= options.clusters as f64);
     let metrics = operator.metrics().await?;
     let rss = operator.peak_mib()?;
     let before = writes(&plane)?;
-    let cpu = operator.cpu_seconds()?;
+    let cpu = cpu_seconds(operator.pid()?)?;
     tokio::time::sleep(Duration::from_secs(options.rest)).await;
     let at_rest = writes(&plane)? - before;
-    let cpu = (operator.cpu_seconds()? - cpu) / options.rest as f64;
+    let cpu = (cpu_seconds(operator.pid()?)? - cpu) / options.rest as f64;
     let pods = Api::<k8s_openapi::api::core::v1::Pod>::all(client).list_metadata(&ListParams::default()).await?;
     let report = json!({
         "clusters": options.clusters,
         "pods": pods.items.len(),
         "ready_seconds": ready_seconds,
+        "cpu_seconds_until_ready": cpu_seconds_until_ready,
+        "requests_per_cluster": asked,
+        "passes_per_cluster": total(&metrics, "hebb_reconcile_total") / options.clusters as f64,
+        "operator_writes_per_cluster": total(&metrics, "hebb_api_writes_total") / options.clusters as f64,
         "reconcile_p50_ms": quantile(&metrics, 0.5),
         "reconcile_p99_ms": quantile(&metrics, 0.99),
         "operator_rss_mib": rss,
@@ -171,6 +194,34 @@ fn writes(plane: &Plane) -> Result<usize, Error> {
     Ok(log.lines().filter(of_ours).filter(|line| !reads.iter().any(|read| line.contains(read.as_str()))).count())
 }
 
+/// What the API server was asked so far, by verb, but for watches.
+async fn requests(client: &Client) -> Result<BTreeMap<String, f64>, Error> {
+    let metrics = client.request_text(http::Request::get("/metrics").body(Vec::new())?).await?;
+    let mut asked = BTreeMap::new();
+    for line in metrics.lines().filter(|line| line.starts_with("apiserver_request_total{")) {
+        let verb = line.split("verb=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        let count: f64 = line.rsplit(' ').next().unwrap_or_default().parse()?;
+        if !["WATCH", "CONNECT"].contains(&verb) {
+            *asked.entry(verb.to_lowercase()).or_default() += count;
+        }
+    }
+    Ok(asked)
+}
+
+/// The sum of a counter of the operator, over what it says of LearningClusters and their children.
+fn total(metrics: &str, counter: &str) -> f64 {
+    let lines = metrics.lines().filter(|line| line.starts_with(counter) && !line.contains("AlertPolicy"));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// Processor time that a process has taken; the kernel counts hundredths of a second.
+fn cpu_seconds(pid: u32) -> Result<f64, Error> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = [11, 12].iter().filter_map(|place| fields.get(*place)?.parse::<f64>().ok()).sum::<f64>();
+    Ok(ticks / 100.0)
+}
+
 /// An upper bound of a quantile of the LearningClusters' reconciles, in milliseconds, by the operator's own histogram.
 fn quantile(metrics: &str, q: f64) -> f64 {
     let mut buckets: Vec<(f64, f64)> = metrics
@@ -227,23 +278,14 @@ impl Operator {
         Err(format!("the operator doesn't lead after 30 s; it ended with {:?}", self.child.try_wait()?).into())
     }
 
-    fn process(&self, file: &str) -> Result<String, Error> {
-        let pid = self.child.id().ok_or("the operator has ended")?;
-        Ok(std::fs::read_to_string(format!("/proc/{pid}/{file}"))?)
+    fn pid(&self) -> Result<u32, Error> {
+        Ok(self.child.id().ok_or("the operator has ended")?)
     }
 
     /// The most memory that it ever had.
     fn peak_mib(&self) -> Result<f64, Error> {
-        let status = self.process("status")?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
         Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1024.0)
-    }
-
-    /// Processor time so far; the kernel counts hundredths of a second.
-    fn cpu_seconds(&self) -> Result<f64, Error> {
-        let stat = self.process("stat")?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = [11, 12].iter().filter_map(|place| fields.get(*place)?.parse::<f64>().ok()).sum::<f64>();
-        Ok(ticks / 100.0)
     }
 }

@@ -56,8 +56,10 @@ use crate::unreadable::refuse;
 
 /// One pass reads some thirty objects and writes at most twenty; a slow API server takes seconds for that.
 const PASS_DEADLINE: Duration = Duration::from_secs(30);
-/// How soon a cluster that isn't ready yet is looked at again, should no watch call first.
+/// How soon a cluster that isn't ready is looked at again, should no watch call first: what hangs is told by time alone.
 const RECHECK_AFTER: Duration = Duration::from_secs(3);
+/// The same for one that was never ready: pods that start call, and a thousand clusters may be waiting for theirs.
+const FIRST_RECHECK_AFTER: Duration = Duration::from_secs(15);
 /// How often a cluster that has more workers than the fewest is looked at: whether it can do with less.
 const SHRINK_AFTER: Duration = Duration::from_secs(10);
 /// How often a cluster at rest is looked at again, should a watch have missed something.
@@ -128,8 +130,27 @@ pub async fn reconcile(guard: Arc<DeserializeGuard<LearningCluster>>, context: A
 async fn converge(cluster: &LearningCluster, context: &Context, started: Instant) -> Result<Action, Error> {
     let key = ObjectRef::from_obj(cluster);
     let uid = cluster.uid().unwrap_or_default();
+    // Later, each change is seen at once.
+    if cluster.status.as_ref().is_some_and(|status| is_true(&status.conditions, "Initialized")) {
+        return look_after(cluster, context, key, &uid, started).await;
+    }
+    if let Some(rest) = context.paces.rest(&uid) {
+        return Ok(Action::requeue(rest));
+    }
+    let result = look_after(cluster, context, key, &uid, started).await;
+    context.paces.ended(&uid, started.elapsed());
+    result
+}
+
+async fn look_after(
+    cluster: &LearningCluster,
+    context: &Context,
+    key: ObjectRef<LearningCluster>,
+    uid: &str,
+    started: Instant,
+) -> Result<Action, Error> {
     let mut cluster = cluster.clone();
-    if context.written.is_stale(&uid, cluster.metadata.resource_version.as_deref()) {
+    if context.written.is_stale(uid, cluster.metadata.resource_version.as_deref()) {
         let Some(fresh) = fetch(&cluster, context).await? else { return Ok(Action::await_change()) };
         cluster = fresh;
     }
@@ -168,7 +189,7 @@ async fn converge(cluster: &LearningCluster, context: &Context, started: Instant
     };
     context.metrics.reconciled("LearningCluster", word, started.elapsed());
     result.map(|pass| {
-        context.failures.forget(&uid);
+        context.failures.forget(uid);
         Action::requeue(pass.recheck)
     })
 }
@@ -194,13 +215,13 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         return Ok(Pass { status: status::paused(cluster, now), done: Vec::new(), recheck: RESYNC_AFTER });
     }
     let namespace = cluster.namespace().unwrap_or_default();
-    let name = cluster.name_any();
     let client = &context.client;
     let observing = |what| move |source| Error::Observe { what, source };
     let own_redis = cluster.spec.redis.mode != RedisMode::External;
     let domain = &context.defaults.cluster_domain;
-    let secrets = observe::secrets(client, cluster, domain, now).await.map_err(observing("secrets"))?;
-    let record = observe::revision(client, &namespace, &name).await.map_err(observing("revision"))?;
+    let known = &context.known;
+    let secrets = observe::secrets(client, known, cluster, domain, now).await.map_err(observing("secrets"))?;
+    let record = observe::revision(client, known, cluster).await.map_err(observing("revision"))?;
     // Before the pods: those of a Job that has ended have said their word.
     let jobs = observe::jobs(client, cluster).await.map_err(observing("jobs"))?;
     let found: Vec<Pod> = observe::pods(client, cluster).await.map_err(observing("pods"))?;
@@ -240,8 +261,8 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         desired = render(&topology);
         templates = render::templates(&topology, &desired);
     }
-    let (looked_at, whole) = context.known.leave_out(&topology.uid, &namespace, desired);
-    let mut live = observe::live(client, &namespace, &looked_at).await.map_err(observing("children"))?;
+    let look = known.leave_out(&topology.uid, &namespace, desired);
+    let mut live = observe::live(client, &namespace, &look).await.map_err(observing("children"))?;
 
     let writers = writers(&topology, context.elections.primaries(&key), cluster);
     let ready = |name: Option<&String>| {
@@ -287,7 +308,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     let intent = status::intent(&former, decision.as_ref(), &upgrade, &replacements, request, now);
     let cluster = &record_intent(cluster, context, intent).await?;
 
-    let steps = plan(&looked_at, &live, &topology.uid);
+    let steps = plan(&look.at, &live, &topology.uid);
     let steps = match topology.on_delete {
         true => steps,
         false => upgrade::hold_back(steps, &live, &templates, |role| topology.object(role)),
@@ -302,10 +323,14 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         let victims = scaling::victims(&states, usize::try_from(fewer).unwrap_or(0));
         apply::mark(client, &namespace, &pods, &victims, &context.metrics).await?;
     }
-    let (done, written) = apply(client, &namespace, steps, &context.metrics).await?;
+    let applied = apply(client, &namespace, &topology.uid, steps, &context.metrics).await;
+    if let Err(ApplyError::Foreign { kind, name }) = &applied {
+        known.found_hidden(&topology.uid, (*kind, name.clone()));
+    }
+    let (done, written) = applied?;
     live.extend(written);
-    let undone: Vec<_> = plan(&looked_at, &live, &topology.uid).iter().map(Step::key).collect();
-    context.known.judge(&topology.uid, whole, &looked_at, &live, &undone);
+    let undone: Vec<_> = plan(&look.at, &live, &topology.uid).iter().map(Step::key).collect();
+    known.judge(&topology.uid, &look, &live, &undone);
     for sick in &patients {
         apply::replace(client, &namespace, sick, &context.metrics).await?;
         warn!(cluster = %key, pod = sick.pod, reason = sick.reason, "replaced a pod that didn't recover");
@@ -327,6 +352,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
                 url: format!("http://{host}:{}/api/v1/status", names::COORDINATOR_PORT),
                 token: topology.secrets.token.clone(),
                 wake_above: status::wake_above(cluster, workers),
+                scaled: scales_by_queue(cluster),
             },
         );
     }
@@ -353,7 +379,7 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
     {
         let child = render::revision_record(&topology, &wanted, &revision.encode());
         let step = Step::Apply { child, because: Because::Changed };
-        apply(client, &namespace, vec![step], &context.metrics).await?;
+        apply(client, &namespace, &topology.uid, vec![step], &context.metrics).await?;
         status::settle_upgrade(&mut status, &wanted, cluster.metadata.generation, now);
         if record.is_some() {
             let note = format!("every pod runs revision {wanted} with image {}", topology.image);
@@ -361,7 +387,10 @@ async fn pass(cluster: &LearningCluster, context: &Context, key: ObjectRef<Learn
         }
     }
     let well = is_true(&status.conditions, "Ready") && sick.is_empty() && !early;
+    // Nobody calls when somebody's certificate has come.
+    let watched = !is_true(&status.conditions, "Initialized") && topology.secrets.fault().is_none();
     let recheck = match (well, workers_may_shrink(cluster, workers)) {
+        (false, _) if watched && sick.is_empty() => FIRST_RECHECK_AFTER,
         (false, _) => RECHECK_AFTER,
         (true, true) => SHRINK_AFTER,
         (true, false) => RESYNC_AFTER,
@@ -537,7 +566,12 @@ fn admit(
 
 fn workers_may_shrink(cluster: &LearningCluster, workers: i32) -> bool {
     let scaling = cluster.spec.workers.autoscaling.as_ref();
-    scaling.is_some_and(|scaling| scaling.strategy == ScalingStrategy::Queue && workers > scaling.min_replicas)
+    scales_by_queue(cluster) && scaling.is_some_and(|scaling| workers > scaling.min_replicas)
+}
+
+fn scales_by_queue(cluster: &LearningCluster) -> bool {
+    let scaling = cluster.spec.workers.autoscaling.as_ref();
+    scaling.is_some_and(|scaling| scaling.strategy == ScalingStrategy::Queue)
 }
 
 /// Whether a pod doesn't run the newest template of its role.

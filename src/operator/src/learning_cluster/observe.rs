@@ -11,10 +11,12 @@ use rand::distr::{Alphanumeric, SampleString};
 use serde_json::Value;
 
 use super::certificate::{self, Certificate, Fault, Pems, Source, Wanted};
+use super::known::{Known, Look, Recalled};
 use super::plan::Live;
-use super::render::{Desired, Kind};
+use super::render::Kind;
 use super::topology::Secrets;
 use super::upgrade::Revision;
+use crate::conditions;
 
 /// Characters of a generated password or token: 190 bits.
 const SECRET_LENGTH: usize = 32;
@@ -29,6 +31,7 @@ pub fn api(client: &Client, namespace: &str, kind: Kind) -> Api<DynamicObject> {
 /// The secrets of a cluster: what stands, and new ones for what doesn't.
 pub async fn secrets(
     client: &Client,
+    known: &Known,
     cluster: &LearningCluster,
     domain: &str,
     now: Timestamp,
@@ -38,10 +41,18 @@ pub async fn secrets(
     let own_redis = cluster.spec.redis.mode != RedisMode::External;
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let read = async |name: String, key: &str| {
-        let secret = api.get_opt(&name).await?;
-        let stored = secret.and_then(|secret| secret.data).and_then(|mut data| data.remove(key));
+        if let Recalled::Text(text) = known.recall(Kind::Secret, namespace, &name) {
+            return Ok(text);
+        }
+        // Never made anew only because no watch knows it.
+        let Some(secret) = api.get_opt(&name).await? else { return Ok(new_secret()) };
+        let version = secret.metadata.resource_version.unwrap_or_default();
+        let stored = secret.data.and_then(|mut data| data.remove(key));
         let stored = stored.and_then(|bytes| String::from_utf8(bytes.0).ok()).filter(|text| !text.is_empty());
-        Ok::<_, kube::Error>(stored.unwrap_or_else(|| Alphanumeric.sample_string(&mut rand::rng(), SECRET_LENGTH)))
+        if let Some(text) = &stored {
+            known.remember(Kind::Secret, namespace, &name, version, text.clone());
+        }
+        Ok::<_, kube::Error>(stored.unwrap_or_else(new_secret))
     };
     Ok(Secrets {
         redis_password: match own_redis {
@@ -132,27 +143,53 @@ async fn certificate_request(client: &Client, namespace: &str, name: &str) -> Re
 /// The revision with which a cluster was ready last, by id; nothing where no record of it can be read.
 pub async fn revision(
     client: &Client,
-    namespace: &str,
-    cluster: &str,
+    known: &Known,
+    cluster: &LearningCluster,
 ) -> Result<Option<(String, Revision)>, kube::Error> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let record = api.get_opt(&names::revision_name(cluster)).await?;
-    Ok(record.and_then(|record| record.data).and_then(|data| {
-        let revision: Revision = serde_json::from_str(data.get("revision")?).ok()?;
+    let namespace = cluster.metadata.namespace.as_deref().unwrap_or_default();
+    let name = names::revision_name(cluster.metadata.name.as_deref().unwrap_or_default());
+    let parse = |text: &str| {
+        let (id, record) = text.split_once('\n')?;
+        let revision: Revision = serde_json::from_str(record).ok()?;
         // A record that was edited is no record.
-        (data.get("id")? == &revision.id()).then(|| (revision.id(), revision))
-    }))
+        (id == revision.id()).then(|| (revision.id(), revision))
+    };
+    let was_ready =
+        cluster.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, "Initialized"));
+    match known.recall(Kind::ConfigMap, namespace, &name) {
+        Recalled::Text(text) => return Ok(parse(&text)),
+        // There is none before the cluster was ready.
+        Recalled::Missing if !was_ready => return Ok(None),
+        Recalled::Missing | Recalled::Unknown => {}
+    }
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let Some(record) = api.get_opt(&name).await? else { return Ok(None) };
+    let data = record.data.unwrap_or_default();
+    let part = |key: &str| data.get(key).map(String::as_str).unwrap_or_default();
+    let text = format!("{}\n{}", part("id"), part("revision"));
+    known.remember(
+        Kind::ConfigMap,
+        namespace,
+        &name,
+        record.metadata.resource_version.unwrap_or_default(),
+        text.clone(),
+    );
+    Ok(parse(&text))
 }
 
-/// The live objects among those that should and shouldn't be there.
-pub async fn live(client: &Client, namespace: &str, desired: &Desired) -> Result<Live, kube::Error> {
-    let keys =
-        desired.present.iter().map(|child| (child.kind, child.name.clone())).chain(desired.absent.iter().cloned());
+fn new_secret() -> String {
+    Alphanumeric.sample_string(&mut rand::rng(), SECRET_LENGTH)
+}
+
+/// The live objects among those that should and shouldn't be there, and that are to be looked at.
+pub async fn live(client: &Client, namespace: &str, look: &Look) -> Result<Live, kube::Error> {
+    let present = look.at.present.iter().map(|child| (child.kind, child.name.clone()));
+    let keys = present.filter(|key| !look.missing.contains(key)).chain(look.at.absent.iter().cloned());
     let reads = keys.map(|(kind, name)| async move {
         let found = api(client, namespace, kind).get_opt(&name).await?;
         Ok::<_, kube::Error>(found.map(|found| ((kind, name), found)))
     });
-    let mut live = Live::new();
+    let mut live = look.workloads.clone();
     for ((kind, name), object) in futures::future::try_join_all(reads).await?.into_iter().flatten() {
         // An object that is being deleted is still in the way, and is seen again when it is gone.
         let value = serde_json::to_value(&object).map_err(kube::Error::SerdeError)?;

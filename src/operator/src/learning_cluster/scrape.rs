@@ -29,8 +29,10 @@ const STALE_AFTER: Duration = Duration::from_secs(4);
 const CONCURRENCY: usize = 32;
 /// Answers of this span are kept as one smallest and one greatest number.
 const SPAN: Duration = Duration::from_secs(5);
-/// Spans that are kept: an hour, the longest window of the autoscaler.
+/// Spans that are kept where the queue decides how many workers there are: an hour, the longest window of the autoscaler.
 const SPANS: usize = 720;
+/// Spans that are kept elsewhere, for the status: a minute.
+const SPANS_SHOWN: usize = 12;
 /// Spans over which rates are taken: a minute.
 const RATE_SPANS: usize = 12;
 /// A worker that nobody has heard of for so long is forgotten.
@@ -147,6 +149,8 @@ pub struct Target {
     pub token: String,
     /// More waiting entries than these ask for more workers.
     pub wake_above: Option<u64>,
+    /// Whether the number of workers follows the queue.
+    pub scaled: bool,
 }
 
 struct Known {
@@ -351,9 +355,9 @@ impl Known {
         if self.labels.len() > RATE_SPANS {
             self.labels.pop_front();
         }
-        if self.spans.len() > SPANS {
-            self.spans.pop_front();
-        }
+        let kept = if self.target.scaled { SPANS } else { SPANS_SHOWN };
+        let excess = self.spans.len().saturating_sub(kept);
+        self.spans.drain(..excess);
         for worker in &scraped.workers {
             self.heard.insert(worker.id.clone(), now);
         }

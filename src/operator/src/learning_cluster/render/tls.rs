@@ -33,6 +33,8 @@ pub fn request(topology: &Topology) -> Option<Value> {
     let host = topology.host(Role::Redis);
     Some(json!({"spec": {
         "secretName": certificate.secret,
+        // By these the Secret is watched.
+        "secretTemplate": {"labels": names::role_labels(&topology.name, Role::Redis)},
         "issuerRef": issuer,
         "dnsNames": [host, format!("*.{host}")],
         "usages": ["digital signature", "key encipherment", "server auth", "client auth"],
