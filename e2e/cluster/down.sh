@@ -12,10 +12,7 @@ main() {
   exec 9>"$HEBB_CACHE/cluster.lock"
   flock 9
   case $(cluster_kind) in
-  kind)
-    engine_answers docker || export KIND_EXPERIMENTAL_PROVIDER=podman
-    kind delete cluster --name hebb >&2
-    ;;
+  kind) run_kind delete cluster --name hebb >&2 ;;
   k3d) k3d cluster delete hebb >&2 ;;
   context) say "the cluster of context '$(cat "$STATE/context")' is not ours, and stays" ;;
   *) node_clean ;;

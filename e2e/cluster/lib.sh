@@ -20,6 +20,12 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # engine_answers [podman]: a client alone, without a container engine behind it, is of no use.
 engine_answers() { have "${1:-docker}" && timeout 10 "${1:-docker}" info >/dev/null 2>&1; }
 
+# A docker client without an engine would have kind believe in Docker.
+run_kind() {
+  engine_answers || export KIND_EXPERIMENTAL_PROVIDER=podman
+  kind "$@"
+}
+
 # until_true SECONDS WHAT COMMAND…: waits for the command to succeed; fails, naming WHAT, when time is up.
 until_true() {
   local seconds=$1 what=$2 end

@@ -80,7 +80,7 @@ load_image() {
     fi
     return
     ;;
-  kind) [[ -f $mark && $(cat "$mark") == "$digest" ]] || kind load image-archive --name hebb "$archive" >&2 ;;
+  kind) [[ -f $mark && $(cat "$mark") == "$digest" ]] || run_kind load image-archive --name hebb "$archive" >&2 ;;
   k3d) [[ -f $mark && $(cat "$mark") == "$digest" ]] || k3d image import --cluster hebb "$archive" >&2 ;;
   context) die "$name can't be loaded into a cluster that is not ours: push the archive $archive to its registry" ;;
   *) die "no cluster is up: run up.sh first" ;;

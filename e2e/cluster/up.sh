@@ -4,6 +4,8 @@
 #                           node of its own (Linux, root)
 #   CLUSTER=kind|k3d|local up.sh        that one
 #   CLUSTER=CONTEXT up.sh               the cluster of this context of your kubeconfig; nothing is installed into it
+# KIND_IMAGE and KIND_CONFIG name the node image and the configuration of a new kind cluster, K3D_IMAGE the image of a new k3d
+# cluster, where theirs won't do.
 # How to use it afterwards: eval "$(e2e/cluster/env.sh)"
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -61,12 +63,13 @@ load_test_images() {
 
 kind_up() {
   client_tools
-  engine_answers || export KIND_EXPERIMENTAL_PROVIDER=podman
-  if ! kind get clusters 2>/dev/null | grep -qx hebb; then
+  if ! run_kind get clusters 2>/dev/null | grep -qx hebb; then
     step "making a kind cluster named hebb"
-    kind create cluster --name hebb --wait 180s --kubeconfig "$STATE/kubeconfig" >&2
+    rm -rf "$STATE/images"
+    run_kind create cluster --name hebb --wait 180s --kubeconfig "$STATE/kubeconfig" \
+      ${KIND_IMAGE:+--image "$KIND_IMAGE"} ${KIND_CONFIG:+--config "$KIND_CONFIG"} >&2
   fi
-  kind get kubeconfig --name hebb >"$STATE/kubeconfig"
+  run_kind get kubeconfig --name hebb >"$STATE/kubeconfig"
   load_test_images
 }
 
@@ -74,7 +77,8 @@ k3d_up() {
   client_tools
   if ! k3d cluster get hebb >/dev/null 2>&1; then
     step "making a k3d cluster named hebb"
-    k3d cluster create hebb --wait --kubeconfig-update-default=false >&2
+    rm -rf "$STATE/images"
+    k3d cluster create hebb --wait --kubeconfig-update-default=false ${K3D_IMAGE:+--image "$K3D_IMAGE"} >&2
   fi
   k3d kubeconfig get hebb >"$STATE/kubeconfig"
   load_test_images
