@@ -85,6 +85,11 @@ test-monitoring: build ## Metrics, alert rules and dashboards by a real Promethe
 	e2e/monitoring/metrics.sh $(BIN)/hebb
 	e2e/monitoring/test.sh $(BIN)/hebb
 
+.PHONY: test-architectures
+test-architectures: build ## A log replayed by the binaries of two architectures ends in the same bytes: OTHER=the other binary, run by qemu
+	@e2e/cluster/packages.sh emulation
+	e2e/architectures.sh $(BIN)/hebb "$(OTHER)"
+
 .PHONY: scale
 scale: build ## The operator with 1,000 LearningClusters: target/scale/report.json (ARGS='--clusters 100')
 	@e2e/cluster/packages.sh control-plane

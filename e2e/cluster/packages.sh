@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the single node needs, only those that are missing, and starts none of their services.
-#   packages.sh [control-plane|node|tools|redis|redis-server|alert|build|web|monitoring|bench]…    all by default
+#   packages.sh [control-plane|node|tools|redis|redis-server|alert|build|web|monitoring|emulation|bench]…    all by default
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -44,6 +44,10 @@ tmux tmux"
 MONITORING="
 curl curl
 jq jq"
+# A binary for another architecture.
+EMULATION="
+curl curl
+qemu-aarch64-static qemu-user-static"
 # One of the peers that the engine is measured against is Java.
 BENCH="
 javac default-jdk-headless"
@@ -96,6 +100,7 @@ main() {
     web) wanted+=$WEB ;;
     monitoring) wanted+=$MONITORING ;;
     bench) wanted+=$BENCH ;;
+    emulation) wanted+=$EMULATION ;;
     tools) wanted+=$TOOLS ;;
     redis) wanted+=$REDIS ;;
     *) die "unknown set of packages '$set'" ;;
