@@ -85,6 +85,10 @@ test-monitoring: build ## Metrics, alert rules and dashboards by a real Promethe
 	e2e/monitoring/metrics.sh $(BIN)/hebb
 	e2e/monitoring/test.sh $(BIN)/hebb
 
+.PHONY: test-containers
+test-containers: ## The Dockerfile and compose.yaml by a container engine: a worker killed, everything restarted (ARGS=an image, to build none)
+	e2e/containers.sh $(ARGS)
+
 .PHONY: test-architectures
 test-architectures: build ## A log replayed by the binaries of two architectures ends in the same bytes: OTHER=the other binary, run by qemu
 	@e2e/cluster/packages.sh emulation
