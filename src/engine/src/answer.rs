@@ -256,9 +256,9 @@ pub enum Rejection {
         /// The bound.
         max: u32,
     },
-    /// A number that is not finite.
-    #[error("{0} is not a finite number")]
-    NotFinite(String),
+    /// A number beyond [`NUMBER_MAX`](crate::NUMBER_MAX), or none.
+    #[error("{0} is beyond ±1e16, or no number")]
+    OutOfRange(String),
     /// Bytes in the log that are no entry of this version.
     #[error("the entry could not be read")]
     Unreadable,

@@ -34,6 +34,7 @@ pub use entry::{
     Query, Value, event_digest,
 };
 pub use governor::{GovernorState, Phase, Verdict};
+pub use math::NUMBER_MAX;
 pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;
 pub use quality::{CalibrationBin, Confused, Quality};

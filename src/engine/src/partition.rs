@@ -20,6 +20,7 @@ use crate::entry::{
 };
 use crate::governor::Governor;
 use crate::learner::{Classifier, MEMBERS, Opinion, Regression, best};
+use crate::math::in_range;
 use crate::meta::{Estimate, Meta, Present, Signal, Vote as MemberVote};
 use crate::pattern::Patterns;
 use crate::quality::Tally;
@@ -406,7 +407,7 @@ impl Partition {
         match (task, input) {
             (Task::Patterns, Input::Signal(signal)) => {
                 if let Some(place) = signal.iter().position(|sample| !sample.is_finite()) {
-                    return Err(Rejection::NotFinite(format!("sample {place}")));
+                    return Err(Rejection::OutOfRange(format!("sample {place}")));
                 }
             }
             (Task::Classification | Task::Regression, Input::Features(_)) => {}
@@ -430,8 +431,8 @@ impl Partition {
                     Err(Rejection::TooManyClasses { max: CLASSES_MAX as u32 })
                 }
             }
-            (Task::Regression, Label::Number(number)) if number.is_finite() => Ok(()),
-            (Task::Regression, Label::Number(number)) => Err(Rejection::NotFinite(number.to_string())),
+            (Task::Regression, Label::Number(number)) if in_range(*number) => Ok(()),
+            (Task::Regression, Label::Number(_)) => Err(Rejection::OutOfRange("the label".to_owned())),
             (Task::Classification, Label::Number(_)) => Err(wrong("a class")),
             (Task::Regression, Label::Class(_)) => Err(wrong("a number")),
             (Task::Governed, Label::Number(number)) if (0.0..=1.0).contains(number) => Ok(()),
@@ -453,8 +454,8 @@ impl Partition {
         if SLOTS_MAX < vector.len() {
             return Err(Rejection::TooManyFeatures { max: SLOTS_MAX as u32 });
         }
-        if let Some(place) = vector.iter().position(|value| !(*value as f32).is_finite()) {
-            return Err(Rejection::NotFinite(format!("number {place}")));
+        if let Some(place) = vector.iter().position(|value| !in_range(*value)) {
+            return Err(Rejection::OutOfRange(format!("number {place}")));
         }
         let width = governor.width().unwrap_or(vector.len());
         if vector.is_empty() || vector.len() != width {

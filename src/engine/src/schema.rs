@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::Rejection;
 use crate::entry::{Features, Value, event_digest};
+use crate::math::in_range;
 
 /// Slots of a row: the bound of everything that grows with features.
 pub const SLOTS_MAX: usize = 4_096;
@@ -130,17 +131,15 @@ fn check(features: &Features) -> Result<(), Rejection> {
     if features.len() > SLOTS_MAX {
         return Err(Rejection::TooManyFeatures { max: SLOTS_MAX as u32 });
     }
-    let representable = |value: f64| (value as f32).is_finite();
     match features {
-        Features::Dense(values) => match values.iter().position(|value| !representable(*value)) {
-            Some(place) => Err(Rejection::NotFinite(format!("feature {place}"))),
+        Features::Dense(values) => match values.iter().position(|value| !in_range(*value)) {
+            Some(place) => Err(Rejection::OutOfRange(format!("feature {place}"))),
             None => Ok(()),
         },
         Features::Named(values) => {
-            let bad =
-                values.iter().find(|(_, value)| matches!(value, Value::Number(number) if !representable(*number)));
+            let bad = values.iter().find(|(_, value)| matches!(value, Value::Number(number) if !in_range(*number)));
             match bad {
-                Some((name, _)) => Err(Rejection::NotFinite(format!("feature {name}"))),
+                Some((name, _)) => Err(Rejection::OutOfRange(format!("feature {name}"))),
                 None => Ok(()),
             }
         }
@@ -190,11 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn what_no_number_can_hold_is_refused_before_anything_is_learned() {
+    fn what_no_learner_can_take_is_refused_before_anything_is_learned() {
         let mut schema = Schema::default();
         let error = schema.row(&Features::Dense(vec![1.0, f64::NAN]), &mut Vec::new());
-        assert_eq!(error, Err(Rejection::NotFinite("feature 1".to_owned())));
-        assert!(schema.row(&Features::Dense(vec![1e300]), &mut Vec::new()).is_err());
+        assert_eq!(error, Err(Rejection::OutOfRange("feature 1".to_owned())));
+        assert!(schema.row(&Features::Dense(vec![1.1e16]), &mut Vec::new()).is_err());
         assert_eq!(schema.len(), 0);
     }
 }

@@ -4,8 +4,8 @@
 
 use hebb_engine::{
     Control, Entry, EntryId, Event, Features, FeedbackOutcome, GateMode, Governance, Hyperparameters, Input, Label,
-    LibraryChange, LibraryQuery, LibraryState, Outcome, Partition, PartitionConfig, Query, Rhythm, SnapshotError, Task,
-    Thresholds, Value, event_digest,
+    LibraryChange, LibraryQuery, LibraryState, NUMBER_MAX, Outcome, Partition, PartitionConfig, Prediction, Query,
+    Rhythm, SnapshotError, Task, Thresholds, Value, event_digest,
 };
 use proptest::prelude::*;
 
@@ -340,6 +340,34 @@ fn a_rejected_entry_leaves_what_was_learned_as_it_was() {
 }
 
 #[test]
+fn the_largest_numbers_leave_every_answer_a_number_and_larger_ones_are_refused() {
+    let mut partition = Partition::new(PartitionConfig::new(Task::Regression));
+    let event = |number: usize, feature: f64, label: f64| {
+        let input = Input::Features(Features::Dense(vec![feature, 1.0]));
+        Entry::Event(Event { id: number.to_string(), input, label: Some(Label::Number(label)) })
+    };
+    for number in 0..600usize {
+        let sign = if number.is_multiple_of(2) { 1.0 } else { -1.0 };
+        let (feature, label) = match number {
+            200..240 => (sign * NUMBER_MAX, 1.0),
+            240..280 => (1.0, sign * NUMBER_MAX),
+            _ => (number as f64 % 7.0, number as f64 % 5.0),
+        };
+        let Outcome::Answer(answer) = partition.apply(at(number), &event(number, feature, label)) else {
+            panic!("an answer")
+        };
+        let numbers = answer.votes.iter().map(|vote| vote.prediction.clone()).chain(answer.prediction);
+        for prediction in numbers {
+            assert!(matches!(prediction, Prediction::Number(number) if number.is_finite()), "{number}: {prediction:?}");
+        }
+        assert!(answer.confidence.is_finite(), "{number}");
+    }
+    for (feature, label) in [(1.1 * NUMBER_MAX, 1.0), (1.0, -1.1 * NUMBER_MAX), (1.0, f64::NAN)] {
+        assert!(matches!(partition.apply(at(600), &event(600, feature, label)), Outcome::Rejected(_)));
+    }
+}
+
+#[test]
 fn an_abrupt_drift_is_followed_within_a_few_hundred_events() {
     let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
     let mut state = 1u64;
@@ -358,7 +386,7 @@ fn an_abrupt_drift_is_followed_within_a_few_hundred_events() {
             label: Some(Label::Class(class.to_owned())),
         };
         let Outcome::Answer(answer) = partition.apply(at(number), &Entry::Event(event)) else { panic!("an answer") };
-        let right = matches!(&answer.prediction, Some(hebb_engine::Prediction::Class(name)) if name == class);
+        let right = matches!(&answer.prediction, Some(Prediction::Class(name)) if name == class);
         right_after += usize::from(number >= 2_400 && right);
     }
     assert!(right_after > 1_600 * 92 / 100, "{right_after} of 1600");

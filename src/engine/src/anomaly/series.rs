@@ -6,7 +6,7 @@ use super::moments::Moments;
 use super::rhythm::Rhythm;
 use super::tail::{COUNTED_MAX, SUMMED_EVERY, Tail};
 use crate::answer::SignalAnomaly;
-use crate::math::ln;
+use crate::math::{larger, ln, smaller};
 
 /// Samples that the baseline averages over, and those that its newest mean does.
 const LONG: f64 = 6_400.0;
@@ -153,7 +153,7 @@ impl SeriesDetector {
         }
         let beyond = (sample - self.high).max(self.low - sample).max(0.0);
         let novelty = self.novelty.rank(ratio(beyond, self.high - self.low));
-        (self.low, self.high) = (self.low.min(sample), self.high.max(sample));
+        (self.low, self.high) = (smaller(self.low, sample), larger(self.high, sample));
         let narrow = 1.0 / self.level.deviation.max(f64::MIN_POSITIVE);
         let z_score = bounded((sample - self.level.mean) * narrow);
         let deviation = self.deviation.rank(z_score.abs());

@@ -7,7 +7,7 @@ use std::f64::consts::LOG2_E;
 use serde::{Deserialize, Serialize};
 
 use super::gauss::{Gauss, LogDensity, phi};
-use crate::math::{exp, ln};
+use crate::math::{exp, larger, ln, smaller};
 use crate::random::Random;
 
 /// Weight that a leaf sees between two looks for a split.
@@ -202,8 +202,8 @@ impl Leaf {
             if value.is_nan() {
                 continue;
             }
-            observed.min = observed.min.min(value);
-            observed.max = observed.max.max(value);
+            observed.min = smaller(observed.min, value);
+            observed.max = larger(observed.max, value);
             if observed.classes.len() <= class {
                 observed.classes.resize(class + 1, Gauss::default());
             }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::{LibraryChanged, PatternMatch};
 use crate::config::Hyperparameters;
+use crate::math::{larger, smaller};
 use crate::random::Random;
 
 /// Points of a prototype.
@@ -147,8 +148,7 @@ impl Patterns {
     fn widen(&mut self, signal: &[f32], learn: bool) -> f32 {
         let (mut low, mut high) = self.range.unwrap_or((f32::INFINITY, f32::NEG_INFINITY));
         for sample in signal {
-            low = low.min(*sample);
-            high = high.max(*sample);
+            (low, high) = (smaller(low, *sample), larger(high, *sample));
         }
         if learn {
             self.range = Some((low, high));
