@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::Error;
+use crate::forward::forward;
 
 /// Runs kubectl and returns what it printed.
 ///
@@ -190,12 +191,17 @@ pub fn processes_of(uid: &str) -> Result<Vec<u32>, Error> {
     Ok(found)
 }
 
-/// The address of a cluster's gateway, as its Service has it.
+/// The address of a cluster's gateway: as its Service has it where this process is in the cluster's network, else by a way
+/// through the API server.
 ///
 /// # Errors
 /// What kubectl wrote to standard error.
 pub fn gateway(namespace: &str, name: &str) -> Result<String, Error> {
-    let service = get(namespace, &["service", &format!("{name}-gateway")])?;
+    let service = format!("{name}-gateway");
+    if std::env::var("HEBB_CLUSTER").as_deref() != Ok("local") {
+        return forward(namespace, &service);
+    }
+    let service = get(namespace, &["service", &service])?;
     let address = service["spec"]["clusterIP"].as_str().ok_or("the Service has no address")?;
     Ok(format!("http://{address}"))
 }

@@ -1,6 +1,7 @@
 //! What the demo and the tests against a real cluster share: kubectl, a client that keeps a ledger, and the data.
 
 pub mod data;
+mod forward;
 pub mod group;
 pub mod kubectl;
 pub mod ledger;
