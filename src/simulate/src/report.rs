@@ -17,6 +17,8 @@ use crate::settings::{Faults, Promises, Settings};
 const GROWTH_MAX: f64 = 0.15;
 /// What a process holds is steady after half of this at the earliest: a shorter run isn't judged by its memory.
 const STEADY_AFTER: Duration = Duration::from_secs(600);
+/// Of the clients' requests: that of events, and that of labels.
+const PRIORITIES: u64 = 2;
 /// Entries that may wait in one partition.
 const QUEUE_MAX: u64 = 500;
 /// The share of look-ups of neighbours that may find none.
@@ -253,9 +255,9 @@ pub fn judge(settings: &Settings, observed: Observed, audit: &Audit) -> Report {
         left.entries == 0 && left.log_bytes == 0,
         format!("{} entries were left; the longest log had {log_max}", left.entries),
     );
-    // A gateway has a task for each partition that was ever asked for.
+    // A gateway has a task for each partition and each priority that was ever asked for.
     let [before, after] = *tasks;
-    let allowed = before + u64::from(settings.gateways) * u64::from(settings.partitions);
+    let allowed = before + PRIORITIES * u64::from(settings.gateways) * u64::from(settings.partitions);
     let found = format!("{before} tasks lived before the load, {after} after it, {allowed} are accounted for");
     check("nothing_piles_up", growth([allowed, after]) < GROWTH_MAX, found);
     check("queues_stay_below_500", audit.waiting_max < QUEUE_MAX, format!("{} at most", audit.waiting_max));
