@@ -188,7 +188,7 @@ NAB_PEERS = {
     "windowedGaussian": windowed_gaussian,
     "rolling z-score, 1,000": rolling_z_score,
     "KNN-CAD": knn_cad,
-    "river HalfSpaceTrees": lambda values: half_space_trees([[value] for value in values]),
+    "river HalfSpaceTrees": lambda values: half_space_trees([[value] for value in values.tolist()]),
 }
 # They take minutes.
 SLOW = {"KNN-CAD", "river HalfSpaceTrees"}
@@ -209,14 +209,14 @@ def load_nab(where):
 def nab_row(detector, corpus, scores, rate, peer):
     halves = [(corpus[part::2], scores[part::2]) for part in (0, 1)]
     thresholds = [nab_score(*half, "standard")[1] for half in halves]
-    rounded = lambda profile: round(nab_score(corpus, scores, profile)[0], 2)
+    rounded = lambda *given: round(float(nab_score(*given)[0]), 2)
     return {
         "what": "nab",
         "detector": detector,
-        **{profile: rounded(profile) for profile in PROFILES},
+        **{profile: rounded(corpus, scores, profile) for profile in PROFILES},
         "threshold": nab_score(corpus, scores, "standard")[1],
         # The score of each half with the threshold of the other.
-        "halves": [round(nab_score(*halves[part], "standard", thresholds[1 - part])[0], 2) for part in (0, 1)],
+        "halves": [rounded(*halves[part], "standard", thresholds[1 - part]) for part in (0, 1)],
         "points_per_second": round(rate, 1),
         "peer": peer,
     }
