@@ -1,12 +1,12 @@
 //! The API as a library calls it, without HTTP: the same bounds, the same log, the same answers.
 
-use hebb_engine::{Answer, Entry, Event, Features, Label, Outcome};
+use hebb_engine::{Answer, Entry, Event, Features, Label};
 use hebb_log::Domain;
 
 use super::Gateway;
 use super::dispatch::{OnFull, Sent};
 use super::domains::partition_of;
-use super::http::{fresh_id, known_domain};
+use super::http::{answered, fresh_id, known_domain};
 use super::reply::Failure;
 use super::wire;
 
@@ -36,7 +36,7 @@ impl Gateway {
         let answer = async {
             let domain = known_domain(&self.0, domain).await?;
             let input = wire::signal_input(signal, domain.config.task)?;
-            self.answer(self.send(&domain, Event { id: fresh_id(), input, label: None }).await?).await
+            answered(&self.0, self.send(&domain, Event { id: fresh_id(), input, label: None }).await?).await
         };
         answer.await.map_err(CallError)
     }
@@ -58,7 +58,7 @@ impl Gateway {
             }
             let mut answers = Vec::with_capacity(sent.len());
             for sent in sent {
-                answers.push(self.answer(sent).await?);
+                answers.push(answered(&self.0, sent).await?);
             }
             Ok(answers)
         };
@@ -68,14 +68,6 @@ impl Gateway {
     async fn send(&self, domain: &Domain, event: Event) -> Result<Sent, Failure> {
         let partition = partition_of(domain, None, &event.id);
         Ok(self.0.dispatcher.send(&partition, Entry::Event(event).encode(), OnFull::Wait).await?)
-    }
-
-    async fn answer(&self, sent: Sent) -> Result<Answer, Failure> {
-        match self.0.dispatcher.outcome(sent).await? {
-            Outcome::Answer(answer) => Ok(answer),
-            Outcome::Rejected(rejection) => Err(rejection.into()),
-            _ => Err(Failure::Unexpected),
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodRouter, get, post};
 use futures::{StreamExt, stream};
-use hebb_engine::{Entry, FeedbackOutcome, Outcome, Query as EngineQuery, Statistics, Task};
+use hebb_engine::{Answer, Entry, FeedbackOutcome, Outcome, Query as EngineQuery, Statistics, Task};
 use hebb_log::{Domain, PartitionKey};
 use serde::{Deserialize, Serialize};
 
@@ -138,8 +138,13 @@ pub async fn begin_event(shared: &Shared, domain: &str, body: &[u8], manner: Man
 /// Waits for the answer to what was begun.
 pub async fn finish(shared: &Shared, begun: Begun) -> Result<AnswerBody, Failure> {
     let Begun { sent, started } = begun;
+    Ok(wire::answer_body(answered(shared, sent).await?, started.elapsed().as_secs_f64() * 1e3))
+}
+
+/// Waits for the engine's answer to an event.
+pub async fn answered(shared: &Shared, sent: Sent) -> Result<Answer, Failure> {
     match shared.dispatcher.outcome(sent).await? {
-        Outcome::Answer(answer) => Ok(wire::answer_body(answer, started.elapsed().as_secs_f64() * 1e3)),
+        Outcome::Answer(answer) => Ok(answer),
         Outcome::Rejected(rejection) => Err(rejection.into()),
         _ => Err(Failure::Unexpected),
     }
