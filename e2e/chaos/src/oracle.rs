@@ -72,13 +72,14 @@ pub struct Reference {
     pub counts: BTreeMap<String, [(usize, usize); 2]>,
     /// The most writes that one of them took.
     pub writes: usize,
-    /// How often one of them called a ready cluster not ready, at most.
+    /// How often a ready cluster may be called not ready: as often as one of them did, or pods were taken away.
     pub not_ready: usize,
 }
 
 impl Reference {
-    /// Learns from reference runs.
-    pub fn learn(runs: &[(Dump, Vec<Write>)]) -> Self {
+    /// Learns from reference runs of a workload in which pods are taken away `harms` times. The pods are back so soon that
+    /// whether the operator sees them missing is a race.
+    pub fn learn(runs: &[(Dump, Vec<Write>)], harms: usize) -> Self {
         let mut learned = Self::default();
         let paths: BTreeSet<&String> = runs.iter().flat_map(|(lines, _)| lines.keys()).collect();
         for path in paths {
@@ -103,7 +104,8 @@ impl Reference {
         }
         let numbers = runs.iter().flat_map(|(_, writes)| writes).map(|write| write.number);
         learned.writes = numbers.max().unwrap_or_default();
-        learned.not_ready = runs.iter().map(|(_, writes)| calls_of_not_ready(writes)).max().unwrap_or_default();
+        let called = runs.iter().map(|(_, writes)| calls_of_not_ready(writes));
+        learned.not_ready = called.max().unwrap_or_default().max(harms);
         learned
     }
 }
@@ -236,7 +238,7 @@ mod tests {
             let state = json!({"a": 1, "at": time, "list": [{"name": "x", "v": 1}, {"name": "y", "v": 2}]});
             (lines(state), vec![write("PATCH", "services/a", 201)])
         };
-        let reference = Reference::learn(&[run(1), run(2), run(3)]);
+        let reference = Reference::learn(&[run(1), run(2), run(3)], 0);
         let seen =
             Seen { lines: &lines(found), writes, settled_at, left: &[], troubles: &[], comparable: true, crash: true };
         judge(&reference, &seen)

@@ -14,6 +14,7 @@ use crate::fault::{Fault, Mutant};
 use crate::journal::Write;
 use crate::oracle::Reference;
 use crate::run::{Plan, World};
+use crate::workload;
 
 /// Runs without faults from which a reference is learned.
 const REFERENCES: usize = 3;
@@ -137,6 +138,7 @@ fn plans(workload: &str, writes: usize, selection: &Selection) -> Vec<Plan> {
 /// Learns the reference of a workload.
 pub async fn learn(world: &World, workload: &str, silence: u64) -> Result<Reference, Error> {
     let plan = Plan { workload: workload.to_owned(), fault: Fault::Nothing, mutant: None, silence };
+    let harms = workload::find(workload).map_or(0, |workload| workload.harms());
     let mut runs = Vec::new();
     // One after the other: what is written in the same second would look as if it didn't depend on time.
     for _ in 0..REFERENCES {
@@ -146,7 +148,7 @@ pub async fn learn(world: &World, workload: &str, silence: u64) -> Result<Refere
         }
         runs.push((outcome.lines, outcome.writes));
     }
-    Ok(Reference::learn(&runs))
+    Ok(Reference::learn(&runs, harms))
 }
 
 /// Runs a selection; red plans become files in `folder`.

@@ -125,6 +125,13 @@ pub fn find(name: &str) -> Option<Workload> {
     Some(Workload { name, before, steps })
 }
 
+impl Workload {
+    /// How many steps take pods away, so that whoever looks in time calls the cluster not ready once for each.
+    pub fn harms(&self) -> usize {
+        self.steps.iter().filter(|(step, _)| matches!(step, Step::Spoil | Step::Sicken)).count()
+    }
+}
+
 impl Step {
     /// Does it.
     pub async fn take(&self, client: &Client, namespace: &str, stand_in: &StandIn) -> Result<(), Error> {
