@@ -61,11 +61,7 @@ impl Plain {
             );
             spec.insert("workers".into(), mapping([("autoscaling", autoscaling.into())]).into());
         }
-        let engine = self.engine.into_iter().map(|(name, value)| match name {
-            Value::String(name) => (Value::from(camel(&name)), value),
-            other => (other, value),
-        });
-        spec.insert("engine".into(), engine.collect::<Mapping>().into());
+        spec.insert("engine".into(), renamed(self.engine).into());
         let metadata = mapping([("name", self.cluster_name.into())]);
         mapping([
             ("apiVersion", "hebb.dev/v1alpha1".into()),
@@ -79,6 +75,21 @@ impl Plain {
 
 fn mapping<const N: usize>(fields: [(&str, Value); N]) -> Mapping {
     fields.into_iter().map(|(name, value)| (Value::from(name), value)).collect()
+}
+
+/// The same fields with the names that they have in a resource, at every depth.
+fn renamed(fields: Mapping) -> Mapping {
+    let field = |(name, value)| {
+        let name = match name {
+            Value::String(name) => camel(&name).into(),
+            other => other,
+        };
+        match value {
+            Value::Mapping(fields) => (name, renamed(fields).into()),
+            other => (name, other),
+        }
+    };
+    fields.into_iter().map(field).collect()
 }
 
 fn camel(snake: &str) -> String {
@@ -102,7 +113,7 @@ mod tests {
         let text = "
 cluster_name: lab
 scaling: {strategy: queue_based, min_workers: 3, max_workers: 9, queue_depth_per_worker: 50}
-engine: {edge_threshold: 0.2, cluster_threshold: 0.6, learning_rate: 0.05, exploration_rate: 0.3, sync_interval: 2s}
+engine: {edge_threshold: 0.2, cluster_threshold: 0.6, learning_rate: 0.05, exploration_rate: 0.3, sync_interval: 2s, memory: {max_vectors: 64}}
 ";
         let read = load(text).unwrap().clusters.remove(0);
         assert_eq!(read.metadata.name.as_deref(), Some("lab"));
@@ -112,7 +123,7 @@ engine: {edge_threshold: 0.2, cluster_threshold: 0.6, learning_rate: 0.05, explo
             (ScalingStrategy::Queue, 3, 9, 50)
         );
         let engine = read.spec.engine;
-        assert_eq!((engine.edge_threshold, engine.exploration_rate), (0.2, 0.3));
+        assert_eq!((engine.edge_threshold, engine.exploration_rate, engine.memory.max_vectors), (0.2, 0.3, 64));
         assert_eq!(engine.sync_interval.to_string(), "2s");
 
         let least = load("cluster_name: lab").unwrap().clusters.remove(0);

@@ -160,6 +160,10 @@ async fn every_answer_is_documented_and_every_documented_answer_is_given() {
     let server = Server::start(folder.path(), declared()).await;
     let document = server.api.get("/openapi.json").await.body;
     let operations = operations(&document);
+    // Generated clients name their functions by it.
+    let ids: BTreeSet<_> =
+        operations.iter().map(|(.., operation)| operation["operationId"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), operations.len(), "two operations of one id: {ids:?}");
     let probe = Probe::new(server.address);
 
     for (path, _, _) in &operations {

@@ -686,7 +686,8 @@ async fn tell_of_children(cluster: &LearningCluster, context: &Context, former: 
             .collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
-    let first = former.observed_generation.is_none();
+    // Some wait for another one, as those with a certificate do.
+    let first = !is_true(&former.conditions, "Initialized");
     let told = [
         (Because::Missing, if first { "Created" } else { "Recreated" }),
         (Because::Drifted, "RepairedDrift"),
