@@ -64,6 +64,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// Lets go of what is kept of clusters whose uid isn't kept, so that nobody asks for them any more.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.coordinators.retain(&keep);
+        self.elections.retain(&keep);
+        self.requests.retain(&keep);
+    }
+
     /// Publishes an Event about an object. One that can't be published is no reason to fail.
     pub async fn tell<K>(&self, object: &K, type_: EventType, reason: &str, action: &str, note: String)
     where

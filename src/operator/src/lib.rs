@@ -13,6 +13,7 @@ mod metrics;
 mod unreadable;
 mod watches;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -290,6 +291,7 @@ async fn run_clusters(
     let (store, writer) = kube::runtime::reflector::store();
     let stream = watcher(clusters, watcher::Config::default())
         .default_backoff()
+        .inspect(let_go(context.clone()))
         .modify(forget_managers)
         .reflect(writer)
         .applied_objects()
@@ -320,6 +322,20 @@ async fn run_clusters(
         })
         .await;
     if *stop.borrow() { Ok(()) } else { Err(OperatorError::Task("LearningCluster controller")) }
+}
+
+/// Lets go of clusters that are gone, as the watch tells of it or leaves them out when it begins anew.
+fn let_go(
+    context: Arc<Context>,
+) -> impl FnMut(&Result<watcher::Event<DeserializeGuard<LearningCluster>>, watcher::Error>) {
+    let mut listed = BTreeSet::new();
+    move |event| match event {
+        Ok(watcher::Event::Init) => listed.clear(),
+        Ok(watcher::Event::InitApply(cluster)) => listed.extend(cluster.uid()),
+        Ok(watcher::Event::InitDone) => context.retain(|uid| listed.contains(uid)),
+        Ok(watcher::Event::Delete(cluster)) => context.retain(|uid| Some(uid) != cluster.uid().as_deref()),
+        Ok(watcher::Event::Apply(_)) | Err(_) => {}
+    }
 }
 
 /// Who owns which field of a stored object is asked by nobody, and is the largest part of it.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use hebb_api::LearningCluster;
@@ -12,13 +12,12 @@ use hebb_redis::sharded::primaries;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 
+use super::uid_of;
+
 /// How often every group is asked.
 const EVERY: Duration = Duration::from_secs(2);
 /// Groups that are asked at once.
 const CONCURRENCY: usize = 16;
-
-/// A cluster is looked at every five minutes; one that wasn't for so long is gone.
-const FORGET_AFTER: Duration = Duration::from_secs(900);
 
 type Key = ObjectRef<LearningCluster>;
 
@@ -59,49 +58,45 @@ impl Members {
 struct Known {
     members: Members,
     primaries: Option<Primaries>,
-    followed_at: Instant,
 }
 
-/// The groups that are asked, and what they said.
+/// The groups that are asked, and what they said, by the cluster's uid.
 #[derive(Clone, Default)]
 pub struct Elections(Arc<Mutex<BTreeMap<String, (Key, Known)>>>);
-
-fn id(key: &Key) -> String {
-    format!("{}/{}", key.namespace.as_deref().unwrap_or_default(), key.name)
-}
 
 impl Elections {
     /// Asks these from now on.
     pub fn follow(&self, key: Key, members: Members) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get_mut(&id(&key)) {
-            Some((_, known)) => {
-                known.members = members;
-                known.followed_at = Instant::now();
-            }
+        match known.get_mut(&uid_of(&key)) {
+            Some((_, known)) => known.members = members,
             None => {
-                known.insert(id(&key), (key, Known { members, primaries: None, followed_at: Instant::now() }));
+                known.insert(uid_of(&key), (key, Known { members, primaries: None }));
             }
         }
     }
 
     /// Asks it no more.
     pub fn forget(&self, key: &Key) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id(key));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid_of(key));
+    }
+
+    /// Asks those no more whose uid isn't kept.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| keep(uid));
     }
 
     /// Who takes writes by the newest elections; nothing while nobody answers.
     pub fn primaries(&self, key: &Key) -> Option<Primaries> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&id(key)).and_then(|(_, known)| known.primaries.clone())
+        known.get(&uid_of(key)).and_then(|(_, known)| known.primaries.clone())
     }
 
     /// Asks all of them again and again; sends the clusters of which something has changed.
     pub async fn ask(&self, changed: mpsc::Sender<Key>) {
         loop {
             let all: Vec<(Key, Members)> = {
-                let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                known.retain(|_, (_, known)| known.followed_at.elapsed() < FORGET_AFTER);
+                let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
                 known.values().map(|(key, known)| (key.clone(), known.members.clone())).collect()
             };
             let asked =
@@ -119,7 +114,7 @@ impl Elections {
     /// Whether the cluster should be looked at again.
     fn record(&self, key: &Key, primaries: Option<Primaries>) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, known)) = known.get_mut(&id(key)) else { return false };
+        let Some((_, known)) = known.get_mut(&uid_of(key)) else { return false };
         let changed = known.primaries != primaries;
         known.primaries = primaries;
         changed
@@ -145,5 +140,22 @@ mod tests {
         assert_eq!(elections.primaries(&key), of(&[0, 3], 0));
         assert!(elections.record(&key, None));
         assert_eq!(elections.primaries(&key), None);
+    }
+
+    #[test]
+    fn the_next_cluster_of_a_name_inherits_nothing() {
+        let elections = Elections::default();
+        let key = |uid: &str| {
+            let mut key = Key::new("demo").within("ns");
+            key.extra.uid = Some(uid.to_owned());
+            key
+        };
+        elections.follow(key("a"), Members::Cluster(Group::default()));
+        elections.record(&key("a"), Some(Primaries::default()));
+        assert_eq!(elections.primaries(&key("b")), None);
+        elections.follow(key("b"), Members::Cluster(Group::default()));
+        elections.retain(|uid| uid == "b");
+        assert_eq!(elections.primaries(&key("a")), None);
+        assert!(elections.record(&key("b"), Some(Primaries::default())), "it is followed still");
     }
 }

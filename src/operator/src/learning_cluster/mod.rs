@@ -194,6 +194,11 @@ async fn look_after(
     })
 }
 
+/// The uid of a cluster: the next one of its name is another one.
+fn uid_of(key: &ObjectRef<LearningCluster>) -> String {
+    key.extra.uid.clone().unwrap_or_default()
+}
+
 /// The cluster as the API server has it; nothing where it is gone, or can't be read any more.
 async fn fetch(cluster: &LearningCluster, context: &Context) -> Result<Option<LearningCluster>, Error> {
     let api: Api<DeserializeGuard<LearningCluster>> =

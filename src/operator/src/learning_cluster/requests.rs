@@ -12,6 +12,7 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::oneshot;
 
 use super::status::whole_second;
+use super::uid_of;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,23 +31,24 @@ pub struct Request {
     pub answer: oneshot::Sender<Result<String, String>>,
 }
 
-/// The requests by cluster.
+/// The requests by the cluster's uid.
 #[derive(Default)]
 pub struct Requests(Mutex<HashMap<String, Vec<Request>>>);
-
-fn id(key: &ObjectRef<LearningCluster>) -> String {
-    format!("{}/{}", key.namespace.as_deref().unwrap_or_default(), key.name)
-}
 
 impl Requests {
     /// Leaves a request for the next pass.
     pub fn put(&self, key: &ObjectRef<LearningCluster>, request: Request) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id(key)).or_default().push(request);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(uid_of(key)).or_default().push(request);
+    }
+
+    /// Lets go of those to clusters whose uid isn't kept; who waits for their answers hears that nobody will answer.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| keep(uid));
     }
 
     /// Takes all requests.
     pub fn take(&self, key: &ObjectRef<LearningCluster>) -> Vec<Request> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id(key)).unwrap_or_default()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid_of(key)).unwrap_or_default()
     }
 }
 

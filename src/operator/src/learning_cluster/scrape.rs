@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::scaling::{Load, Sample};
+use super::uid_of;
 
 /// How often every coordinator is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -167,7 +168,7 @@ struct Known {
     heard: BTreeMap<String, Instant>,
 }
 
-/// The coordinators that are asked, and what they said.
+/// The coordinators that are asked, and what they said, by the cluster's uid.
 #[derive(Clone, Default)]
 pub struct Coordinators {
     known: Arc<Mutex<BTreeMap<String, (Key, Known)>>>,
@@ -175,15 +176,11 @@ pub struct Coordinators {
     client: Arc<OnceLock<reqwest::Client>>,
 }
 
-fn id(key: &Key) -> String {
-    format!("{}/{}", key.namespace.as_deref().unwrap_or_default(), key.name)
-}
-
 impl Coordinators {
     /// Asks this coordinator from now on.
     pub fn follow(&self, key: Key, target: Target) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get_mut(&id(&key)) {
+        match known.get_mut(&uid_of(&key)) {
             Some((_, known)) => known.target = target,
             None => {
                 let fresh = Known {
@@ -196,32 +193,37 @@ impl Coordinators {
                     unbroken_since: None,
                     heard: BTreeMap::new(),
                 };
-                known.insert(id(&key), (key, fresh));
+                known.insert(uid_of(&key), (key, fresh));
             }
         }
     }
 
     /// Asks it no more.
     pub fn forget(&self, key: &Key) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&id(key));
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid_of(key));
+    }
+
+    /// Asks those no more whose uid isn't kept.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| keep(uid));
     }
 
     /// What it said, unless that is too long ago.
     pub fn answer(&self, key: &Key) -> Option<Scraped> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&id(key)).and_then(|(_, known)| fresh(known).cloned())
+        known.get(&uid_of(key)).and_then(|(_, known)| fresh(known).cloned())
     }
 
     /// Whether it is too early to know: this process has begun to ask so lately that no answer says nothing yet.
     pub fn is_early(&self, key: &Key) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&id(key)).is_none_or(|(_, known)| known.answer.is_none() && known.since.elapsed() < STALE_AFTER)
+        known.get(&uid_of(key)).is_none_or(|(_, known)| known.answer.is_none() && known.since.elapsed() < STALE_AFTER)
     }
 
     /// The load of the cluster; nothing before it is followed.
     pub fn load(&self, key: &Key) -> Option<Load> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, known) = known.get(&id(key))?;
+        let (_, known) = known.get(&uid_of(key))?;
         let last = known.answer.as_ref().map_or(known.since, |(_, at)| *at);
         let sample = |(begun, min, max): &(Instant, u64, u64)| Sample {
             age: begun.elapsed().saturating_sub(SPAN),
@@ -239,7 +241,7 @@ impl Coordinators {
     /// Labels that are learned in a minute, over the last minute; nothing before that is known.
     pub fn update_rate(&self, key: &Key) -> Option<f64> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, known) = known.get(&id(key))?;
+        let (_, known) = known.get(&uid_of(key))?;
         fresh(known)?;
         let ((begun, before), (ended, after)) = (known.labels.front()?, known.labels.back()?);
         let seconds = ended.duration_since(*begun).as_secs_f64();
@@ -250,7 +252,7 @@ impl Coordinators {
     /// How long ago the coordinators heard of each worker; nothing while none answers.
     pub fn heard(&self, key: &Key) -> Option<BTreeMap<String, Duration>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, known) = known.get(&id(key))?;
+        let (_, known) = known.get(&uid_of(key))?;
         fresh(known)?;
         Some(known.heard.iter().map(|(worker, at)| (worker.clone(), at.elapsed())).collect())
     }
@@ -274,7 +276,7 @@ impl Coordinators {
     ) -> Result<reqwest::Response, String> {
         let target = {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.get(&id(key)).map(|(_, known)| known.target.clone())
+            known.get(&uid_of(key)).map(|(_, known)| known.target.clone())
         };
         let target = target.ok_or("the coordinators aren't known yet")?;
         let url =
@@ -317,7 +319,7 @@ impl Coordinators {
     /// Whether the cluster should be looked at again.
     fn record(&self, key: &Key, answer: Result<Scraped, reqwest::Error>) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, known)) = known.get_mut(&id(key)) else { return false };
+        let Some((_, known)) = known.get_mut(&uid_of(key)) else { return false };
         match answer {
             Ok(scraped) => known.take(scraped, Instant::now()),
             Err(error) => debug!(cluster = %key, %error, "the coordinator doesn't answer"),
