@@ -23,6 +23,18 @@ pub fn kubectl(arguments: &[&str]) -> Result<String, Error> {
     Err(format!("kubectl {}: {}", arguments.join(" "), said.trim()).into())
 }
 
+/// The built `hebb`, which is `kubectl hebb` under another name, with some arguments. It lies beside the tests.
+///
+/// # Errors
+/// Where it isn't there.
+pub fn plugin(arguments: &[&str]) -> Result<Command, Error> {
+    let test = std::env::current_exe()?;
+    let binary = test.ancestors().nth(2).map(|folder| folder.join("hebb")).filter(|binary| binary.is_file());
+    let mut command = Command::new(binary.ok_or("hebb isn't built: make build")?);
+    command.args(arguments).stdin(Stdio::null());
+    Ok(command)
+}
+
 /// Applies a text, as `kubectl apply -f -`.
 ///
 /// # Errors

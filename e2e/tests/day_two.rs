@@ -5,13 +5,15 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hebb_e2e::Error;
 use hebb_e2e::data::first_records;
 use hebb_e2e::kubectl::{
-    apply, condition, fresh_namespace, gateway, get, kubectl, owner, processes_of, signal, wait_for, wait_ready,
+    apply, condition, fresh_namespace, gateway, get, kubectl, owner, plugin, processes_of, signal, wait_for, wait_ready,
 };
 use hebb_e2e::ledger::{Client, Ledger};
 use serde_json::Value;
@@ -99,6 +101,7 @@ async fn a_day_in_the_life_of_a_cluster_loses_nothing() {
     workers_follow_the_queue(&mut day).await;
     a_process_that_hangs_is_replaced(&mut day).await;
     pods_are_rolled_one_role_after_the_other(&mut day).await;
+    a_person_restarts_the_workers_and_reads_what_they_say(&mut day).await;
     pods_wait_for_somebody_to_delete_them(&mut day).await;
     a_bad_revision_is_taken_back(&mut day).await;
     an_upgrade_of_the_operator_restarts_nothing(&mut day).await;
@@ -175,6 +178,39 @@ async fn pods_are_rolled_one_role_after_the_other(day: &mut Day) {
     assert_eq!(kept, redis, "every node is rolled, and Redis, which the change is nothing to, is not");
     let ledger = steady.join().unwrap().unwrap();
     day.settle("a rolling upgrade", ledger).await;
+}
+
+async fn a_person_restarts_the_workers_and_reads_what_they_say(day: &mut Day) {
+    let names = || -> BTreeSet<String> {
+        let pods = get(SPACE, &["pods", "-l", "hebb.dev/cluster=two,app.kubernetes.io/component=worker"]).unwrap();
+        pods["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let (before, uids) = (names(), pods(Some("worker")));
+    let mut reader = plugin(&["logs", "two", "-n", SPACE, "--role", "worker", "-f"])
+        .unwrap()
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(reader.stdout.take().unwrap()).lines();
+    let read = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
+    let steady = load(&day.url, "restart-", 3_000, 16, Some(100.0));
+    let restarted = plugin(&["restart", "two", "-n", SPACE, "--role", "worker", "--wait"]).unwrap().output().unwrap();
+    let after = names();
+    assert!(restarted.status.success(), "{}", String::from_utf8_lossy(&restarted.stderr));
+    assert!(pods(Some("worker")).is_disjoint(&uids), "a pod from before is among {after:?}");
+    let ledger = steady.join().unwrap().unwrap();
+    day.settle("workers restarted by hand", ledger).await;
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    let said = read.join().unwrap();
+    for pod in before.iter().chain(&after) {
+        assert!(said.iter().any(|line| line.contains(pod.as_str())), "nothing of {pod} in {} lines", said.len());
+    }
 }
 
 async fn pods_wait_for_somebody_to_delete_them(day: &mut Day) {
