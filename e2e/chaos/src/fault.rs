@@ -137,7 +137,7 @@ pub enum Mutant {
     ForgetRevision,
     /// After a restart, the first Secret that is asked for seems to be missing, so that it is made anew.
     ForgetPassword,
-    /// After a restart, the first Service that is looked at is deleted and made anew.
+    /// After a restart, a Service that is looked at is deleted and made anew.
     Remake,
     /// A status that was written is written again every few seconds.
     RepeatStatus,

@@ -132,7 +132,7 @@ impl Link {
         if self.start > 1 && path.contains("/secrets/") && self.plants(Mutant::ForgetPassword) {
             return Answer::Given(refusal(404, "NotFound"));
         }
-        if self.start > 1 && path.ends_with("/services/demo-gateway") && self.plants(Mutant::Remake) {
+        if self.start > 1 && path.ends_with("/services/demo-coordinator") && self.plants(Mutant::Remake) {
             self.delete_as_operator(&parts).await;
         }
         let watches = parts.uri.query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"));
