@@ -177,6 +177,10 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
         (10.0..=86_400.0).contains(&seconds(spec.upgrade.progress_deadline)),
         "spec.upgrade.progressDeadline: must be between 10s and 24h",
     );
+    check(
+        spec.metrics.as_ref().is_none_or(|metrics| (1.0..=3600.0).contains(&seconds(metrics.interval))),
+        "spec.metrics.interval: must be between 1s and 1h",
+    );
     check((60.0..=86_400.0).contains(&seconds(spec.healing.window)), "spec.healing.window: must be between 1m and 24h");
     if let Some(limit) = &spec.gateway.rate_limit {
         let rates = [("", limit.requests_per_second, limit.burst)].into_iter();

@@ -10,7 +10,8 @@ use hebb_log::{RedisConfig, RedisStore};
 use hebb_node::{
     ClusterSettings, Identity, Store, run_coordinator, run_gateway, run_more_workers, run_worker, stop_channel,
 };
-use hebb_telemetry::traces::export_traces;
+use hebb_telemetry::metrics::{self, export_metrics};
+use hebb_telemetry::traces::{self, export_traces};
 use tracing::info;
 
 use crate::access::AccessOptions;
@@ -178,6 +179,7 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
     runtime_of(threads)?.block_on(async move {
         info!(?role, id = identity.id, cluster = settings.name, %listen, redis = ?redis.topology, "starting");
         let traces = export_traces(role.service(), None)?;
+        let metrics = export_metrics(role.service(), None)?;
         let store = RedisStore::lazy(redis)?;
         let store = Store::new(store.clone()).with_history(store);
         let (stopper, stop) = stop_channel();
@@ -196,12 +198,25 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
             }
         }
         signal.abort();
-        if let Some(traces) = traces {
-            traces.finish().await;
-        }
+        finish(traces, metrics).await;
         info!("stopped");
         Ok(())
     })
+}
+
+/// Sends what traces and metrics are left.
+pub async fn finish(traces: Option<traces::Export>, metrics: Option<metrics::Export>) {
+    let traces = async {
+        if let Some(traces) = traces {
+            traces.finish().await;
+        }
+    };
+    let metrics = async {
+        if let Some(metrics) = metrics {
+            metrics.finish().await;
+        }
+    };
+    tokio::join!(traces, metrics);
 }
 
 /// The name of this machine, or of this container.

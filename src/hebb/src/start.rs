@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 use hebb_api::LearningCluster;
 use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore, SqliteHistory};
 use hebb_node::{Access, ClusterSettings, EmbeddedAddresses, Store, coordinator_address, run_embedded, stop_channel};
-use hebb_telemetry::traces::{Collector, export_traces};
+use hebb_telemetry::metrics::{self, export_metrics};
+use hebb_telemetry::traces::{self, export_traces};
 use tracing::{info, warn};
 
 use crate::access::AccessOptions;
@@ -153,13 +154,18 @@ pub fn run(options: Options) -> Outcome {
             Some(Watch::new(&policies, &cluster, &addresses, &folder, options.surroundings)?)
         }
     };
-    let collector = cluster
+    let traced = cluster.spec.traces.as_ref().map(|traces| traces::Collector {
+        endpoint: traces.endpoint.clone(),
+        share: f64::from(traces.sample_percent) / 100.0,
+    });
+    let metered = cluster
         .spec
-        .traces
+        .metrics
         .as_ref()
-        .map(|traces| Collector { endpoint: traces.endpoint.clone(), share: f64::from(traces.sample_percent) / 100.0 });
+        .map(|metrics| metrics::Collector { endpoint: metrics.endpoint.clone(), interval: metrics.interval.0 });
     runtime()?.block_on(async move {
-        let traces = export_traces("hebb", collector)?;
+        let traces = export_traces("hebb", traced)?;
+        let metrics = export_metrics("hebb", metered)?;
         let (store, data) = match redis {
             Some(redis) => {
                 let data = format!("{:?}", redis.topology);
@@ -194,9 +200,7 @@ pub fn run(options: Options) -> Outcome {
             () = alerts => {}
         }
         signal.abort();
-        if let Some(traces) = traces {
-            traces.finish().await;
-        }
+        node::finish(traces, metrics).await;
         info!("stopped");
         Ok(())
     })

@@ -1,12 +1,16 @@
-//! Logs and traces of Hebb's processes: one way to set them up, wherever a process runs.
+//! Logs, traces and metrics of Hebb's processes: one way to set them up, wherever a process runs.
 //!
 //! People read lines at a terminal; machines read JSON. `LOG_LEVEL` takes a level or a filter such as `info,hebb_node=debug`.
 
+pub mod metrics;
+mod otlp;
 pub mod traces;
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+
+pub use otlp::OtlpError;
 
 /// Why the logs could not be set up.
 #[derive(Debug, thiserror::Error)]

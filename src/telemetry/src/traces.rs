@@ -17,11 +17,12 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
 
 pub use opentelemetry::trace::SpanKind;
+
+use crate::otlp::{OtlpError, destination, resource, variable};
 
 /// How long a batch may take on its way.
 const SEND_WITHIN: Duration = Duration::from_secs(10);
@@ -31,23 +32,6 @@ const FINISH_WITHIN: Duration = Duration::from_secs(2);
 const ANSWER_MAX: usize = 64 << 10;
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
-
-/// Why traces can't be exported.
-#[derive(Debug, thiserror::Error)]
-pub enum TraceError {
-    /// The variables say something that can't be done.
-    #[error("the traces can't be exported as the OTEL_ variables say")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
-    /// Only one protocol is spoken.
-    #[error("OTEL_EXPORTER_OTLP_PROTOCOL={0}: only http/protobuf is spoken here, which collectors take on port 4318")]
-    Protocol(String),
-    /// There is no TLS here.
-    #[error("the collector has to be at an http:// address, such as that of an agent on the node")]
-    Encrypted,
-    /// The client can't be made.
-    #[error("the client of the collector can't be set up")]
-    Client(#[from] reqwest::Error),
-}
 
 /// The export under way.
 #[derive(Debug)]
@@ -66,37 +50,21 @@ pub struct Collector {
 /// `OTEL_SERVICE_NAME` gives none. Batches are sent on the runtime that this is called on.
 ///
 /// # Errors
-/// [`TraceError`] where what is asked for can't be done.
-pub fn export_traces(service: &'static str, configured: Option<Collector>) -> Result<Option<Export>, TraceError> {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let endpoint = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
-    let configured = configured.filter(|_| endpoint.is_none());
-    let is_off = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
-        || variable("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
-    let endpoint = endpoint.or_else(|| configured.as_ref().map(|collector| collector.endpoint.clone()));
-    let Some(endpoint) = endpoint.filter(|_| !is_off) else { return Ok(None) };
-    if endpoint.starts_with("https:") {
-        return Err(TraceError::Encrypted);
-    }
-    let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
-    if let Some(other) = protocol.filter(|protocol| protocol != "http/protobuf") {
-        return Err(TraceError::Protocol(other));
-    }
+/// [`OtlpError`] where what is asked for can't be done.
+pub fn export_traces(service: &'static str, configured: Option<Collector>) -> Result<Option<Export>, OtlpError> {
+    let Some(to) = destination("traces", configured.as_ref().map(|collector| collector.endpoint.as_str()))? else {
+        return Ok(None);
+    };
     let client = reqwest::Client::builder().timeout(SEND_WITHIN).build()?;
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
-        .with_http_client(OnRuntime { client, handle: Handle::current() });
-    let exporter = match &configured {
-        Some(collector) => exporter.with_endpoint(format!("{}/v1/traces", collector.endpoint)),
-        None => exporter,
-    };
-    let resource = Resource::builder();
-    let is_named = variable("OTEL_SERVICE_NAME").is_some()
-        || variable("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|attributes| attributes.contains("service.name="));
-    let resource = if is_named { resource } else { resource.with_service_name(service) };
-    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter.build()?).with_resource(resource.build());
-    let provider = match configured.filter(|_| variable("OTEL_TRACES_SAMPLER").is_none()) {
+        .with_http_client(OnRuntime { client, handle: Handle::current() })
+        .with_endpoint(to.url)
+        .build()?;
+    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource(service));
+    let configured = configured.filter(|_| to.is_configured && variable("OTEL_TRACES_SAMPLER").is_none());
+    let provider = match configured {
         Some(Collector { share, .. }) => {
             provider.with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(share))))
         }

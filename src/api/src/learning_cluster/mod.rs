@@ -133,6 +133,9 @@ pub struct LearningClusterSpec {
     /// Protection from voluntary disruptions.
     #[serde(default)]
     pub pod_disruption_budget: PodDisruptionBudgetSpec,
+    /// Pushes metrics of gateways, coordinators and workers. Without it they are only there for a scrape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<MetricsSpec>,
     /// Traces of requests through gateway, log and worker. Without it none are recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traces: Option<TracesSpec>,
@@ -157,6 +160,7 @@ impl Default for LearningClusterSpec {
             healing: HealingSpec::default(),
             network_policy: NetworkPolicySpec::default(),
             pod_disruption_budget: PodDisruptionBudgetSpec::default(),
+            metrics: None,
             traces: None,
         }
     }

@@ -163,6 +163,26 @@ pub struct TracesSpec {
     pub sample_percent: i32,
 }
 
+/// Where metrics are pushed, beside being there for a scrape.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.interval) || (duration(self.interval) >= duration('1s') && duration(self.interval) <= duration('1h'))",
+    "message": "spec.metrics.interval: must be between 1s and 1h",
+}]))]
+pub struct MetricsSpec {
+    /// Where a collector takes OTLP over HTTP, for example http://otel-collector.monitoring:4318.
+    #[schemars(length(min = 1, max = 300), regex(pattern = r"^http://[-.a-z0-9]+:[0-9]{1,5}$"))]
+    pub endpoint: String,
+    /// From one push to the next, 1s to 1h. Default: 60s.
+    #[serde(default = "a_minute")]
+    pub interval: Duration,
+}
+
+fn a_minute() -> Duration {
+    Duration::from_secs(60)
+}
+
 fn one_percent() -> i32 {
     1
 }

@@ -9,10 +9,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntGauge, Opts, Registry};
 
 use super::{ClusterStatus, DomainStatus, Shared, leader, meta};
-use crate::gateway::{ErrorBody, bearer_matches, expose};
+use crate::gateway::{ErrorBody, bearer_matches, expose, families};
 
 /// How long the leader's answer is waited for.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -50,14 +51,16 @@ async fn status(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap)
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    expose(measured(&shared))
+}
+
+/// What `/metrics` shows.
+pub fn measured(shared: &Shared) -> Result<Vec<MetricFamily>, prometheus::Error> {
     let (leads, status) = {
         let view = shared.view.lock().unwrap_or_else(PoisonError::into_inner);
         (view.leads, view.status.clone())
     };
-    match gather(leads, status.as_ref()) {
-        Ok(registry) => expose(&registry),
-        Err(error) => ErrorBody::new("metrics", error.to_string()).respond(StatusCode::INTERNAL_SERVER_ERROR),
-    }
+    families(&gather(leads, status.as_ref())?)
 }
 
 fn gather(leads: bool, status: Option<&ClusterStatus>) -> Result<Registry, prometheus::Error> {

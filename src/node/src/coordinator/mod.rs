@@ -17,6 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use futures::TryFutureExt;
 use hebb_log::{Assignment, Domain, Leadership, LogError, Member, PartitionKey};
+use hebb_telemetry::metrics;
 use tracing::{debug, info, warn};
 
 use self::board::Board;
@@ -92,6 +93,10 @@ impl Coordinator {
 
     /// The status API, the dashboard, health and metrics.
     pub fn router(&self) -> Router {
+        let shared = Arc::downgrade(&self.0);
+        metrics::offer("coordinator", move || {
+            shared.upgrade().and_then(|shared| api::measured(&shared).ok()).unwrap_or_default()
+        });
         api::router(self.0.clone()).merge(board::router(self.0.clone())).merge(self.0.health.router())
     }
 

@@ -73,9 +73,7 @@ async fn unknown_route() -> Response {
 }
 
 async fn metrics(State(shared): Gateway) -> Response {
-    shared.metrics.process.look();
-    shared.followers.measure();
-    expose(&shared.metrics.registry)
+    expose(shared.families())
 }
 
 fn is_ndjson(request: &Request) -> bool {

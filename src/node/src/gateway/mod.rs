@@ -25,6 +25,8 @@ use std::time::Duration;
 use axum::Router;
 use hebb_engine::Hyperparameters;
 use hebb_log::{LogError, Member};
+use hebb_telemetry::metrics;
+use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 use tracing::debug;
 
@@ -41,7 +43,7 @@ pub use self::keys::{KeyError, KeyLine, KeyOwner, KeyRing};
 pub use self::library::LibraryPattern;
 pub use self::limits::Limits;
 use self::priority::QueueMetrics;
-pub use self::reply::{Address, ErrorBody, bearer_matches, expose, wrong_method};
+pub use self::reply::{Address, ErrorBody, bearer_matches, expose, families, wrong_method};
 use crate::health::Health;
 use crate::memory::Memory;
 use crate::report::{GatewayReport, Report, started_at};
@@ -133,6 +135,15 @@ impl GatewayMetrics {
     }
 }
 
+impl Shared {
+    /// What `/metrics` shows.
+    fn families(&self) -> Result<Vec<MetricFamily>, prometheus::Error> {
+        self.metrics.process.look();
+        self.followers.measure();
+        families(&self.metrics.registry)
+    }
+}
+
 impl Gateway {
     /// A gateway that waits to be run.
     ///
@@ -154,6 +165,10 @@ impl Gateway {
 
     /// The API, health and metrics.
     pub fn router(&self) -> Router {
+        let shared = Arc::downgrade(&self.0);
+        metrics::offer("gateway", move || {
+            shared.upgrade().and_then(|shared| shared.families().ok()).unwrap_or_default()
+        });
         http::router(self.0.clone()).merge(self.0.health.router())
     }
 

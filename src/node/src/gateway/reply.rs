@@ -7,6 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
+use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, Registry, TextEncoder};
 use serde::Serialize;
 
@@ -182,22 +183,26 @@ impl<S: Send + Sync, E: FromRequestParts<S, Rejection: fmt::Display>> FromReques
     }
 }
 
-/// Metrics in Prometheus' text format, those of the process with them.
-pub fn expose(registry: &Registry) -> Response {
-    match exposition(registry) {
+/// Metrics in Prometheus' text format.
+pub fn expose(families: Result<Vec<MetricFamily>, prometheus::Error>) -> Response {
+    match families.and_then(|families| TextEncoder::new().encode_to_string(&families)) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => ErrorBody::new("metrics", error.to_string()).respond(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 
-fn exposition(registry: &Registry) -> Result<String, prometheus::Error> {
+/// Metrics, those of the process with them.
+///
+/// # Errors
+/// A metric that can't be registered.
+pub fn families(registry: &Registry) -> Result<Vec<MetricFamily>, prometheus::Error> {
     let process = Registry::new();
     let memory = IntGauge::new("process_resident_memory_bytes", "Memory of this process, in bytes")?;
     memory.set(i64::try_from(Memory::now().bytes).unwrap_or(i64::MAX));
     process.register(Box::new(memory))?;
     let mut families = registry.gather();
     families.extend(process.gather());
-    TextEncoder::new().encode_to_string(&families)
+    Ok(families)
 }
 
 /// The bearer token of a request.

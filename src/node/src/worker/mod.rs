@@ -14,12 +14,14 @@ use axum::Router;
 use axum::routing::get;
 use hebb_engine::Governance;
 use hebb_log::{Domain, LogError, Member, PartitionKey};
+use hebb_telemetry::metrics;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 pub use self::owner::LEASE;
+use crate::gateway::{expose, families};
 use crate::health::Health;
 use crate::memory::Memory;
 use crate::report::{PartitionReport, Report, WorkerReport, started_at};
@@ -160,7 +162,9 @@ impl Worker {
     /// Health and metrics.
     pub fn router(&self) -> Router {
         let registry = self.context.metrics.registry.clone();
-        let metrics = move || std::future::ready(crate::gateway::expose(&registry));
+        let offered = registry.clone();
+        metrics::offer("worker", move || families(&offered).unwrap_or_default());
+        let metrics = move || std::future::ready(expose(families(&registry)));
         self.health.router().route("/metrics", get(metrics))
     }
 

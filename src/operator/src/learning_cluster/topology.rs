@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use hebb_api::names::{self, Role};
 use hebb_api::{
     AutoscalingSpec, DeletionPolicy, Durability, Duration, EngineSpec, ExternalRedis, LearningCluster,
-    LearningClusterSpec, LearningClusterStatus, MetaLearningSpec, PodTemplate, RedisMode, RestoreSpec, ScalingStrategy,
-    TracesSpec, UpgradeStrategy,
+    LearningClusterSpec, LearningClusterStatus, MetaLearningSpec, MetricsSpec, PodTemplate, RedisMode, RestoreSpec,
+    ScalingStrategy, TracesSpec, UpgradeStrategy,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use sha2::{Digest, Sha256};
@@ -164,6 +164,7 @@ pub struct Topology {
     pub disruption_budgets: bool,
     /// Who may read metrics; no NetworkPolicies where there is nothing here.
     pub network: Option<BTreeMap<String, String>>,
+    pub metrics: Option<MetricsSpec>,
     pub traces: Option<TracesSpec>,
     pub cluster_domain: String,
     pub operator_namespace: String,
@@ -191,6 +192,16 @@ pub enum TopologyError {
 }
 
 impl Topology {
+    /// Where the pods of a role push their metrics.
+    pub fn metrics_of(&self, role: Role) -> Option<&MetricsSpec> {
+        self.metrics.as_ref().filter(|_| role != Role::Redis)
+    }
+
+    /// Where the pods of a role send their traces.
+    pub fn traces_of(&self, role: Role) -> Option<&TracesSpec> {
+        self.traces.as_ref().filter(|_| matches!(role, Role::Gateway | Role::Worker))
+    }
+
     /// Parses a cluster that should have so many workers, and was ready last with a revision.
     ///
     /// # Errors
@@ -261,6 +272,7 @@ impl Topology {
             redis,
             disruption_budgets: spec.pod_disruption_budget.enabled,
             network: spec.network_policy.enabled.then(|| spec.network_policy.metrics_from_namespaces.clone()),
+            metrics: spec.metrics.clone(),
             traces: spec.traces.clone(),
             cluster_domain: defaults.cluster_domain.clone(),
             operator_namespace: defaults.operator_namespace.clone(),

@@ -271,9 +271,11 @@ mod tests {
     use crate::learning_cluster::topology::{Secrets, example};
 
     #[test]
-    fn gateways_and_workers_are_told_of_the_collector_and_let_out_to_it() {
-        let traces = json!({"traces": {"endpoint": "http://otel-collector.monitoring:4318", "samplePercent": 5}});
-        let topology = example::topology(traces);
+    fn pods_are_told_of_the_collectors_and_let_out_to_them() {
+        let topology = example::topology(json!({
+            "metrics": {"endpoint": "http://agent.monitoring:4319", "interval": "30s"},
+            "traces": {"endpoint": "http://otel-collector.monitoring:4318", "samplePercent": 5},
+        }));
         let children: Vec<(String, String)> = render(&topology)
             .present
             .iter()
@@ -284,12 +286,18 @@ mod tests {
         };
         let told = with(r#"{"name":"OTEL_TRACES_SAMPLER_ARG","value":"0.05"}"#);
         assert_eq!(told, ["Deployment demo-worker", "Deployment demo-gateway"]);
-        assert_eq!(
-            with(r#"{"name":"OTEL_EXPORTER_OTLP_ENDPOINT","value":"http://otel-collector.monitoring:4318"}"#),
-            told
-        );
+        let traces = r#"{"name":"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT","value":"http://otel-collector.monitoring:4318/v1/traces"}"#;
+        assert_eq!(with(traces), told);
+        let nodes = ["StatefulSet demo-coordinator", "Deployment demo-worker", "Deployment demo-gateway"];
+        let metrics =
+            r#"{"name":"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT","value":"http://agent.monitoring:4319/v1/metrics"}"#;
+        assert_eq!(with(metrics), nodes);
+        assert_eq!(with(r#"{"name":"OTEL_METRIC_EXPORT_INTERVAL","value":"30000"}"#), nodes);
         let let_out = with(r#"{"ports":[{"port":4318,"protocol":"TCP"}]}"#);
         assert_eq!(let_out, ["NetworkPolicy demo-worker", "NetworkPolicy demo-gateway"]);
+        let let_out = with(r#"{"ports":[{"port":4319,"protocol":"TCP"}]}"#);
+        let nodes = ["NetworkPolicy demo-coordinator", "NetworkPolicy demo-worker", "NetworkPolicy demo-gateway"];
+        assert_eq!(let_out, nodes);
     }
 
     /// What is made of some clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what

@@ -2,6 +2,8 @@
 //!
 //! The kubelet's probes come from the node, which no policy holds back.
 
+use std::collections::BTreeSet;
+
 use hebb_api::names::{self, Role};
 use serde_json::{Value, json};
 
@@ -77,17 +79,21 @@ pub fn policy(topology: &Topology, role: Role) -> Option<Value> {
     if role == Role::Coordinator {
         egress.push(json!({"to": [pods(Role::Coordinator)], "ports": tcp(port)}));
     }
-    if let (Role::Gateway | Role::Worker, Some(traces)) = (role, &topology.traces)
-        && let Some(collector) = traces.endpoint.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
-    {
-        egress.push(json!({"ports": tcp(collector)}));
-    }
+    egress.extend(collector_ports(topology, role).into_iter().map(|collector| json!({"ports": tcp(collector)})));
     Some(json!({"spec": {
         "podSelector": {"matchLabels": names::role_selector(&topology.name, role)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": ingress,
         "egress": egress,
     }}))
+}
+
+/// The ports of the collectors of metrics and traces.
+fn collector_ports(topology: &Topology, role: Role) -> BTreeSet<i32> {
+    let metrics = topology.metrics_of(role).map(|metrics| &metrics.endpoint);
+    let traces = topology.traces_of(role).map(|traces| &traces.endpoint);
+    let ports = metrics.into_iter().chain(traces).filter_map(|endpoint| endpoint.rsplit_once(':')?.1.parse().ok());
+    ports.collect()
 }
 
 /// The policy of the pods that back up and restore: to Redis, and nobody to them.

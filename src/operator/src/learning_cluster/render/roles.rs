@@ -1,7 +1,7 @@
 //! Gateway, coordinators and workers: the engine's binary in three roles.
 
 use hebb_api::names::{self, Role};
-use hebb_api::{Durability, ExternalRedis, SecretKeyRef, TracesSpec};
+use hebb_api::{Durability, ExternalRedis, SecretKeyRef};
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
 
@@ -114,9 +114,7 @@ fn body(topology: &Topology, role: Role, port: i32) -> Value {
     if role == Role::Gateway {
         env.extend(gateway_env(topology));
     }
-    if let (Role::Gateway | Role::Worker, Some(traces)) = (role, &topology.traces) {
-        env.extend(traces_env(topology, traces));
-    }
+    env.extend(collector_env(topology, role));
     env.extend(redis_env(topology));
     let mut mounts = redis_mounts(topology);
     if role == Role::Gateway && topology.api_keys.is_some() {
@@ -142,18 +140,25 @@ fn volumes(topology: &Topology, role: Role) -> Vec<Value> {
     volumes
 }
 
-/// What tells a process where its traces go. POD_NAME stands before it.
-fn traces_env(topology: &Topology, traces: &TracesSpec) -> [Value; 4] {
-    let share = f64::from(traces.sample_percent) / 100.0;
-    let whose =
-        format!("k8s.namespace.name={},k8s.pod.name=$(POD_NAME),hebb.cluster={}", topology.namespace, topology.name);
-    [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", traces.endpoint.clone()),
-        ("OTEL_RESOURCE_ATTRIBUTES", whose),
-        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned()),
-        ("OTEL_TRACES_SAMPLER_ARG", share.to_string()),
-    ]
-    .map(|(name, value)| json!({"name": name, "value": value}))
+/// What tells a process where its metrics and traces go. POD_NAME stands before it.
+fn collector_env(topology: &Topology, role: Role) -> Vec<Value> {
+    let mut env = Vec::new();
+    if let Some(metrics) = topology.metrics_of(role) {
+        env.push(("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", format!("{}/v1/metrics", metrics.endpoint)));
+        env.push(("OTEL_METRIC_EXPORT_INTERVAL", metrics.interval.0.as_millis().to_string()));
+    }
+    if let Some(traces) = topology.traces_of(role) {
+        let share = f64::from(traces.sample_percent) / 100.0;
+        env.push(("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", format!("{}/v1/traces", traces.endpoint)));
+        env.push(("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned()));
+        env.push(("OTEL_TRACES_SAMPLER_ARG", share.to_string()));
+    }
+    if !env.is_empty() {
+        let (namespace, name) = (&topology.namespace, &topology.name);
+        let whose = format!("k8s.namespace.name={namespace},k8s.pod.name=$(POD_NAME),hebb.cluster={name}");
+        env.push(("OTEL_RESOURCE_ATTRIBUTES", whose));
+    }
+    env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
 }
 
 /// What tells a gateway whom it serves, and how much.

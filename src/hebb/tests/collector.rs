@@ -1,7 +1,9 @@
-//! One trace from a client through gateway, log and worker, as a collector hears of it from the processes of a cluster.
+//! What a collector hears of the processes of a cluster: one trace from a client through gateway, log and worker, and the
+//! metrics of every role.
 
 mod process;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -9,8 +11,12 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point;
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use process::{Running, free_port};
 use prost::Message;
 
@@ -35,9 +41,10 @@ struct Heard {
     parent: String,
 }
 
-type Ear = Arc<Mutex<Vec<Heard>>>;
+/// What was sent to each path, in order.
+type Ear = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
-/// A collector: takes batches of spans by HTTP.
+/// A collector: takes what is sent by HTTP.
 fn collector() -> Result<(String, Ear)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
@@ -47,8 +54,8 @@ fn collector() -> Result<(String, Ear)> {
         for stream in listener.incoming().flatten() {
             let kept = kept.clone();
             std::thread::spawn(move || {
-                while let Ok(spans) = take(&stream) {
-                    kept.lock().unwrap_or_else(PoisonError::into_inner).extend(spans);
+                while let Ok(sent) = take(&stream) {
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
                 }
             });
         }
@@ -56,12 +63,11 @@ fn collector() -> Result<(String, Ear)> {
     Ok((address, ear))
 }
 
-fn take(stream: &TcpStream) -> Result<Vec<Heard>> {
+fn take(stream: &TcpStream) -> Result<(String, Vec<u8>)> {
     let mut reader = BufReader::new(stream);
     let (mut length, mut line) = (0, String::new());
-    if reader.read_line(&mut line)? == 0 || !line.starts_with("POST /v1/traces ") {
-        return Err(line.into());
-    }
+    reader.read_line(&mut line)?;
+    let path = line.split(' ').nth(1).ok_or("nobody speaks any more")?.to_owned();
     loop {
         line.clear();
         reader.read_line(&mut line)?;
@@ -80,22 +86,34 @@ fn take(stream: &TcpStream) -> Result<Vec<Heard>> {
     reader.read_exact(&mut body)?;
     let mut out = stream;
     out.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n")?;
-    Ok(spans(&ExportTraceServiceRequest::decode(body.as_slice())?))
+    Ok((path, body))
+}
+
+/// All spans that were sent.
+fn spans_of(ear: &Ear) -> Result<Vec<Heard>> {
+    let sent = ear.lock().unwrap_or_else(PoisonError::into_inner);
+    let batches = sent.iter().filter(|(path, _)| path == "/v1/traces");
+    let decoded = batches.map(|(_, body)| ExportTraceServiceRequest::decode(body.as_slice()));
+    Ok(decoded.collect::<std::result::Result<Vec<_>, _>>()?.iter().flat_map(spans).collect())
+}
+
+fn attribute(resource: Option<&Resource>, key: &str) -> String {
+    let attributes = resource.iter().flat_map(|resource| &resource.attributes);
+    let text = attributes.filter(|one| one.key == key).find_map(|one| match &one.value.as_ref()?.value {
+        Some(Value::StringValue(text)) => Some(text.clone()),
+        _ => None,
+    });
+    text.unwrap_or_default()
 }
 
 fn spans(request: &ExportTraceServiceRequest) -> Vec<Heard> {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let mut heard = Vec::new();
     for resource in &request.resource_spans {
-        let attributes = resource.resource.iter().flat_map(|resource| &resource.attributes);
-        let service =
-            attributes.filter(|one| one.key == "service.name").find_map(|one| match &one.value.as_ref()?.value {
-                Some(Value::StringValue(name)) => Some(name.clone()),
-                _ => None,
-            });
+        let service = attribute(resource.resource.as_ref(), "service.name");
         for span in resource.scope_spans.iter().flat_map(|scope| &scope.spans) {
             heard.push(Heard {
-                service: service.clone().unwrap_or_default(),
+                service: service.clone(),
                 name: span.name.clone(),
                 trace: hex(&span.trace_id),
                 id: hex(&span.span_id),
@@ -162,7 +180,7 @@ fn one_trace_goes_from_the_client_through_the_log_to_the_worker() -> Result {
     learn("traced", Some(&format!("00-{TRACE}-{CLIENT}-01")))?;
     let begun = Instant::now();
     let heard = loop {
-        let heard = ear.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let heard = spans_of(&ear)?;
         if heard.len() >= 4 {
             break heard;
         }
@@ -184,5 +202,76 @@ fn one_trace_goes_from_the_client_through_the_log_to_the_worker() -> Result {
     for (span, service) in [(request, "gateway"), (append, "gateway"), (answer, "gateway"), (apply, "worker")] {
         assert_eq!(span.service, format!("hebb-{service}"));
     }
+    Ok(())
+}
+
+/// The numbers of a metric as they were pushed last, by role.
+fn pushed(ear: &Ear, name: &str) -> Result<BTreeMap<String, f64>> {
+    let mut numbers = BTreeMap::new();
+    for (_, body) in ear.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|(path, _)| path == "/v1/metrics")
+    {
+        for resource in ExportMetricsServiceRequest::decode(body.as_slice())?.resource_metrics {
+            assert_eq!(attribute(resource.resource.as_ref(), "service.name"), "hebb");
+            let role = attribute(resource.resource.as_ref(), "hebb.role");
+            let metrics = resource.scope_metrics.iter().flat_map(|scope| &scope.metrics);
+            for metric in metrics.filter(|metric| metric.name == name) {
+                let points = match &metric.data {
+                    Some(Data::Sum(sum)) => &sum.data_points,
+                    Some(Data::Gauge(gauge)) => &gauge.data_points,
+                    other => return Err(format!("{name} is {other:?}").into()),
+                };
+                for point in points {
+                    if let Some(number_data_point::Value::AsDouble(value)) = point.value {
+                        numbers.insert(role.clone(), value);
+                    }
+                }
+            }
+        }
+    }
+    Ok(numbers)
+}
+
+#[test]
+fn the_metrics_of_every_role_are_pushed_also_as_a_process_ends() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (collector, ear) = collector()?;
+    let metrics = format!("{CLUSTER}  metrics: {{endpoint: 'http://{collector}', interval: 1s}}\n");
+    let metrics = metrics.replace(
+        "spec: {domains: [{name: d, task: Classification}]}",
+        "spec:\n  domains: [{name: d, task: Classification}]",
+    );
+    std::fs::write(folder.path().join("cluster.yaml"), metrics)?;
+    let port = free_port()?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hebb"));
+    command.current_dir(folder.path()).args(["start", "-f", "cluster.yaml", "--port", &port.to_string()]);
+    for option in ["--coordinator-port", "--meta-port", "--worker-port"] {
+        command.args([option, &free_port()?.to_string()]);
+    }
+    let mut process = Running(command.stderr(Stdio::null()).spawn()?);
+    let within = |what: &dyn Fn() -> Result<bool>| -> Result {
+        let begun = Instant::now();
+        while !what()? {
+            if begun.elapsed() > WITHIN {
+                return Err("not within a minute".into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    };
+    within(&|| Ok(pushed(&ear, "process_resident_memory_bytes")?.len() == 3))?;
+    let memory = pushed(&ear, "process_resident_memory_bytes")?;
+    assert_eq!(memory.keys().collect::<Vec<_>>(), ["coordinator", "gateway", "worker"]);
+    assert!(memory.values().all(|bytes| *bytes > 1e6), "{memory:?}");
+
+    // What was applied just before the end is told at the end.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let url = format!("http://127.0.0.1:{port}/v1/domains/d/infer-and-adapt");
+    for id in 0..7 {
+        let body = format!(r#"{{"id":"e{id}","features":[1,2],"label":"a"}}"#);
+        runtime.block_on(async { reqwest::Client::new().post(&url).body(body).send().await?.error_for_status() })?;
+    }
+    Command::new("kill").arg(process.0.id().to_string()).status()?;
+    assert!(process.0.wait()?.success());
+    assert_eq!(pushed(&ear, "tasks_processed")?.get("worker"), Some(&7.0));
     Ok(())
 }
