@@ -4,9 +4,9 @@
 //! It is exact: what a search finds doesn't depend on it, so it is no part of the state. Made anew from time to time, it
 //! leaves out the newest experiences, which are looked at one by one.
 
-use super::memory::{BLOCK, Target, distances};
+use super::memory::{BLOCK, Target, distances, lanes_within};
 
-/// Insertions between two of its makings, which take about as long as a dozen searches.
+/// Insertions between two of its makings, which take about as long as a hundred searches.
 const MADE_EVERY: usize = 1_024;
 /// The newest experiences that it leaves out when it is made, more than the short memory holds.
 const LEFT_OUT: usize = 512;
@@ -45,31 +45,25 @@ impl PartialEq for Index {
 }
 
 impl Index {
-    /// Makes the tree over all but the newest of a ring of `count` experiences. `value` tells a slot's value at a place, and
-    /// `newest` the places from the newest back.
-    pub fn make(
-        width: usize,
-        count: usize,
-        relevance: &[f32],
-        newest: impl Iterator<Item = usize>,
-        value: impl Fn(usize, usize) -> f32,
-    ) -> Self {
+    /// Makes the tree over all but the newest of the experiences. `rows` are those, one after another by their place in the
+    /// ring, and `newest` the places from the newest back.
+    pub fn make(width: usize, rows: &[f32], relevance: &[f32], newest: impl ExactSizeIterator<Item = usize>) -> Self {
         let mut index = Self { width, ..Self::default() };
+        let count = newest.len();
         if count < EXPERIENCES_MIN || width == 0 {
             return index;
         }
         index.newest = LEFT_OUT + (count - LEFT_OUT) % BLOCK;
         let mut places: Vec<u32> = newest.skip(index.newest).map(|place| place as u32).collect();
-        let leaves = places.len() / BLOCK;
-        index.halves = vec![(0, 0.0); leaves];
-        index.halve(&mut places, 0, relevance, &value);
+        index.halves = vec![(0, 0.0); places.len() / BLOCK];
+        Halving { width, rows, relevance, halves: &mut index.halves, keys: Vec::new() }.halve(&mut places, 0);
         index.rows = vec![NOWHERE; count];
         index.values = vec![0.0; places.len() * width];
         for (row, place) in places.iter().enumerate() {
             index.rows[*place as usize] = row as u32;
             for slot in 0..width {
                 let at = index.at(row, slot);
-                index.values[at] = value(*place as usize, slot);
+                index.values[at] = rows[*place as usize * width + slot];
             }
         }
         index.places = places;
@@ -118,10 +112,16 @@ impl Index {
         if leaves == 1 {
             let from = first * BLOCK;
             let values = &self.values[from * self.width..(from + BLOCK) * self.width];
-            let Some(distances) = distances(values, query.targets, query.bound) else { return };
-            for (row, distance) in distances.into_iter().enumerate() {
-                if distance <= query.bound && distance < f32::INFINITY {
-                    query.bound = offer(distance, self.places[from + row] as usize);
+            let mut sums = [0.0; BLOCK];
+            if !distances(values, query.targets, query.bound, &mut sums) {
+                return;
+            }
+            let mut within = lanes_within(&sums, query.bound);
+            while within != 0 {
+                let row = within.trailing_zeros() as usize;
+                within &= within - 1;
+                if sums[row] <= query.bound && sums[row] < f32::INFINITY {
+                    query.bound = offer(sums[row], self.places[from + row] as usize);
                 }
             }
             return;
@@ -161,32 +161,62 @@ impl Index {
     fn at(&self, row: usize, slot: usize) -> usize {
         (row / BLOCK * self.width + slot) * BLOCK + row % BLOCK
     }
+}
+
+/// What the parts of a tree are made of.
+struct Halving<'a> {
+    width: usize,
+    rows: &'a [f32],
+    relevance: &'a [f32],
+    halves: &'a mut [(u32, f32)],
+    /// Scratch: the values of a slot as numbers in their order, each before its place.
+    keys: Vec<u64>,
+}
+
+impl Halving<'_> {
+    fn row(&self, place: u32) -> &[f32] {
+        &self.rows[place as usize * self.width..(place as usize + 1) * self.width]
+    }
+
+    /// The slot that sets the rows of a part furthest apart, by a sample of them.
+    fn widest(&self, places: &[u32]) -> usize {
+        let sample = || places.iter().step_by(places.len().div_ceil(SAMPLE));
+        let count = sample().len() as f32;
+        let spread = |slot: usize| {
+            let (sum, squares) = sample().fold((0.0, 0.0), |(sum, squares), place| {
+                let value = self.row(*place)[slot];
+                (sum + value, squares + value * value)
+            });
+            (squares - sum * sum / count) * self.relevance.get(slot).copied().unwrap_or(1.0)
+        };
+        let spreads = (0..self.width).map(|slot| (slot, spread(slot)));
+        spreads.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(slot, _)| slot)
+    }
 
     /// Orders the rows of a part, which begins with the leaf `first`, so that its halves are apart in one slot.
-    fn halve(&mut self, places: &mut [u32], first: usize, relevance: &[f32], value: &impl Fn(usize, usize) -> f32) {
+    fn halve(&mut self, places: &mut [u32], first: usize) {
         let leaves = places.len() / BLOCK;
         if leaves < 2 {
             return;
         }
-        let spread = |slot: usize| {
-            let sample = places.iter().step_by(places.len().div_ceil(SAMPLE)).map(|place| value(*place as usize, slot));
-            let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
-            for value in sample {
-                sum += value;
-                squares += value * value;
-                count += 1.0f32;
-            }
-            (squares - sum * sum / count) * relevance.get(slot).copied().unwrap_or(1.0)
-        };
-        let widest = (0..self.width).map(|slot| (slot, spread(slot))).max_by(|a, b| a.1.total_cmp(&b.1));
-        let slot = widest.map_or(0, |(slot, _)| slot);
-        let middle = leaves / 2;
-        let by_value = |a: &u32, b: &u32| value(*a as usize, slot).total_cmp(&value(*b as usize, slot));
-        let (lower, least, _) = places.select_nth_unstable_by(middle * BLOCK, by_value);
-        self.halves[first + middle] = (slot as u32, value(*least as usize, slot));
-        let lower = lower.len();
-        let (lower, upper) = places.split_at_mut(lower);
-        self.halve(lower, first, relevance, value);
-        self.halve(upper, first + middle, relevance, value);
+        let (slot, middle) = (self.widest(places), leaves / 2);
+        let mut keys = std::mem::take(&mut self.keys);
+        keys.clear();
+        keys.extend(places.iter().map(|place| u64::from(in_order(self.row(*place)[slot])) << 32 | u64::from(*place)));
+        keys.select_nth_unstable(middle * BLOCK);
+        for (place, key) in places.iter_mut().zip(&keys) {
+            *place = *key as u32;
+        }
+        self.keys = keys;
+        let (lower, upper) = places.split_at_mut(middle * BLOCK);
+        self.halves[first + middle] = (slot as u32, self.row(upper[0])[slot]);
+        self.halve(lower, first);
+        self.halve(upper, first + middle);
     }
+}
+
+/// A number that is larger when the value is.
+fn in_order(value: f32) -> u32 {
+    let bits = value.to_bits();
+    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
 }

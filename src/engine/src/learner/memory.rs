@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::index::{Index, Query};
 use super::signature::{Scratch, Signatures};
+use crate::math::{larger, smaller};
 
 /// Experiences of the short memory.
 const SHORT: usize = 500;
@@ -162,6 +163,8 @@ pub struct Neighbours {
     targets: Vec<Target>,
     slots: Vec<(f32, f32)>,
     offsets: Vec<f32>,
+    /// And the distances of the newest, a block after another, each with its first place.
+    distances: Vec<(usize, [f32; BLOCK])>,
     wide: Wide,
 }
 
@@ -181,6 +184,7 @@ impl Neighbours {
             targets: Vec::new(),
             slots: Vec::new(),
             offsets: Vec::new(),
+            distances: Vec::new(),
             wide: Wide::default(),
         }
     }
@@ -284,9 +288,14 @@ impl Memory {
         };
         if !self.is_wide() && self.index.replaced(place) {
             let count = self.len();
+            let mut rows = vec![0.0; count * self.width];
+            for (place, row) in rows.chunks_exact_mut(self.width).enumerate() {
+                for (slot, value) in row.iter_mut().enumerate() {
+                    *value = self.values[self.at(place, slot)];
+                }
+            }
             let newest = (0..count).map(|age| (self.next + count - 1 - age) % count);
-            let value = |place: usize, slot: usize| self.values[self.at(place, slot)];
-            self.index = Index::make(self.width, count, relevance, newest, value);
+            self.index = Index::make(self.width, &rows, relevance, newest);
         }
     }
 
@@ -308,6 +317,13 @@ impl Memory {
         newest - 1 - place
     }
 
+    /// Where those of some ages stand: up to two stretches of the ring, that of the newer ones first.
+    fn places(&self, ages: Range<usize>) -> [Range<usize>; 2] {
+        let end = if self.next == 0 { self.len() } else { self.next };
+        let beyond = |age: usize| self.len() - age.saturating_sub(end);
+        [end - ages.end.min(end)..end - ages.start.min(end), beyond(ages.end)..beyond(ages.start)]
+    }
+
     fn search_wide(&self, row: &[f32], relevance: &[f32], found: &mut Neighbours) {
         let Neighbours { wanted, short, long, wide, .. } = found;
         let wanted = *wanted;
@@ -322,11 +338,9 @@ impl Memory {
         self.signatures.estimate(&wide.row, &wide.relevance, &mut wide.scratch);
         let count = self.len();
         self.compare(0..count, CANDIDATES, wide, wanted, long);
-        // The newest are up to two stretches of the ring.
-        let end = if self.next == 0 { count } else { self.next };
-        self.compare(end.saturating_sub(SHORT)..end, CANDIDATES_SHORT, wide, wanted, short);
-        let before = SHORT.saturating_sub(end).min(count - end);
-        self.compare(count - before..count, CANDIDATES_SHORT, wide, wanted, short);
+        for places in self.places(0..SHORT.min(count)) {
+            self.compare(places, CANDIDATES_SHORT, wide, wanted, short);
+        }
     }
 
     /// Takes among the nearest those of the wide rows at some places that are, but for what their signatures hide.
@@ -360,7 +374,7 @@ impl Memory {
     }
 
     fn search_narrow(&self, row: &[f32], relevance: &[f32], found: &mut Neighbours) {
-        let Neighbours { wanted, short, long, targets, slots, offsets, .. } = found;
+        let Neighbours { wanted, short, long, targets, slots, offsets, distances, .. } = found;
         let wanted = *wanted;
         let count = self.len();
         slots.clear();
@@ -374,37 +388,91 @@ impl Memory {
         // The slots that set experiences apart most, as values have a variance of 1, come first: a block is out of reach soon.
         let apart = |target: &Target| target.relevance * (1.0 + target.value * target.value);
         targets.sort_by(|a, b| apart(b).total_cmp(&apart(a)));
-        let age = |place: usize| self.age(place);
-        let (mut short_bound, mut long_bound) = (f32::INFINITY, f32::INFINITY);
-        // First the newest, which the index has nothing of: what is near is often recent, and a close bound leaves most out.
-        let newest = self.index.newest(count);
-        let blocks = count.div_ceil(BLOCK);
-        let last = (self.next + count - 1) % count.max(1) / BLOCK;
-        // Two may be newest in part only, and the last of the ring needn't be full.
-        let looked_at = (0..=last).rev().chain((last + 1..blocks).rev()).take(newest / BLOCK + 3);
-        for block in looked_at {
-            let first = block * BLOCK;
-            let end = (first + BLOCK).min(count);
-            let has_short = age(first) < SHORT || age(end - 1) < SHORT;
-            let values = &self.values[first * self.width..(first + BLOCK) * self.width];
-            let bound = if has_short { short_bound } else { long_bound };
-            let Some(distances) = distances(values, targets, bound) else { continue };
-            for place in (first..end).rev() {
-                let distance = distances[place - first];
-                let age = age(place);
-                let neighbour = Neighbour { distance, label: self.labels[place], age };
-                if distance <= long_bound && age < newest {
-                    long_bound = keep(long, neighbour, wanted);
+        let bound = self.scan_newest(targets, wanted, distances, short);
+        long.clone_from(short);
+        let mut query = Query { targets, slots, offsets, bound };
+        self.index.search(&mut query, &mut |distance, place| {
+            keep(long, Neighbour { distance, label: self.labels[place], age: self.age(place) }, wanted)
+        });
+        // The index has found the nearest of most: a close bound, which leaves out most of the rest.
+        let mut bound = query.bound;
+        for places in self.places(SHORT.min(count)..self.index.newest(count)) {
+            bound = self.scan(places, targets, bound, wanted, long);
+        }
+    }
+
+    /// Takes the nearest of the short memory's narrow rows; how far others may be away. All distances come first: they tell
+    /// about how far the last of the nearest is, so that next to none is taken that isn't among them.
+    fn scan_newest(
+        &self,
+        targets: &[Target],
+        wanted: usize,
+        blocks: &mut Vec<(usize, [f32; BLOCK])>,
+        nearest: &mut Vec<Neighbour>,
+    ) -> f32 {
+        blocks.clear();
+        let mut least = [f32::INFINITY; BLOCK];
+        for places in self.places(0..SHORT.min(self.len())) {
+            for block in (places.start / BLOCK..places.end.div_ceil(BLOCK)).rev() {
+                let (first, mut sums) = (block * BLOCK, [0.0; BLOCK]);
+                let values = &self.values[first * self.width..(first + BLOCK) * self.width];
+                distances(values, targets, f32::INFINITY, &mut sums);
+                if first < places.start || first + BLOCK > places.end {
+                    for (lane, sum) in sums.iter_mut().enumerate() {
+                        *sum = if places.contains(&(first + lane)) { *sum } else { f32::INFINITY };
+                    }
                 }
-                if distance <= short_bound && age < SHORT {
-                    short_bound = keep(short, neighbour, wanted);
+                for lane in 0..BLOCK {
+                    least[lane] = smaller(least[lane], sums[lane]);
+                }
+                blocks.push((first, sums));
+            }
+        }
+        let mut bound = bound_of(&least, wanted);
+        for (first, sums) in blocks {
+            let mut within = lanes_within(sums, bound);
+            while within != 0 {
+                let lane = within.ilog2();
+                within ^= 1 << lane;
+                let (place, distance) = (*first + lane as usize, sums[lane as usize]);
+                if distance <= bound && distance < f32::INFINITY {
+                    let neighbour = Neighbour { distance, label: self.labels[place], age: self.age(place) };
+                    bound = smaller(bound, keep(nearest, neighbour, wanted));
                 }
             }
         }
-        let mut query = Query { targets, slots, offsets, bound: long_bound };
-        self.index.search(&mut query, &mut |distance, place| {
-            keep(long, Neighbour { distance, label: self.labels[place], age: age(place) }, wanted)
-        });
+        nearest.get(wanted - 1).map_or(f32::INFINITY, |last| last.distance)
+    }
+
+    /// Takes among the nearest those of the narrow rows at some places that are; the newest are looked at first. `bound` is how
+    /// far the next may be away, as what it returns.
+    fn scan(
+        &self,
+        places: Range<usize>,
+        targets: &[Target],
+        mut bound: f32,
+        wanted: usize,
+        nearest: &mut Vec<Neighbour>,
+    ) -> f32 {
+        let mut sums = [0.0; BLOCK];
+        for block in (places.start / BLOCK..places.end.div_ceil(BLOCK)).rev() {
+            let first = block * BLOCK;
+            let values = &self.values[first * self.width..(first + BLOCK) * self.width];
+            if !distances(values, targets, bound, &mut sums) {
+                continue;
+            }
+            let mut within = lanes_within(&sums, bound);
+            while within != 0 {
+                let lane = within.ilog2();
+                within ^= 1 << lane;
+                let (place, distance) = (first + lane as usize, sums[lane as usize]);
+                if distance <= bound && places.contains(&place) {
+                    let neighbour = Neighbour { distance, label: self.labels[place], age: self.age(place) };
+                    bound = keep(nearest, neighbour, wanted);
+                }
+            }
+        }
+        bound
     }
 
     /// Bytes that it holds.
@@ -413,9 +481,9 @@ impl Memory {
     }
 }
 
-/// Squared weighted Euclidean distances of a row to the experiences of a block; none when all are beyond `bound`.
-#[inline]
-pub fn distances(values: &[f32], targets: &[Target], bound: f32) -> Option<[f32; BLOCK]> {
+/// Squared weighted Euclidean distances of a row to the experiences of a block; false when all are beyond `bound`.
+#[multiversion(targets("x86_64+avx2+avx512bw+avx512f+avx512vl", "x86_64+avx2"))]
+pub fn distances(values: &[f32], targets: &[Target], bound: f32, distances: &mut [f32; BLOCK]) -> bool {
     let mut sums = [0.0f32; BLOCK];
     let slots = values.as_chunks::<BLOCK>().0;
     for targets in targets.chunks(SLOTS_A_LOOK) {
@@ -426,11 +494,13 @@ pub fn distances(values: &[f32], targets: &[Target], bound: f32) -> Option<[f32;
                 sums[lane] += difference * difference * target.relevance;
             }
         }
-        if nearest_of(&sums) > bound {
-            return None;
+        // As a fold, which becomes one comparison of all lanes.
+        if !sums.iter().fold(false, |any, sum| any | (*sum <= bound)) {
+            return false;
         }
     }
-    Some(sums)
+    *distances = sums;
+    true
 }
 
 /// Squared weighted Euclidean distances of some of the rows to another. Whatever the processor can do, sums are made in the same
@@ -457,31 +527,44 @@ fn wide_distances(rows: &[f32], places: &[u32], target: &[f32], relevance: &[f32
     }
 }
 
-#[inline]
-fn nearest_of(distances: &[f32; BLOCK]) -> f32 {
-    let mut least = [f32::INFINITY; 4];
-    for four in distances.as_chunks::<4>().0 {
-        for lane in 0..4 {
-            // Not `f32::min`: nothing here is NaN, and the comparison is one instruction.
-            least[lane] = if four[lane] < least[lane] { four[lane] } else { least[lane] };
-        }
+/// A distance within which `wanted` are, given the least of each lane: so many groups of lanes have one.
+fn bound_of(least: &[f32; BLOCK], wanted: usize) -> f32 {
+    const GROUPS: usize = BLOCK / 2;
+    if wanted > GROUPS {
+        return f32::INFINITY;
     }
-    least.into_iter().fold(f32::INFINITY, f32::min)
+    let groups: [f32; GROUPS] = std::array::from_fn(|group| smaller(least[group], least[group + GROUPS]));
+    let is_among = |least: &f32| groups.iter().filter(|other| *other < least).count() < wanted;
+    groups.into_iter().filter(is_among).fold(0.0, larger)
+}
+
+/// A bit for each of the distances that is within `bound`.
+#[inline]
+pub fn lanes_within(distances: &[f32; BLOCK], bound: f32) -> u32 {
+    let mut within = 0;
+    for (lane, distance) in distances.iter().enumerate() {
+        within |= u32::from(*distance <= bound) << lane;
+    }
+    within
 }
 
 /// Takes a neighbour among the `wanted` nearest, if it is; the distance that the next one may have.
 fn keep(nearest: &mut Vec<Neighbour>, neighbour: Neighbour, wanted: usize) -> f32 {
-    nearest.push(neighbour);
-    // By hand: so few are moved that a call would cost more.
-    let mut place = nearest.len() - 1;
     let is_behind = |other: &Neighbour| {
         other.distance > neighbour.distance || (other.distance == neighbour.distance && other.age > neighbour.age)
     };
+    if nearest.len() < wanted {
+        nearest.push(neighbour);
+    } else if !is_behind(&nearest[wanted - 1]) {
+        return nearest[wanted - 1].distance;
+    }
+    // By hand: so few are moved that a call would cost more.
+    let mut place = nearest.len() - 1;
     while place > 0 && is_behind(&nearest[place - 1]) {
-        nearest.swap(place - 1, place);
+        nearest[place] = nearest[place - 1];
         place -= 1;
     }
-    nearest.truncate(wanted);
+    nearest[place] = neighbour;
     if nearest.len() < wanted { f32::INFINITY } else { nearest[wanted - 1].distance }
 }
 
@@ -537,24 +620,25 @@ mod tests {
     #[test]
     fn the_search_finds_what_a_sort_finds() {
         let mut random = crate::random::Random::new(5);
-        let mut memory = Memory::new(2_000);
+        // The ring begins anew in the middle of a block; many are equally far.
+        let mut memory = Memory::new(1_490);
         let rows: Vec<[f32; 3]> =
-            (0..1_500).map(|_| [random.unit() as f32, random.unit() as f32, random.unit() as f32]).collect();
-        for (place, row) in rows.iter().enumerate() {
-            memory.insert(row, place as f32, &[]);
-        }
-        let target = [0.5, 0.5, 0.5];
-        let mut sorted: Vec<(f32, usize)> = rows
-            .iter()
-            .enumerate()
-            .map(|(place, row)| (row.iter().zip(target).map(|(a, b)| (a - b) * (a - b)).sum(), place))
-            .collect();
-        sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+            (0..4_000).map(|_| std::array::from_fn(|_| (random.unit() * 40.0).floor() as f32 / 8.0)).collect();
         let mut found = Neighbours::default();
-        memory.search(&target, &[], &mut found);
-        let expected: Vec<f32> = sorted[..NEIGHBOURS].iter().map(|(_, place)| *place as f32).collect();
-        assert_eq!(found.long.iter().map(|neighbour| neighbour.label).collect::<Vec<_>>(), expected);
-        assert!(found.short.iter().all(|neighbour| neighbour.label >= 1_000.0));
+        for (number, row) in rows.iter().enumerate() {
+            memory.search(row, &[], &mut found);
+            let mut sorted: Vec<(f32, usize)> = (number.saturating_sub(1_490)..number)
+                .map(|place| (rows[place].iter().zip(row).map(|(a, b)| (a - b) * (a - b)).sum(), number - 1 - place))
+                .collect();
+            sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            let nearest = |among: usize| sorted.iter().filter(move |(_, age)| *age < among).take(NEIGHBOURS);
+            for (found, among) in [(&found.short, SHORT), (&found.long, 1_490)] {
+                let found = found.iter().map(|one| (one.distance, one.age, one.label as usize));
+                let expected = nearest(among).map(|(distance, age)| (*distance, *age, number - 1 - age));
+                assert!(found.eq(expected), "at {number} among {among}");
+            }
+            memory.insert(row, number as f32, &[]);
+        }
     }
 
     #[test]
