@@ -75,6 +75,9 @@ impl Adwin {
         let mean = self.mean();
         let variance = mean * (1.0 - mean);
         let log = ln(2.0 * ln(total).max(1.0) / self.delta);
+        // The bound is a sum, and hardly any difference reaches even one of its terms. Those are compared first, times both
+        // counts, so that nothing is divided; a little less than they are, so that rounding leaves out nothing.
+        let (of_variance, of_log) = (0.999 * 2.0 * variance * log * total, 0.999 * 2.0 / 3.0 * log * total);
         let (mut old_count, mut old_sum) = (0.0, 0.0);
         for (size, buckets) in self.sizes.iter().enumerate().rev() {
             for bucket in buckets {
@@ -85,6 +88,10 @@ impl Adwin {
                     return false;
                 }
                 if old_count < PART_MIN {
+                    continue;
+                }
+                let apart = (old_sum * new_count - (self.sum - old_sum) * old_count).abs();
+                if apart < of_log || apart * apart < of_variance * old_count * new_count {
                     continue;
                 }
                 let harmonic = 1.0 / (1.0 / old_count + 1.0 / new_count);
@@ -134,6 +141,41 @@ mod tests {
             })
             .collect();
         assert!(delays.iter().sum::<usize>() / delays.len() < 200, "{delays:?}");
+    }
+
+    /// Whether two parts of the window are further apart than the bound, as in the paper.
+    fn has_cut_by_definition(detector: &Adwin) -> bool {
+        let (total, mean) = (detector.count as f64, detector.mean());
+        let log = ln(2.0 * ln(total).max(1.0) / detector.delta);
+        let (mut old_count, mut old_sum) = (0.0, 0.0);
+        let buckets = detector.sizes.iter().enumerate().rev();
+        buckets.flat_map(|(size, sums)| sums.iter().map(move |sum| (size, sum))).any(|(size, sum)| {
+            old_count += (1u64 << size) as f64;
+            old_sum += f64::from(*sum);
+            let (new_count, new_sum) = (total - old_count, detector.sum - old_sum);
+            let parts = 1.0 / old_count + 1.0 / new_count;
+            let bound = (2.0 * parts * mean * (1.0 - mean) * log).sqrt() + 2.0 / 3.0 * parts * log;
+            let large = old_count >= PART_MIN && new_count >= PART_MIN;
+            large && (old_sum / old_count - new_sum / new_count).abs() > bound
+        })
+    }
+
+    #[test]
+    fn what_is_left_out_without_a_division_has_no_cut() {
+        let mut random = Random::new(4);
+        let mut cuts = 0;
+        for rate in [0.001, 0.01, 0.1, 0.4] {
+            let mut detector = Adwin::new(0.01);
+            for number in 0..20_000 {
+                let share = if number / 2_500 % 2 == 0 { rate } else { rate * 1.5 };
+                detector.insert(f64::from(u8::from(random.unit() < share)));
+                // Before the next look shrinks the window.
+                let expected = has_cut_by_definition(&detector);
+                assert_eq!(detector.has_cut(), expected, "at {number} with a rate of {rate}");
+                cuts += u32::from(expected);
+            }
+        }
+        assert!(cuts > 100, "{cuts}");
     }
 
     #[test]
