@@ -3,6 +3,8 @@
 //! The platform's mathematical library is not used: glibc picks a variant by the processor, musl has another, and their last
 //! digits differ. A replay on another machine must end in the same bytes.
 
+use multiversion::multiversion;
+
 const LN_2_HIGH: f64 = 6.931_471_803_691_238e-1;
 const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
 
@@ -31,10 +33,12 @@ pub fn larger<N: PartialOrd>(a: N, b: N) -> N {
 /// e to the power of `x`, within 1e-14 relative; saturates outside ±700.
 #[inline]
 pub fn exp(x: f64) -> f64 {
+    /// Added to a small number it leaves no room for a fraction: the nearest integer then stands in the lowest bits.
+    const SHIFT: f64 = 1.5 * (1u64 << 52) as f64;
     let x = x.clamp(-700.0, 700.0);
-    let scaled = x * std::f64::consts::LOG2_E;
-    let n = (if scaled >= 0.0 { scaled + 0.5 } else { scaled - 0.5 }) as i32;
-    let r = x - f64::from(n) * LN_2_HIGH - f64::from(n) * LN_2_LOW;
+    let shifted = x * std::f64::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
+    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
     // |r| ≤ 0.35: the Taylor series to the 11th power is exact to rounding.
     let mut sum = 1.0 / 39_916_800.0;
     for c in [
@@ -52,14 +56,16 @@ pub fn exp(x: f64) -> f64 {
     ] {
         sum = sum * r + c;
     }
-    sum * f64::from_bits(((i64::from(n) + 1023) as u64) << 52)
+    sum * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1023 << 52))
 }
 
 /// The natural logarithm of a positive number, within 1e-12; of anything smaller than 1e-300, that of 1e-300.
 #[inline]
 pub fn ln(x: f64) -> f64 {
-    let bits = x.max(1e-300).to_bits();
-    let mut exponent = ((bits >> 52) as i64 - 1023) as f64;
+    /// An integer that is put into its lowest bits is added to it.
+    const SHIFT: f64 = (1u64 << 52) as f64;
+    let bits = larger(1e-300, x).to_bits();
+    let mut exponent = f64::from_bits(SHIFT.to_bits() | (bits >> 52)) - (SHIFT + 1023.0);
     let mut mantissa = f64::from_bits((bits & 0x000f_ffff_ffff_ffff) | 0x3ff0_0000_0000_0000);
     if mantissa > std::f64::consts::SQRT_2 {
         mantissa *= 0.5;
@@ -70,6 +76,45 @@ pub fn ln(x: f64) -> f64 {
     let series =
         1.0 + z * (1.0 / 3.0 + z * (0.2 + z * (1.0 / 7.0 + z * (1.0 / 9.0 + z * (1.0 / 11.0 + z * (1.0 / 13.0))))));
     2.0 * s * series + exponent * std::f64::consts::LN_2
+}
+
+/// [`exp`] of each, many at once where the processor can; the results are the same.
+pub fn exp_all(values: &mut [f64]) {
+    #[multiversion(targets("x86_64+avx2+avx512bw+avx512dq+avx512f+avx512vl", "x86_64+avx2"))]
+    fn eight(values: &mut [f64; 8]) {
+        for value in values {
+            *value = exp(*value);
+        }
+    }
+    by_eights(values, eight);
+}
+
+/// [`ln`] of each, as [`exp_all`].
+pub fn ln_all(values: &mut [f64]) {
+    #[multiversion(targets("x86_64+avx2+avx512bw+avx512dq+avx512f+avx512vl", "x86_64+avx2"))]
+    fn eight(values: &mut [f64; 8]) {
+        for value in values {
+            *value = ln(*value);
+        }
+    }
+    by_eights(values, eight);
+}
+
+/// Has a function replace numbers, eight at once: of a number that it doesn't know, the compiler takes less than some dozens one by
+/// one.
+pub fn by_eights(values: &mut [f64], eight: impl Fn(&mut [f64; 8])) {
+    let (eights, rest) = values.as_chunks_mut();
+    eights.iter_mut().for_each(&eight);
+    if !rest.is_empty() {
+        let mut filled = [1.0; 8];
+        for (place, value) in rest.iter().enumerate() {
+            filled[place] = *value;
+        }
+        eight(&mut filled);
+        for (value, other) in rest.iter_mut().zip(filled) {
+            *value = other;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +131,17 @@ mod tests {
         }
         assert!(exp(-1e9) < 1e-300 && exp(1e9) > 1e300);
         assert!(ln(0.0) < -600.0);
+    }
+
+    #[test]
+    fn many_at_once_are_the_same_as_one_by_one() {
+        let values: Vec<f64> = (0..1_003).map(|number| f64::from(number) * 0.37 - 150.0).collect();
+        let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        let (mut exponentials, mut logarithms) = (values.clone(), values.clone());
+        exp_all(&mut exponentials);
+        ln_all(&mut logarithms);
+        assert_eq!(bits(&exponentials), bits(&values.iter().map(|x| exp(*x)).collect::<Vec<_>>()));
+        assert_eq!(bits(&logarithms), bits(&values.iter().map(|x| ln(*x)).collect::<Vec<_>>()));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::adwin::Adwin;
-use super::tree::{Favourites, Tree};
+use super::tree::{Favourites, Scratch, Tree};
 use crate::random::Random;
 
 /// Trees of a forest.
@@ -44,15 +44,16 @@ impl Forest {
         classes: usize,
         shares: &mut Vec<f64>,
         favourites: &mut Vec<Favourites>,
-        scratch: &mut Vec<f64>,
+        scratch: &mut Scratch,
     ) {
         shares.clear();
         shares.resize(classes, 1e-3 / classes.max(1) as f64);
         favourites.clear();
-        for member in &self.members {
+        scratch.beliefs.of(row, self.members.iter().map(|member| &member.tree));
+        for (number, member) in self.members.iter().enumerate() {
             let right = 1.0 - member.drift.mean();
             let scale = (right * right) * (right * right) + 1e-6;
-            favourites.push(member.tree.vote(row, scale, shares, scratch));
+            favourites.push(member.tree.vote(&scratch.beliefs, number, scale, shares));
         }
         let sum: f64 = shares.iter().sum();
         for share in shares.iter_mut() {
@@ -67,7 +68,7 @@ impl Forest {
         class: usize,
         favourites: &[Favourites],
         random: &mut Random,
-        scratch: &mut Vec<f64>,
+        scratch: &mut Scratch,
     ) {
         for (member, favourite) in self.members.iter_mut().zip(favourites) {
             let wrong = f64::from(u8::from(favourite.vote != Some(class)));

@@ -26,9 +26,9 @@ pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression, reweigh as
 use self::scale::Scale;
 use self::simple::{Bayes, Sequence};
 use self::stack::Stack;
-use self::tree::Favourites;
 pub use self::tree::best;
-use crate::math::{exp, ln};
+use self::tree::{Favourites, Scratch};
+use crate::math::{exp_all, ln_all};
 use crate::random::Random;
 
 /// Names of the members, in the order of their weights.
@@ -56,9 +56,15 @@ pub struct Pace {
 /// Moves the weights by whether each member was wrong and by the share that it gave to what was true.
 pub fn reweigh(weights: &mut [f64; MEMBERS.len()], said: [(bool, f64); MEMBERS.len()], pace: Pace) {
     let (rate, dealt) = (RATE * pace.rate, SHARE * pace.share);
+    let mut factors = said.map(|(_, share)| share.max(FLOOR));
+    ln_all(&mut factors);
+    for (factor, (wrong, _)) in factors.iter_mut().zip(said) {
+        *factor = -rate * (f64::from(u8::from(wrong)) - 0.5 * *factor);
+    }
+    exp_all(&mut factors);
     let mut sum = 0.0;
-    for (weight, (wrong, share)) in weights.iter_mut().zip(said) {
-        *weight *= exp(-rate * (f64::from(u8::from(wrong)) - 0.5 * ln(share.max(FLOOR))));
+    for (weight, factor) in weights.iter_mut().zip(factors) {
+        *weight *= factor;
         sum += *weight;
     }
     for weight in weights {
@@ -120,7 +126,9 @@ pub struct Opinion {
     pub shares: Vec<f64>,
     favourites: Vec<Favourites>,
     neighbours: Neighbours,
-    scratch: Vec<f64>,
+    /// Logarithms of the shares that the stack joins, by member.
+    logs: Vec<f64>,
+    scratch: Scratch,
 }
 
 impl Opinion {
@@ -170,7 +178,7 @@ impl Classifier {
 
     /// Asks every member about a row of a domain that has so many classes.
     pub fn consider(&self, row: &[f32], classes: usize, opinion: &mut Opinion) {
-        let Opinion { standard, members, shares, favourites, neighbours, scratch } = opinion;
+        let Opinion { standard, members, shares, favourites, neighbours, logs, scratch } = opinion;
         self.scale.standard(row, standard);
         let [forest, long, short, linear, bayes, sequence, _] = &mut *members;
         self.forest.shares(row, classes, forest, favourites, scratch);
@@ -181,7 +189,7 @@ impl Classifier {
         self.bayes.shares(standard, classes, bayes);
         self.sequence.shares(classes, sequence);
         let (stacked, stack) = members.split_at_mut(STACKED);
-        self.stack.shares(stacked, classes, &mut stack[0]);
+        self.stack.shares(stacked, classes, logs, &mut stack[0]);
         shares.clear();
         shares.resize(classes, 0.0);
         for (weight, member) in self.weights.iter().zip(members.iter()) {
@@ -203,7 +211,7 @@ impl Classifier {
         }
         let said = |member: &Vec<f64>| (best(member) != Some(class), member.get(class).copied().unwrap_or(0.0));
         reweigh(&mut self.weights, opinion.members.each_ref().map(said), pace);
-        self.stack.learn(class, &opinion.members[..STACKED], &opinion.members[STACKED]);
+        self.stack.learn(class, &opinion.logs, &opinion.members[STACKED]);
         self.sequence.learn(class);
         drifted
     }

@@ -33,7 +33,7 @@ impl Bayes {
             for (gauss, value) in known.iter().zip(standard) {
                 density.insert(gauss, *value, FLOOR);
             }
-            ln(f64::from(count) + 0.01) + if known.is_empty() { -20.0 } else { density.sum() }
+            ln(f64::from(count) + 0.01) + if known.is_empty() { -20.0 } else { density.sum(ln(density.variances())) }
         }));
         let top = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         // Many features that aren't independent make it too sure of itself.

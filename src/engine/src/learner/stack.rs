@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::math::{exp, ln};
+use crate::math::{exp, ln_all};
 
 /// Weight of a member before anything is known of it.
 const WEIGHT: f64 = 0.3;
@@ -24,14 +24,17 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Shares over classes, summing to 1, from those of the members.
-    pub fn shares(&self, members: &[Vec<f64>], classes: usize, shares: &mut Vec<f64>) {
+    /// Shares over classes, summing to 1, from those of the members, whose logarithms are left in `logs`.
+    pub fn shares(&self, members: &[Vec<f64>], classes: usize, logs: &mut Vec<f64>, shares: &mut Vec<f64>) {
+        logs.clear();
+        logs.extend(members.iter().flatten().map(|vote| vote.max(SHARE_MIN)));
+        ln_all(logs);
         shares.clear();
         shares.resize(classes, 0.0);
-        for (place, member) in members.iter().enumerate() {
+        for (place, logs) in logs.chunks_exact(classes.max(1)).enumerate() {
             let weight = self.members.get(place).map_or(WEIGHT, |(weight, _)| *weight);
-            for (share, vote) in shares.iter_mut().zip(member) {
-                *share += weight * ln(vote.max(SHARE_MIN));
+            for (share, log) in shares.iter_mut().zip(logs) {
+                *share += weight * log;
             }
         }
         let top = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -45,15 +48,16 @@ impl Stack {
         }
     }
 
-    /// One step against the log-loss of `shares`, which is what [`Stack::shares`] made of `members`.
-    pub fn learn(&mut self, class: usize, members: &[Vec<f64>], shares: &[f64]) {
-        self.members.resize(members.len(), (WEIGHT, 0.0));
-        for ((weight, slopes), member) in self.members.iter_mut().zip(members) {
+    /// One step against the log-loss of `shares`, which [`Stack::shares`] made with `logs`.
+    pub fn learn(&mut self, class: usize, logs: &[f64], shares: &[f64]) {
+        let logs = logs.chunks_exact(shares.len().max(1));
+        self.members.resize(logs.len(), (WEIGHT, 0.0));
+        for ((weight, slopes), logs) in self.members.iter_mut().zip(logs) {
             let slope: f64 = shares
                 .iter()
-                .zip(member)
+                .zip(logs)
                 .enumerate()
-                .map(|(place, (share, vote))| (share - f64::from(u8::from(place == class))) * ln(vote.max(SHARE_MIN)))
+                .map(|(place, (share, log))| (share - f64::from(u8::from(place == class))) * log)
                 .sum();
             *slopes = *slopes * KEEP + slope * slope;
             *weight = (*weight - STEP * slope / (slopes.sqrt() + 1.0)).clamp(0.0, WEIGHT_MAX);
@@ -68,7 +72,8 @@ mod tests {
 
     #[test]
     fn two_weak_members_that_err_independently_make_a_better_one_and_chance_is_left_out() {
-        let (mut stack, mut random, mut shares) = (Stack::default(), Random::new(7), Vec::new());
+        let (mut stack, mut random) = (Stack::default(), Random::new(7));
+        let (mut logs, mut shares) = (Vec::new(), Vec::new());
         let mut right = [0; 2];
         for number in 0..6_000 {
             let class = random.below(3);
@@ -77,12 +82,12 @@ mod tests {
                 (0..3).map(|other| if other == told { sure } else { (1.0 - sure) / 2.0 }).collect::<Vec<f64>>()
             };
             let members = [member(0.7), member(0.6), member(0.6), member(0.0)];
-            stack.shares(&members, 3, &mut shares);
+            stack.shares(&members, 3, &mut logs, &mut shares);
             if number >= 3_000 {
                 right[0] += usize::from(crate::learner::best(&shares) == Some(class));
                 right[1] += usize::from(crate::learner::best(&members[0]) == Some(class));
             }
-            stack.learn(class, &members, &shares);
+            stack.learn(class, &logs, &shares);
         }
         assert!(right[0] > right[1] + 60, "{right:?}");
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);

@@ -3,11 +3,12 @@
 //! between majority and naive Bayes in each leaf (Holmes, Kirkby and Pfahringer, "Stress-Testing Hoeffding Trees", 2005).
 
 use std::f64::consts::LOG2_E;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::gauss::{Gauss, LogDensity, phi};
-use crate::math::{exp, larger, ln, smaller};
+use super::gauss::{Gauss, LogDensity, phi, phi_all};
+use crate::math::{exp_all, larger, ln, ln_all, smaller};
 use crate::random::Random;
 
 /// Weight that a leaf sees between two looks for a split.
@@ -59,6 +60,62 @@ pub struct Favourites {
     bayes: Option<usize>,
 }
 
+/// Room for what trees work out; reused.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    pub beliefs: Beliefs,
+    trial: Trial,
+}
+
+/// What the naive Bayes of some leaves makes of a row: those of several trees at once, as the processor has time for many
+/// logarithms while it waits for one.
+#[derive(Clone, Debug, Default)]
+pub struct Beliefs {
+    /// By leaf: its node, and where its classes begin and end in the rest.
+    leaves: Vec<(usize, Range<usize>)>,
+    densities: Vec<LogDensity>,
+    /// Logarithms of the counts and of the products of variances.
+    counts: Vec<f64>,
+    variances: Vec<f64>,
+    /// Shares by class, not normalised.
+    shares: Vec<f64>,
+}
+
+impl Beliefs {
+    /// Asks about a row a tree after another; answers are told by their number.
+    pub fn of<'a>(&mut self, row: &[f32], trees: impl Iterator<Item = &'a Tree>) {
+        let Self { leaves, densities, counts, variances, shares } = self;
+        leaves.clear();
+        densities.clear();
+        counts.clear();
+        for tree in trees {
+            let (at, begin) = (tree.find(row), densities.len());
+            if let Some(Node::Leaf(leaf)) = tree.nodes.get(at)
+                && leaf.weight > 0.0
+            {
+                leaf.densities(row, densities);
+                counts.extend(leaf.counts.iter().map(|count| f64::from(*count) + 1e-9));
+            }
+            leaves.push((at, begin..densities.len()));
+        }
+        variances.clear();
+        variances.extend(densities.iter().map(LogDensity::variances));
+        ln_all(counts);
+        ln_all(variances);
+        shares.clear();
+        let logs = counts.iter().zip(variances);
+        shares.extend(logs.zip(densities).map(|((count, variances), density)| count + density.sum(*variances)));
+        for (_, classes) in leaves {
+            let shares = &mut shares[classes.clone()];
+            let top = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            for share in shares {
+                *share -= top;
+            }
+        }
+        exp_all(shares);
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tree {
     nodes: Vec<Node>,
@@ -81,37 +138,32 @@ impl Tree {
         at
     }
 
-    /// Adds the leaf's opinion, normalised to 1, times `scale`; returns the classes it favours.
-    pub fn vote(&self, row: &[f32], scale: f64, shares: &mut [f64], scratch: &mut Vec<f64>) -> Favourites {
-        let mut favourites = self.favourites(row, scratch);
+    /// Adds the leaf's opinion, normalised to 1, times `scale`; returns the classes it favours. `number` is the tree's own in
+    /// the beliefs.
+    pub fn vote(&self, beliefs: &Beliefs, number: usize, scale: f64, shares: &mut [f64]) -> Favourites {
+        let mut favourites = self.favourites(beliefs, number);
         let Some(Node::Leaf(leaf)) = self.nodes.get(favourites.leaf) else { return favourites };
         if leaf.weight <= 0.0 {
             return favourites;
         }
-        if !leaf.trusts_bayes() {
-            scratch.clear();
-            scratch.extend(leaf.counts.iter().map(|count| f64::from(*count)));
+        if leaf.trusts_bayes() {
+            add(shares, scale, beliefs.shares[beliefs.leaves[number].1.clone()].iter().copied());
+            favourites.vote = favourites.bayes;
+        } else {
+            add(shares, scale, leaf.counts.iter().map(|count| f64::from(*count)));
+            favourites.vote = favourites.majority;
         }
-        let sum: f64 = scratch.iter().sum();
-        if sum <= 0.0 {
-            return favourites;
-        }
-        for (share, vote) in shares.iter_mut().zip(scratch.iter()) {
-            *share += scale * vote / sum;
-        }
-        favourites.vote = if leaf.trusts_bayes() { favourites.bayes } else { favourites.majority };
         favourites
     }
 
-    /// Which classes a row's leaf favours; leaves the shares of its naive Bayes in `scratch`.
-    fn favourites(&self, row: &[f32], scratch: &mut Vec<f64>) -> Favourites {
-        let leaf_at = self.find(row);
+    /// Which classes a row's leaf favours.
+    fn favourites(&self, beliefs: &Beliefs, number: usize) -> Favourites {
+        let (leaf_at, classes) = beliefs.leaves[number].clone();
         let mut favourites = Favourites { leaf: leaf_at, ..Favourites::default() };
         if let Some(Node::Leaf(leaf)) = self.nodes.get(leaf_at)
             && leaf.weight > 0.0
         {
-            leaf.bayes(row, scratch);
-            favourites.bayes = best(scratch);
+            favourites.bayes = best(&beliefs.shares[classes]);
             favourites.majority = leaf.majority();
         }
         favourites
@@ -126,9 +178,12 @@ impl Tree {
         weight: f32,
         favourites: Option<&Favourites>,
         random: &mut Random,
-        scratch: &mut Vec<f64>,
+        scratch: &mut Scratch,
     ) {
-        let favourites = favourites.copied().unwrap_or_else(|| self.favourites(row, scratch));
+        let favourites = favourites.copied().unwrap_or_else(|| {
+            scratch.beliefs.of(row, std::iter::once(&*self));
+            self.favourites(&scratch.beliefs, 0)
+        });
         let at = favourites.leaf;
         let nodes = self.nodes.len();
         let Some(Node::Leaf(leaf)) = self.nodes.get_mut(at) else { return };
@@ -139,7 +194,7 @@ impl Tree {
             return;
         }
         leaf.looked_at = leaf.weight;
-        if let Some((feature, threshold, left, right)) = leaf.split() {
+        if let Some((feature, threshold, left, right)) = leaf.split(&mut scratch.trial) {
             let (left_at, right_at) = (self.nodes.len() as u32, self.nodes.len() as u32 + 1);
             self.nodes[at] = Node::Split { feature, threshold, left: left_at, right: right_at };
             self.nodes.push(Node::Leaf(Box::new(Leaf::begin(left))));
@@ -228,26 +283,24 @@ impl Leaf {
             .collect();
     }
 
-    /// Shares by naive Bayes, not normalised.
-    fn bayes(&self, row: &[f32], shares: &mut Vec<f64>) {
-        shares.clear();
-        shares.extend(self.counts.iter().enumerate().map(|(class, count)| {
-            let mut density = LogDensity::new();
-            for observed in &self.observed {
-                let value = row.get(usize::from(observed.feature)).copied().unwrap_or(f32::NAN);
-                let Some(gauss) = observed.classes.get(class).filter(|_| !value.is_nan()) else { continue };
-                density.insert(gauss, value, Gauss::floor(observed.max - observed.min));
+    /// Appends the log-density of the row in each class.
+    fn densities(&self, row: &[f32], densities: &mut Vec<LogDensity>) {
+        let begin = densities.len();
+        densities.resize(begin + self.counts.len(), LogDensity::new());
+        for observed in &self.observed {
+            let value = row.get(usize::from(observed.feature)).copied().unwrap_or(f32::NAN);
+            if value.is_nan() {
+                continue;
             }
-            ln(f64::from(*count) + 1e-9) + density.sum()
-        }));
-        let top = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        for share in shares.iter_mut() {
-            *share = exp(*share - top);
+            let floor = Gauss::floor(observed.max - observed.min);
+            for (density, gauss) in densities[begin..].iter_mut().zip(&observed.classes) {
+                density.insert(gauss, value, floor);
+            }
         }
     }
 
     /// The split that is better than the second best beyond chance, with the classes on both sides.
-    fn split(&self) -> Option<(u16, f32, Vec<f32>, Vec<f32>)> {
+    fn split(&self, trial: &mut Trial) -> Option<(u16, f32, Vec<f32>, Vec<f32>)> {
         let present = self.counts.iter().filter(|count| **count > 0.0).count();
         if present < 2 {
             return None;
@@ -259,29 +312,32 @@ impl Leaf {
         if before < 1e-3 || (before < bound && bound > TIE) {
             return None;
         }
+        trial.begin(&self.counts);
+        for observed in &self.observed {
+            let step = (observed.max - observed.min) / (CANDIDATES + 1) as f32;
+            if step.is_finite() && step > 0.0 {
+                let thresholds = std::array::from_fn(|place| observed.min + step * (place + 1) as f32);
+                trial.features.push((observed.feature, thresholds));
+                trial.classes.extend(observed.spread(&self.counts).filter(|class| class.count > 0.0));
+            }
+        }
+        trial.run();
         let mut best: Option<(f64, u16, f32)> = None;
         // Not to split at all is a candidate of no gain.
         let mut second = 0.0;
-        let mut spread = Vec::with_capacity(self.counts.len());
-        for observed in &self.observed {
+        for ((feature, thresholds), entropies) in trial.features.iter().zip(&trial.entropies) {
             let mut top = (0.0, 0.0f32);
-            let step = (observed.max - observed.min) / (CANDIDATES + 1) as f32;
-            if !step.is_finite() || step <= 0.0 {
-                continue;
-            }
-            observed.spread(&self.counts, &mut spread);
-            let thresholds = std::array::from_fn(|place| observed.min + step * (place + 1) as f32);
-            for (threshold, after) in thresholds.into_iter().zip(entropies_after(&thresholds, &spread)) {
+            for (threshold, after) in thresholds.iter().zip(entropies) {
                 let gain = before - after;
                 if gain > top.0 {
-                    top = (gain, threshold);
+                    top = (gain, *threshold);
                 }
             }
             match best {
                 Some((gain, _, _)) if top.0 <= gain => second = f64::max(second, top.0),
                 _ => {
                     second = best.map_or(second, |(gain, _, _)| f64::max(second, gain));
-                    best = Some((top.0, observed.feature, top.1));
+                    best = Some((top.0, *feature, top.1));
                 }
             }
         }
@@ -290,14 +346,14 @@ impl Leaf {
             return None;
         }
         let observed = self.observed.iter().find(|observed| observed.feature == feature)?;
-        observed.spread(&self.counts, &mut spread);
-        let left: Vec<f32> = spread.iter().map(|class| class.left_of(threshold) as f32).collect();
+        let left: Vec<f32> = observed.spread(&self.counts).map(|class| class.left_of(threshold) as f32).collect();
         let right = self.counts.iter().zip(&left).map(|(all, left)| (all - left).max(0.0)).collect();
         Some((feature, threshold, left, right))
     }
 }
 
-/// How one class is spread along a feature; worked out once for all thresholds.
+/// How one class is spread along a feature.
+#[derive(Clone, Debug)]
 struct Spread {
     /// Weight of the class in the leaf.
     count: f64,
@@ -307,52 +363,120 @@ struct Spread {
 }
 
 impl Spread {
+    /// Where a threshold is, in deviations from the mean.
+    fn position(&self, threshold: f32) -> f64 {
+        self.deviation.map_or(0.0, |deviation| f64::from(threshold - self.mean) / deviation)
+    }
+
+    /// Weight on the left of where so much of a normal distribution is.
+    fn left(&self, share: f64) -> f64 {
+        if self.deviation.is_some() { self.count * share } else { self.count }
+    }
+
     fn left_of(&self, threshold: f32) -> f64 {
-        self.deviation.map_or(self.count, |deviation| {
-            let share = phi(f64::from(threshold - self.mean) / deviation);
-            self.count * share
-        })
+        self.left(phi(self.position(threshold)))
     }
 }
 
 impl Observed {
-    fn spread(&self, counts: &[f32], spread: &mut Vec<Spread>) {
+    fn spread(&self, counts: &[f32]) -> impl Iterator<Item = Spread> {
         let floor = Gauss::floor(self.max - self.min);
-        spread.clear();
-        spread.extend(counts.iter().enumerate().map(|(class, count)| {
+        counts.iter().enumerate().map(move |(class, count)| {
             let gauss = self.classes.get(class).filter(|gauss| gauss.weight() > 0.0);
             Spread {
                 count: f64::from(*count),
                 mean: gauss.map_or(0.0, Gauss::mean),
                 deviation: gauss.map(|gauss| gauss.deviation(floor)),
             }
-        }));
+        })
     }
 }
 
-/// The mean entropy of both sides of each threshold; infinite when a side has next to nothing on it, which explains nothing.
-/// All thresholds at once, as the processor has time for many while it waits for one.
-fn entropies_after(thresholds: &[f32; CANDIDATES], spread: &[Spread]) -> [f64; CANDIDATES] {
-    let mut sums = [0.0; CANDIDATES];
-    let mut inner = [0.0; CANDIDATES];
-    let mut all = 0.0;
-    for class in spread.iter().filter(|class| class.count > 0.0) {
-        all += class.count;
-        for place in 0..CANDIDATES {
-            let left = class.left_of(thresholds[place]);
-            let right = (class.count - left).max(0.0);
-            sums[place] += left;
-            inner[place] += left * ln(left) + right * ln(right);
+/// What splits of a leaf would make of it: all thresholds of all features at once, as the processor has time for many
+/// logarithms while it waits for one. At most 28 MB: of the most features 65 are drawn, and there are 1,000 classes.
+#[derive(Clone, Debug, Default)]
+struct Trial {
+    /// The features that are tried, with their thresholds.
+    features: Vec<(u16, [f32; CANDIDATES])>,
+    /// By feature: the classes that there are in the leaf.
+    classes: Vec<Spread>,
+    /// Their number and their weight.
+    present: usize,
+    all: f64,
+    /// By feature and class: the shares on the left of the thresholds.
+    shares: Vec<f64>,
+    /// By feature and class: the weights on the left and on the right of the thresholds, and their logarithms.
+    sides: Vec<f64>,
+    logs: Vec<f64>,
+    /// By feature: the same of all classes.
+    totals: Vec<f64>,
+    total_logs: Vec<f64>,
+    /// By feature: the mean entropy of both sides of each threshold; infinite when a side has next to nothing on it, which
+    /// explains nothing.
+    entropies: Vec<[f64; CANDIDATES]>,
+}
+
+impl Trial {
+    fn begin(&mut self, counts: &[f32]) {
+        let present = counts.iter().filter(|count| **count > 0.0);
+        self.present = present.clone().count();
+        self.all = present.map(|count| f64::from(*count)).sum();
+        self.features.clear();
+        self.classes.clear();
+    }
+
+    fn run(&mut self) {
+        const BOTH: usize = 2 * CANDIDATES;
+        let Self { features, classes, present, all, shares, sides, logs, totals, total_logs, entropies } = self;
+        let (present, all) = (*present, *all);
+        shares.clear();
+        for ((_, thresholds), classes) in features.iter().zip(classes.chunks(present)) {
+            shares.extend(classes.iter().flat_map(|class| thresholds.map(|threshold| class.position(threshold))));
+        }
+        phi_all(shares);
+        sides.clear();
+        for (class, shares) in classes.iter().zip(shares.as_chunks::<CANDIDATES>().0) {
+            let left = shares.map(|share| class.left(share));
+            sides.extend(left);
+            sides.extend(left.map(|left| (class.count - left).max(0.0)));
+        }
+        logs.clone_from(sides);
+        ln_all(logs);
+        totals.clear();
+        for sides in sides.chunks(present * BOTH) {
+            let mut left = [0.0; CANDIDATES];
+            for sides in sides.as_chunks::<BOTH>().0 {
+                for place in 0..CANDIDATES {
+                    left[place] += sides[place];
+                }
+            }
+            totals.extend(left);
+            totals.extend(left.map(|left| all - left));
+        }
+        total_logs.clone_from(totals);
+        ln_all(total_logs);
+        entropies.clear();
+        let per_feature = sides.chunks(present * BOTH).zip(logs.chunks(present * BOTH));
+        let totals = totals.as_chunks::<BOTH>().0.iter().zip(total_logs.as_chunks::<BOTH>().0);
+        for ((sides, logs), (totals, total_logs)) in per_feature.zip(totals) {
+            let mut inner = [0.0; CANDIDATES];
+            for (sides, logs) in sides.as_chunks::<BOTH>().0.iter().zip(logs.as_chunks::<BOTH>().0) {
+                for place in 0..CANDIDATES {
+                    let right = place + CANDIDATES;
+                    inner[place] += sides[place] * logs[place] + sides[right] * logs[right];
+                }
+            }
+            entropies.push(std::array::from_fn(|place| {
+                let (left, right) = (totals[place], totals[place + CANDIDATES]);
+                if left < 0.01 * all || right < 0.01 * all {
+                    f64::INFINITY
+                } else {
+                    let outer = left * total_logs[place] + right * total_logs[place + CANDIDATES];
+                    (outer - inner[place]) / all * LOG2_E
+                }
+            }));
         }
     }
-    std::array::from_fn(|place| {
-        let (left, right) = (sums[place], all - sums[place]);
-        if left < 0.01 * all || right < 0.01 * all {
-            f64::INFINITY
-        } else {
-            (left * ln(left) + right * ln(right) - inner[place]) / all * LOG2_E
-        }
-    })
 }
 
 fn entropy(counts: impl Iterator<Item = f64>) -> f64 {
@@ -364,6 +488,16 @@ fn entropy(counts: impl Iterator<Item = f64>) -> f64 {
         }
     }
     if sum > 0.0 { (ln(sum) - inner / sum) * LOG2_E } else { 0.0 }
+}
+
+/// Adds votes, normalised to 1, times `scale`.
+fn add(shares: &mut [f64], scale: f64, votes: impl Iterator<Item = f64> + Clone) {
+    let sum: f64 = votes.clone().sum();
+    if sum > 0.0 {
+        for (share, vote) in shares.iter_mut().zip(votes) {
+            *share += scale * vote / sum;
+        }
+    }
 }
 
 /// The place of the largest, the first of equals.
@@ -383,7 +517,7 @@ mod tests {
 
     #[test]
     fn a_threshold_between_two_classes_is_found() {
-        let (mut tree, mut random, mut scratch) = (Tree::default(), Random::new(3), Vec::new());
+        let (mut tree, mut random, mut scratch) = (Tree::default(), Random::new(3), Scratch::default());
         for _ in 0..2_000 {
             let row = [random.unit() as f32, random.unit() as f32];
             tree.learn(&row, usize::from(row[1] > 0.6), 1.0, None, &mut random, &mut scratch);
@@ -392,8 +526,9 @@ mod tests {
         let mut right = 0;
         for _ in 0..500 {
             let row = [random.unit() as f32, random.unit() as f32];
-            right +=
-                usize::from(tree.vote(&row, 1.0, &mut [0.0; 2], &mut scratch).vote == Some(usize::from(row[1] > 0.6)));
+            scratch.beliefs.of(&row, std::iter::once(&tree));
+            let vote = tree.vote(&scratch.beliefs, 0, 1.0, &mut [0.0; 2]).vote;
+            right += usize::from(vote == Some(usize::from(row[1] > 0.6)));
         }
         assert!(right > 470, "{right}");
         assert!((phi(0.0) - 0.5).abs() < 1e-6);
@@ -401,7 +536,7 @@ mod tests {
 
     #[test]
     fn the_number_of_nodes_is_bounded() {
-        let (mut tree, mut random, mut scratch) = (Tree::default(), Random::new(3), Vec::new());
+        let (mut tree, mut random, mut scratch) = (Tree::default(), Random::new(3), Scratch::default());
         for _ in 0..200_000 {
             let row = [random.unit() as f32, random.unit() as f32];
             let class = usize::from((row[0] * 40.0) as u32 % 2 == (row[1] * 40.0) as u32 % 2);
