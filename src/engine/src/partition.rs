@@ -511,7 +511,7 @@ impl Partition {
         self.state.counts.events += 1;
         self.state.counts.applied_digest = self.state.counts.applied_digest.wrapping_add(event_digest(id));
         let horizon = self.state.config.hyperparameters.horizon_events;
-        self.state.recent.insert(id.to_owned(), remembered, horizon);
+        self.state.recent.insert(id, remembered, horizon);
     }
 
     fn event(&mut self, at: EntryId, event: &Event) -> Result<Answer, Rejection> {

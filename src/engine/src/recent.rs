@@ -91,7 +91,7 @@ impl Recent {
     }
 
     /// Remembers an event that isn't remembered yet; the oldest go beyond `max`.
-    pub fn insert(&mut self, id: String, event: Remembered, max: u32) {
+    pub fn insert(&mut self, id: &str, event: Remembered, max: u32) {
         self.push(id.into(), event);
         self.limit(max);
         while self.awaited_bytes > AWAITED_BYTES_MAX && self.forgotten < self.events.len() {
