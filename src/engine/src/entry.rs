@@ -237,7 +237,18 @@ impl Entry {
     /// # Errors
     /// [`DecodeError`] when the bytes are cut short, too long, or of another version.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        Ok(postcard::from_bytes(bytes)?)
+        match postcard::take_from_bytes(bytes)? {
+            (entry, []) => Ok(entry),
+            // A version that has added something has written it.
+            _ => Err(DecodeError(postcard::Error::DeserializeBadEncoding)),
+        }
+    }
+
+    /// Whether an entry that this version can't read may be left out of a replay, because nothing is lost with it: it was a
+    /// read, or settings, of which every owner tells its partition anew.
+    pub fn is_expendable(bytes: &[u8]) -> bool {
+        // The variants' numbers: Infer and Query; Configure and Govern among the controls.
+        matches!(bytes, [2 | 3, ..] | [4, 0 | 5, ..])
     }
 }
 
@@ -253,4 +264,39 @@ pub fn event_digest(id: &str) -> u64 {
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ (hash >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Task;
+
+    #[test]
+    fn reads_and_settings_alone_are_expendable() {
+        let event = Event { id: "a".to_owned(), input: Input::Signal(vec![1.0]), label: None };
+        let library = Control::Library { id: "a".to_owned(), change: LibraryChange::Archive { ids: vec![1] } };
+        for (entry, expendable) in [
+            (Entry::Event(event), false),
+            (Entry::Feedback { id: "a".to_owned(), label: Label::Number(1.0) }, false),
+            (Entry::Infer(Input::Signal(vec![1.0])), true),
+            (Entry::Query(Query::Statistics), true),
+            (Entry::Control(Control::Configure(PartitionConfig::new(Task::Patterns))), true),
+            (Entry::Control(Control::Reset), false),
+            (Entry::Control(Control::Cycle), false),
+            (Entry::Control(Control::Boost { cycles: 1 }), false),
+            (Entry::Control(Control::ResetMeta), false),
+            (Entry::Control(Control::Govern(Governance::default())), true),
+            (Entry::Control(library), false),
+        ] {
+            assert_eq!(Entry::is_expendable(&entry.encode()), expendable, "{entry:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_holds_more_than_is_known_of_it_is_not_read() {
+        let mut bytes = Entry::Control(Control::Boost { cycles: 7 }).encode();
+        assert!(Entry::decode(&bytes).is_ok());
+        bytes.push(0);
+        assert!(Entry::decode(&bytes).is_err());
+    }
 }

@@ -22,7 +22,7 @@ pub enum SnapshotError {
 }
 
 const MAGIC: [u8; 4] = *b"HEBB";
-/// The version that is written, and the newest that is read.
+/// The version of snapshots that is written, and the newest that is read.
 pub const VERSION: u16 = 3;
 /// Magic, version, length, checksum.
 const HEAD: usize = 4 + 2 + 8 + 8;
@@ -55,16 +55,32 @@ pub fn write(state: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// The version of a snapshot and the bytes of its state, when its head is right.
-pub fn open(bytes: &[u8]) -> Result<(u16, &[u8]), SnapshotError> {
-    let corrupt = |what: &str| SnapshotError::Corrupt(what.to_owned());
-    let head = bytes.get(..HEAD).ok_or_else(|| corrupt("it is shorter than its head"))?;
-    let number =
-        |from: usize| head[from..from + 8].iter().rev().fold(0u64, |word, byte| (word << 8) | u64::from(*byte));
+fn corrupt(what: &str) -> SnapshotError {
+    SnapshotError::Corrupt(what.to_owned())
+}
+
+fn head(bytes: &[u8]) -> Result<&[u8; HEAD], SnapshotError> {
+    let head = bytes.first_chunk::<HEAD>().ok_or_else(|| corrupt("it is shorter than its head"))?;
     if head[..4] != MAGIC {
         return Err(corrupt("it doesn't begin like one"));
     }
-    let version = u16::from_le_bytes([head[4], head[5]]);
+    Ok(head)
+}
+
+/// The version of a snapshot, whether this engine can read it or not.
+///
+/// # Errors
+/// [`SnapshotError::Corrupt`] when the bytes don't begin like a snapshot.
+pub fn version_of(bytes: &[u8]) -> Result<u16, SnapshotError> {
+    head(bytes).map(|head| u16::from_le_bytes([head[4], head[5]]))
+}
+
+/// The version of a snapshot and the bytes of its state, when its head is right.
+pub fn open(bytes: &[u8]) -> Result<(u16, &[u8]), SnapshotError> {
+    let head = head(bytes)?;
+    let number =
+        |from: usize| head[from..from + 8].iter().rev().fold(0u64, |word, byte| (word << 8) | u64::from(*byte));
+    let version = version_of(bytes)?;
     if version > VERSION {
         return Err(SnapshotError::Version { found: version, supported: VERSION });
     }
