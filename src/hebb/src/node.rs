@@ -55,6 +55,8 @@ pub struct Part {
     pub meta: MetaOptions,
     #[command(flatten)]
     pub reads: ReadOptions,
+    #[command(flatten)]
+    pub replays: ReplayOptions,
 }
 
 /// What gateways are told of reads beside the LearningCluster.
@@ -63,6 +65,21 @@ pub struct ReadOptions {
     /// How old the answer to a read with consistency=Eventual may be [default: engine.syncInterval]
     #[arg(long, env = "HEBB_SYNC_INTERVAL", value_name = "DURATION", value_parser = sync_interval)]
     sync_interval: Option<Duration>,
+}
+
+/// What workers are told of replays beside the LearningCluster.
+#[derive(Args)]
+pub struct ReplayOptions {
+    /// After an upgrade was taken back: let go what only the newer version can read, instead of waiting for it
+    #[arg(long, env = "HEBB_SKIP_UNREADABLE")]
+    skip_unreadable: bool,
+}
+
+impl ReplayOptions {
+    /// Puts what is given in place of what the LearningCluster says.
+    pub fn apply(&self, settings: &mut ClusterSettings) {
+        settings.skip_unreadable = self.skip_unreadable;
+    }
 }
 
 fn sync_interval(text: &str) -> Result<Duration, String> {
@@ -161,6 +178,7 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
     let mut settings = ClusterSettings { access, ..ClusterSettings::from(cluster) };
     part.meta.apply(&mut settings);
     part.reads.apply(&mut settings);
+    part.replays.apply(&mut settings);
     let listen = part.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], role.port())));
     let meta = SocketAddr::new(listen.ip(), part.meta_port);
     let who = part.who;

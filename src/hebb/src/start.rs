@@ -17,7 +17,7 @@ use crate::access::AccessOptions;
 use crate::alerts::{Surroundings, Watch};
 use crate::cli::Outcome;
 use crate::config;
-use crate::node::{self, MetaOptions, Part, ReadOptions, Role, Who, runtime, wait_for_signal};
+use crate::node::{self, MetaOptions, Part, ReadOptions, ReplayOptions, Role, Who, runtime, wait_for_signal};
 use crate::output::with_causes;
 use crate::redis::{RedisOptions, TlsOptions};
 
@@ -76,6 +76,8 @@ pub struct Options {
     meta: MetaOptions,
     #[command(flatten)]
     reads: ReadOptions,
+    #[command(flatten)]
+    replays: ReplayOptions,
     /// Port of the worker's health and metrics
     #[arg(long, default_value_t = 8081)]
     worker_port: u16,
@@ -133,6 +135,7 @@ pub fn run(options: Options) -> Outcome {
     let access = options.access.with(&cluster.spec.gateway)?;
     let mut settings = ClusterSettings { access, ..ClusterSettings::from(&cluster) };
     options.meta.apply(&mut settings);
+    options.replays.apply(&mut settings);
     let durability = durability(&cluster, options.redis.is_some());
     let redis = match options.redis {
         Some(url) => Some(redis_config(&url, options.redis_options.tls, &settings.name, durability)?),
@@ -220,7 +223,7 @@ async fn keep_history(store: Store, folder: &Path) -> Store {
 /// Runs one role over a Redis that is there already.
 fn run_role(role: Role, port: u16, cluster: &LearningCluster, options: Options) -> Outcome {
     let bind = options.bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let Options { redis: url, redis_options, access, who, meta_port, meta, reads, .. } = options;
+    let Options { redis: url, redis_options, access, who, meta_port, meta, reads, replays, .. } = options;
     let name = ClusterSettings::from(cluster).name;
     let redis = match url {
         Some(url) => redis_config(&url, redis_options.tls, &name, durability(cluster, true))?,
@@ -229,7 +232,7 @@ fn run_role(role: Role, port: u16, cluster: &LearningCluster, options: Options) 
     if let Some(host) = options.coordinator.filter(|host| role != Role::Coordinator && !host.is_empty()) {
         std::thread::spawn(move || look_for_coordinator(&host));
     }
-    let part = Part { access, who, listen: Some(SocketAddr::new(bind, port)), meta_port, meta, reads };
+    let part = Part { access, who, listen: Some(SocketAddr::new(bind, port)), meta_port, meta, reads, replays };
     node::run_part(role, cluster, redis, part, options.workers)
 }
 

@@ -177,6 +177,22 @@ pub struct Checkpoint {
     pub epoch: u64,
     /// The snapshot.
     pub state: Vec<u8>,
+    /// The fallback that stands beside it, if any.
+    pub kept: Option<Kept>,
+}
+
+/// An earlier checkpoint that is kept beside the newest one as a fallback, for an owner that can't read the newest. The log
+/// still has what follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The last entry that it contains.
+    pub position: EntryId,
+    /// The position of the first checkpoint that it was kept beside.
+    pub since: EntryId,
+    /// Entries between it and the newest checkpoint.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// What an observer sees of a partition.
@@ -184,7 +200,7 @@ pub struct Checkpoint {
 pub struct PartitionStatus {
     /// Entries appended and not yet applied.
     pub waiting: u64,
-    /// Entries in the log: those since the last checkpoint.
+    /// Entries in the log since the last checkpoint.
     pub length: u64,
     /// Who holds the lease, if anybody.
     pub owner: Option<String>,
@@ -258,9 +274,25 @@ pub trait Log: Send + Sync {
     /// the owner has applied: nothing waits but what follows it. A position before that of the stored checkpoint, as a
     /// delayed retry has it, changes nothing.
     ///
+    /// With `kept`, the checkpoint of that position stays as the fallback, whether it was the newest one until now or the
+    /// fallback already, and the log is trimmed up to there only. Entries that are kept for a fallback don't wait. A store
+    /// that has no such checkpoint, or is short of room for it, keeps none; without `kept` none is.
+    ///
     /// # Errors
     /// [`LogError::Fenced`] where the claim was superseded, [`LogError::Unavailable`].
-    async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError>;
+    async fn checkpoint(
+        &self,
+        claim: &Claim,
+        position: EntryId,
+        state: &[u8],
+        kept: Option<Kept>,
+    ) -> Result<(), LogError>;
+
+    /// The checkpoint that is kept beside the newest one.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`], [`LogError::Corrupt`].
+    async fn fallback(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError>;
 
     /// Says how far the owner is: the entries applied since the last checkpoint. Feeds `waiting`; a loss of it costs nothing.
     ///

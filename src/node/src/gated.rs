@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hebb_engine::EntryId;
-use hebb_log::{Checkpoint, Claim, Claimed, LocalStore, Log, LogError, PartitionKey, PartitionStatus, Record};
+use hebb_log::{Checkpoint, Claim, Claimed, Kept, LocalStore, Log, LogError, PartitionKey, PartitionStatus, Record};
 use tokio::sync::Semaphore;
 
 use crate::store::Store;
@@ -91,9 +91,19 @@ impl Log for Gated {
         self.reach()?.load(key).await
     }
 
-    async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
+    async fn checkpoint(
+        &self,
+        claim: &Claim,
+        position: EntryId,
+        state: &[u8],
+        kept: Option<Kept>,
+    ) -> Result<(), LogError> {
         let _passed = self.checkpoints.acquire().await.map(|permit| permit.forget());
-        self.log.checkpoint(claim, position, state).await
+        self.log.checkpoint(claim, position, state, kept).await
+    }
+
+    async fn fallback(&self, key: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
+        self.reach()?.fallback(key).await
     }
 
     async fn progress(&self, claim: &Claim, applied: u64) -> Result<(), LogError> {

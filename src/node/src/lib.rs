@@ -21,6 +21,7 @@ mod serve;
 mod settings;
 mod stop;
 mod store;
+mod stored;
 mod system;
 mod task;
 mod trail;

@@ -128,6 +128,7 @@ pub async fn run_worker(
         checkpoint_interval: settings.checkpoint_interval,
         governance: settings.governance,
         max_queue_size: settings.max_queue_size,
+        skip_unreadable: settings.skip_unreadable,
     };
     let worker = Worker::new(store, options)?;
     let (ended, ()) = tokio::join!(serve(listener, worker.router(), stop.clone()), worker.run(stop));
@@ -151,6 +152,7 @@ pub async fn run_more_workers(
             checkpoint_interval: settings.checkpoint_interval,
             governance: settings.governance,
             max_queue_size: settings.max_queue_size,
+            skip_unreadable: settings.skip_unreadable,
         };
         Worker::new(store.clone(), options)
     });

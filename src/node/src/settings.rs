@@ -37,6 +37,8 @@ pub struct ClusterSettings {
     pub governance: Governance,
     /// Most entries of a partition that may wait.
     pub max_queue_size: u64,
+    /// Whether workers let entries go that only a newer version can read, where its checkpoint can't be read either.
+    pub skip_unreadable: bool,
     /// How often a partition is checkpointed at most.
     pub checkpoint_interval: Duration,
     /// How old the answer of a gateway's copy may be.
@@ -95,6 +97,8 @@ impl From<&LearningCluster> for ClusterSettings {
             hyperparameters,
             governance: governance(&spec.engine),
             max_queue_size: u64::from(count(spec.engine.max_queue_size)),
+            // A person's word, never the cluster's.
+            skip_unreadable: false,
             checkpoint_interval: spec.engine.checkpoint_interval.0,
             sync_interval: spec.engine.sync_interval.0,
             // Where the keys are, the process is told.

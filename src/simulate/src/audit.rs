@@ -48,11 +48,11 @@ impl Audit {
     }
 
     /// Compares a checkpoint with the replica, which first applies what the checkpoint has taken from the log.
-    pub fn checkpointed(
+    pub fn checkpointed<'a>(
         &mut self,
         claim: &Claim,
         config: Option<&PartitionConfig>,
-        trimmed: &[(EntryId, Record)],
+        applied: impl Iterator<Item = &'a (EntryId, Record)>,
         position: EntryId,
         state: &[u8],
     ) {
@@ -69,7 +69,7 @@ impl Audit {
         };
         let (epoch, token) = &replica.by;
         let is_fenced = *epoch < claim.epoch || (*epoch == claim.epoch && *token == claim.token);
-        for (id, record) in trimmed {
+        for (id, record) in applied {
             // What can't be read is applied as a read is, in every replay alike.
             let entry = Entry::decode(&record.entry).unwrap_or(Entry::Query(hebb_engine::Query::Statistics));
             replica.partition.apply(*id, &entry);

@@ -171,6 +171,7 @@ impl Cluster {
                     checkpoint_interval: settings.checkpoint_interval,
                     governance: Governance::default(),
                     max_queue_size: QUEUE_MAX,
+                    skip_unreadable: false,
                 };
                 let worker = Worker::new(link.store(), options).map_err(metrics)?;
                 Ok((tokio::spawn(async move { worker.run(stop).await }), None))

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hebb_log::{
-    Assignment, Checkpoint, Claim, Claimed, Directory, Domain, EntryId, Leadership, Log, LogError, Member,
+    Assignment, Checkpoint, Claim, Claimed, Directory, Domain, EntryId, Kept, Leadership, Log, LogError, Member,
     PartitionKey, PartitionStatus, Record, Replies, Reply,
 };
 use hebb_node::Store;
@@ -351,11 +351,26 @@ impl Log for Link {
         .await
     }
 
-    async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
+    async fn checkpoint(
+        &self,
+        claim: &Claim,
+        position: EntryId,
+        state: &[u8],
+        kept: Option<Kept>,
+    ) -> Result<(), LogError> {
         let (claim, state) = (claim.clone(), Arc::new(state.to_vec()));
         self.call("checkpoint", Duration::ZERO, move |store| {
             let (claim, state) = (claim.clone(), state.clone());
-            async move { store.log.checkpoint(&claim, position, &state).await }
+            async move { store.log.checkpoint(&claim, position, &state, kept).await }
+        })
+        .await
+    }
+
+    async fn fallback(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
+        let key = partition.clone();
+        self.call("fallback", Duration::ZERO, move |store| {
+            let key = key.clone();
+            async move { store.log.fallback(&key).await }
         })
         .await
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hebb_log::{
-    Assignment, Checkpoint, Claim, Claimed, Directory, Domain, EntryId, Leadership, Log, LogError, Member,
+    Assignment, Checkpoint, Claim, Claimed, Directory, Domain, EntryId, Kept, Leadership, Log, LogError, Member,
     PartitionKey, PartitionStatus, Record, Replies, Reply, bounds,
 };
 use tokio::sync::{Notify, mpsc};
@@ -59,13 +59,19 @@ struct Partition {
     /// The token that holds the lease, and until when by the clock.
     lease: Option<(String, u64)>,
     checkpoint: Option<Checkpoint>,
+    fallback: Option<Checkpoint>,
     /// Wakes who waits for an entry, in the order in which they came: a `watch` would draw lots.
     appended: Arc<Notify>,
 }
 
 impl Partition {
     fn waiting(&self) -> u64 {
-        (self.log.len() as u64).saturating_sub(self.applied)
+        self.since_checkpoint().saturating_sub(self.applied)
+    }
+
+    fn since_checkpoint(&self) -> u64 {
+        let kept = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.kept);
+        (self.log.len() as u64).saturating_sub(kept.map_or(0, |kept| kept.entries))
     }
 
     fn is_held(&self, now_ms: u64) -> bool {
@@ -134,7 +140,8 @@ impl Server {
         let now_ms = self.now_ms(&state);
         let mut held = Held::default();
         for partition in state.partitions.values() {
-            held.state_bytes += partition.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.len() as u64);
+            let stored = [&partition.checkpoint, &partition.fallback].into_iter().flatten();
+            held.state_bytes += stored.map(|checkpoint| checkpoint.state.len() as u64).sum::<u64>();
             held.partitions += 1;
             held.log_bytes += partition.bytes;
             held.entries += partition.log.len() as u64;
@@ -299,7 +306,13 @@ impl Log for Server {
         Ok(self.state().partitions.get(partition).and_then(|partition| partition.checkpoint.clone()))
     }
 
-    async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
+    async fn checkpoint(
+        &self,
+        claim: &Claim,
+        position: EntryId,
+        state: &[u8],
+        kept: Option<Kept>,
+    ) -> Result<(), LogError> {
         bounds::size("the state", state.len(), bounds::MAX_STATE_BYTES)?;
         let mut server = self.state();
         server.owned(claim)?;
@@ -308,18 +321,29 @@ impl Log for Server {
         if partition.checkpoint.as_ref().is_some_and(|stored| position < stored.position) {
             return Ok(());
         }
-        let count = partition.log.partition_point(|(id, _)| *id <= position);
-        let trimmed: Vec<(EntryId, Record)> = partition.log.drain(..count).collect();
-        for (_, record) in &trimmed {
+        let replaced = partition.checkpoint.take();
+        let applied_from = replaced.as_ref().map_or(EntryId::default(), |stored| stored.position);
+        let is_kept = |stored: &Checkpoint| kept.is_some_and(|kept| kept.position == stored.position);
+        partition.fallback = partition.fallback.take().filter(is_kept).or(replaced.filter(is_kept));
+        let kept = kept.filter(|_| partition.fallback.is_some());
+        let config = domains.get(&claim.partition.domain).map(|domain| &domain.config);
+        let count_to = |last: EntryId| partition.log.partition_point(|(id, _)| *id <= last);
+        let trimmed = count_to(kept.map_or(position, |kept| kept.position));
+        let applied = partition.log.range(count_to(applied_from)..count_to(position));
+        audit.checkpointed(claim, config, applied, position, state);
+        for (_, record) in partition.log.drain(..trimmed) {
             let name = record.reply_to.as_ref().map_or(0, |to| to.gateway.len());
             partition.bytes = partition.bytes.saturating_sub((record.entry.len() + name) as u64);
         }
-        let config = domains.get(&claim.partition.domain).map(|domain| &domain.config);
-        audit.checkpointed(claim, config, &trimmed, position, state);
         partition.last = partition.last.max(position);
         partition.applied = 0;
-        partition.checkpoint = Some(Checkpoint { position, epoch: claim.epoch, state: state.to_vec() });
+        partition.checkpoint = Some(Checkpoint { position, epoch: claim.epoch, state: state.to_vec(), kept });
         Ok(())
+    }
+
+    async fn fallback(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
+        bounds::partition(partition)?;
+        Ok(self.state().partitions.get(partition).and_then(|partition| partition.fallback.clone()))
     }
 
     async fn progress(&self, claim: &Claim, applied_since_checkpoint: u64) -> Result<(), LogError> {
@@ -335,7 +359,7 @@ impl Log for Server {
             PartitionStatus { waiting: 0, length: 0, owner: None, epoch: 0, checkpointed: None, checkpoint_bytes: 0 };
         Ok(state.partitions.get(partition).map_or(nothing, |partition| PartitionStatus {
             waiting: partition.waiting(),
-            length: partition.log.len() as u64,
+            length: partition.since_checkpoint(),
             owner: partition.owner.as_ref().filter(|_| partition.is_held(now_ms)).map(|owner| owner.owner.clone()),
             epoch: partition.owner.as_ref().map_or(0, |owner| owner.epoch),
             checkpointed: partition.checkpoint.as_ref().map(|checkpoint| checkpoint.position),

@@ -8,9 +8,9 @@ use redb::ReadableDatabase;
 use tokio::time::timeout_at;
 
 use super::state::{Owner, Partition, State};
-use super::tables::{CHECKPOINTS, Encoded, Tables, failed, place, read_after};
+use super::tables::{self, CHECKPOINTS, Encoded, FALLBACKS, KEPT, Tables, beside, failed, place, read_after, stored};
 use super::{LocalStore, Stopped, lock};
-use crate::{Checkpoint, Claim, Claimed, EntryId, Log, LogError, PartitionKey, PartitionStatus, Record, bounds};
+use crate::{Checkpoint, Claim, Claimed, EntryId, Kept, Log, LogError, PartitionKey, PartitionStatus, Record, bounds};
 
 /// The longest that one read waits, as long as in Redis.
 const MAX_WAIT: Duration = Duration::from_secs(10);
@@ -147,20 +147,32 @@ impl Log for LocalStore {
             return Ok(None);
         };
         self.read_blocking(move |database| {
-            let table = database.begin_read().map_err(failed)?.open_table(CHECKPOINTS).map_err(failed)?;
-            let Some(stored) = table.get(number).map_err(failed)? else {
-                return Ok(None);
-            };
-            let (at_ms, seq, epoch, state) = stored.value();
-            Ok(Some(Checkpoint { position: EntryId { at_ms, seq }, epoch, state: state.to_vec() }))
+            let read = database.begin_read().map_err(failed)?;
+            let Some(newest) = stored(&read, CHECKPOINTS, number)? else { return Ok(None) };
+            let kept = read.open_table(KEPT).map_err(failed)?.get(number).map_err(failed)?;
+            Ok(Some(Checkpoint { kept: kept.map(|kept| tables::kept(kept.value())), ..newest }))
         })
         .await
     }
 
-    async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
+    async fn checkpoint(
+        &self,
+        claim: &Claim,
+        position: EntryId,
+        state: &[u8],
+        kept: Option<Kept>,
+    ) -> Result<(), LogError> {
         bounds::size("the state", state.len(), bounds::MAX_STATE_BYTES)?;
         let (claim, snapshot) = (claim.clone(), state.to_vec());
-        self.write(move |tables, state| store(tables, state, &claim, position, &snapshot)).await
+        self.write(move |tables, state| store(tables, state, &claim, position, &snapshot, kept)).await
+    }
+
+    async fn fallback(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
+        bounds::partition(partition)?;
+        let Some(number) = self.state().known(partition).map(|partition| partition.number) else {
+            return Ok(None);
+        };
+        self.read_blocking(move |database| stored(&database.begin_read().map_err(failed)?, FALLBACKS, number)).await
     }
 
     async fn progress(&self, claim: &Claim, applied_since_checkpoint: u64) -> Result<(), LogError> {
@@ -177,15 +189,16 @@ impl Log for LocalStore {
     }
 }
 
-/// Stores a checkpoint and trims the log.
+/// Stores a checkpoint, keeps a fallback where one is wanted, and trims the log.
 fn store(
     tables: &mut Tables<'_>,
     state: &Mutex<State>,
     claim: &Claim,
     position: EntryId,
     snapshot: &[u8],
+    kept: Option<Kept>,
 ) -> Result<Result<(), LogError>, redb::Error> {
-    let number = {
+    let (number, replaced, fallback) = {
         let mut state = lock(state);
         let partition = match state.owned(claim) {
             Ok(partition) => partition,
@@ -194,11 +207,27 @@ fn store(
         if partition.checkpointed.is_some_and(|stored| position < stored) {
             return Ok(Ok(()));
         }
-        partition.number
+        (partition.number, partition.checkpointed, partition.fallback)
     };
+    let stays = |kept: &Kept| fallback.is_some_and(|fallback| fallback.position == kept.position);
+    let kept = kept.filter(|kept| stays(kept) || replaced == Some(kept.position));
+    match &kept {
+        Some(kept) => {
+            if !stays(kept) {
+                tables.keep(number)?;
+            }
+            tables.kept.insert(number, beside(*kept))?;
+        }
+        None if fallback.is_some() => {
+            tables.fallbacks.remove(number)?;
+            tables.kept.remove(number)?;
+        }
+        None => {}
+    }
     tables.checkpoints.insert(number, (position.at_ms, position.seq, claim.epoch, snapshot))?;
     let mut trimmed = 0;
-    tables.log.retain_in((number, 0, 0)..=place(number, position), |_, _| {
+    let until = kept.map_or(position, |kept| kept.position);
+    tables.log.retain_in((number, 0, 0)..=place(number, until), |_, _| {
         trimmed += 1;
         false
     })?;
@@ -209,6 +238,7 @@ fn store(
     partition.applied = 0;
     partition.checkpointed = Some(position);
     partition.checkpoint_bytes = snapshot.len() as u64;
+    partition.fallback = kept;
     partition.last = partition.last.max(position);
     Ok(Ok(()))
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadableDatabase, ReadableTable};
 use tokio::sync::watch;
 
-use super::tables::{CHECKPOINTS, LOG, OWNERS, PARTITIONS, failed};
-use crate::{Claim, Claimed, EntryId, LogError, PartitionKey, PartitionStatus};
+use super::tables::{self, CHECKPOINTS, KEPT, LOG, OWNERS, PARTITIONS, failed};
+use crate::{Claim, Claimed, EntryId, Kept, LogError, PartitionKey, PartitionStatus};
 
 const FIRST: EntryId = EntryId { at_ms: 0, seq: 0 };
 
@@ -25,6 +25,7 @@ pub(super) struct Partition {
     pub(super) stored: bool,
     /// The newest id given out.
     pub(super) last: EntryId,
+    /// Entries in the log, with those that are kept for a fallback.
     pub(super) length: u64,
     pub(super) applied: u64,
     pub(super) owner: Option<Owner>,
@@ -32,6 +33,7 @@ pub(super) struct Partition {
     pub(super) lease: Option<(String, Instant)>,
     pub(super) checkpointed: Option<EntryId>,
     pub(super) checkpoint_bytes: u64,
+    pub(super) fallback: Option<Kept>,
     /// The newest id committed; readers wait for it to move.
     pub(super) newest: watch::Sender<EntryId>,
 }
@@ -48,12 +50,17 @@ impl Partition {
             lease: None,
             checkpointed: None,
             checkpoint_bytes: 0,
+            fallback: None,
             newest: watch::Sender::new(FIRST),
         }
     }
 
     pub(super) fn waiting(&self) -> u64 {
-        self.length.saturating_sub(self.applied)
+        self.since_checkpoint().saturating_sub(self.applied)
+    }
+
+    fn since_checkpoint(&self) -> u64 {
+        self.length.saturating_sub(self.fallback.map_or(0, |kept| kept.entries))
     }
 
     /// Gives out ids: the clock's, never one that isn't above the last.
@@ -108,7 +115,7 @@ impl Partition {
         let held = self.lease.as_ref().is_some_and(|(_, until)| now < *until);
         PartitionStatus {
             waiting: self.waiting(),
-            length: self.length,
+            length: self.since_checkpoint(),
             owner: self.owner.as_ref().filter(|_| held).map(|owner| owner.name.clone()),
             epoch: self.owner.as_ref().map_or(0, |owner| owner.epoch),
             checkpointed: self.checkpointed,
@@ -154,11 +161,12 @@ impl State {
         for partition in self.partitions.values_mut() {
             (partition.stored, partition.length) = (false, 0);
             (partition.owner, partition.checkpointed, partition.checkpoint_bytes) = (None, None, 0);
+            partition.fallback = None;
         }
         let partitions = read.open_table(PARTITIONS).map_err(failed)?;
         let (owners, checkpoints) =
             (read.open_table(OWNERS).map_err(failed)?, read.open_table(CHECKPOINTS).map_err(failed)?);
-        let log = read.open_table(LOG).map_err(failed)?;
+        let (kept, log) = (read.open_table(KEPT).map_err(failed)?, read.open_table(LOG).map_err(failed)?);
         for stored in partitions.iter().map_err(failed)? {
             let (name, number) = stored.map_err(failed)?;
             let number = number.value();
@@ -174,6 +182,7 @@ impl State {
                 partition.checkpoint_bytes = state.len() as u64;
                 partition.last = partition.last.max(EntryId { at_ms, seq });
             }
+            partition.fallback = kept.get(number).map_err(failed)?.map(|kept| tables::kept(kept.value()));
             for entry in log.range((number, 0, 0)..=(number, u64::MAX, u64::MAX)).map_err(failed)? {
                 let (_, at_ms, seq) = entry.map_err(failed)?.0.value();
                 partition.length += 1;

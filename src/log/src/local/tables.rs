@@ -1,14 +1,16 @@
 //! The tables of the file and how a record is laid out in it.
 
-use redb::{Database, ReadableDatabase, Table, TableDefinition, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 use tokio::sync::watch;
 
-use crate::{EntryId, LogError, Record, ReplyTo};
+use crate::{Checkpoint, EntryId, Kept, LogError, Record, ReplyTo};
 
 /// Where an entry is: the partition's number, then its id.
 pub(super) type Place = (u32, u64, u64);
 /// Position, epoch, state.
 type Stored = (u64, u64, u64, &'static [u8]);
+/// Position, since, entries, bytes.
+type Beside = (u64, u64, u64, u64, u64, u64);
 /// Epoch, token, owner.
 type Owned = (u64, &'static str, &'static str);
 
@@ -16,6 +18,9 @@ type Owned = (u64, &'static str, &'static str);
 pub(super) const PARTITIONS: TableDefinition<'_, &str, u32> = TableDefinition::new("partitions");
 pub(super) const LOG: TableDefinition<'_, Place, &[u8]> = TableDefinition::new("log");
 pub(super) const CHECKPOINTS: TableDefinition<'_, u32, Stored> = TableDefinition::new("checkpoints");
+/// The fallbacks, and what is told of them with the newest checkpoint.
+pub(super) const FALLBACKS: TableDefinition<'_, u32, Stored> = TableDefinition::new("fallbacks");
+pub(super) const KEPT: TableDefinition<'_, u32, Beside> = TableDefinition::new("kept");
 pub(super) const OWNERS: TableDefinition<'_, u32, Owned> = TableDefinition::new("owners");
 pub(super) const DOMAINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("domains");
 pub(super) const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
@@ -28,6 +33,8 @@ pub(super) struct Tables<'a> {
     pub(super) partitions: Table<'a, &'static str, u32>,
     pub(super) log: Table<'a, Place, &'static [u8]>,
     pub(super) checkpoints: Table<'a, u32, Stored>,
+    pub(super) fallbacks: Table<'a, u32, Stored>,
+    pub(super) kept: Table<'a, u32, Beside>,
     pub(super) owners: Table<'a, u32, Owned>,
     pub(super) domains: Table<'a, &'static str, &'static [u8]>,
     pub(super) notes: Table<'a, &'static str, &'static [u8]>,
@@ -41,11 +48,21 @@ impl<'a> Tables<'a> {
             partitions: write.open_table(PARTITIONS)?,
             log: write.open_table(LOG)?,
             checkpoints: write.open_table(CHECKPOINTS)?,
+            fallbacks: write.open_table(FALLBACKS)?,
+            kept: write.open_table(KEPT)?,
             owners: write.open_table(OWNERS)?,
             domains: write.open_table(DOMAINS)?,
             notes: write.open_table(NOTES)?,
             appended: Vec::new(),
         })
+    }
+
+    /// Makes the newest checkpoint of a partition its fallback.
+    pub(super) fn keep(&mut self, number: u32) -> Result<(), redb::Error> {
+        if let Some(newest) = self.checkpoints.get(number)? {
+            self.fallbacks.insert(number, newest.value())?;
+        }
+        Ok(())
     }
 }
 
@@ -82,6 +99,30 @@ pub(super) fn read_after(
         entries.push((EntryId { at_ms, seq }, decode(value)?));
     }
     Ok(entries)
+}
+
+/// A stored state of a partition.
+pub(super) fn stored(
+    read: &ReadTransaction,
+    table: TableDefinition<'_, u32, Stored>,
+    number: u32,
+) -> Result<Option<Checkpoint>, LogError> {
+    let table = read.open_table(table).map_err(failed)?;
+    let Some(stored) = table.get(number).map_err(failed)? else {
+        return Ok(None);
+    };
+    let (at_ms, seq, epoch, state) = stored.value();
+    Ok(Some(Checkpoint { position: EntryId { at_ms, seq }, epoch, state: state.to_vec(), kept: None }))
+}
+
+pub(super) fn beside(kept: Kept) -> Beside {
+    let Kept { position, since, entries, bytes } = kept;
+    (position.at_ms, position.seq, since.at_ms, since.seq, entries, bytes)
+}
+
+pub(super) fn kept((at_ms, seq, since_ms, since_seq, entries, bytes): Beside) -> Kept {
+    let (position, since) = (EntryId { at_ms, seq }, EntryId { at_ms: since_ms, seq: since_seq });
+    Kept { position, since, entries, bytes }
 }
 
 pub(super) fn place(number: u32, id: EntryId) -> Place {

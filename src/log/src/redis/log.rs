@@ -11,8 +11,8 @@ use super::{
     CALL_DEADLINE, RedisStore, Written, bytes, deadline, entry_id, fenced, fields, list, millis, number, odd, text,
 };
 use crate::{
-    Checkpoint, Claim, Claimed, Durability, EntryId, Log, LogError, PartitionKey, PartitionStatus, Record, ReplyTo,
-    bounds,
+    Checkpoint, Claim, Claimed, Durability, EntryId, Kept, Log, LogError, PartitionKey, PartitionStatus, Record,
+    ReplyTo, bounds,
 };
 
 /// The longest that one read waits: a connection that died silently is noticed after it.
@@ -31,6 +31,39 @@ impl RedisStore {
         let written = self.write(way, call, deadline).await?;
         fenced(&written.answer, what)?;
         written.lasting().map(drop)
+    }
+
+    /// The checkpoint under a key.
+    async fn stored(&self, partition: &PartitionKey, name: &str) -> Result<Option<Checkpoint>, LogError> {
+        bounds::partition(partition)?;
+        let key = self.key(partition, name);
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(&key).arg(&["position", "epoch", "state", "kept", "since", "entries", "bytes"]);
+        let answer = self.send(Way::Bulk, &Call::plain(&key, cmd), deadline(bounds::MAX_STATE_BYTES)).await?;
+        let [position, epoch, state, kept, since, entries, size] = fields(answer, "load")?;
+        if matches!(position, Value::Nil) {
+            return Ok(None);
+        }
+        let id = |id| entry_id(&bytes(id, "load")?).ok_or_else(|| odd("load"));
+        let kept = match kept {
+            Value::Nil => None,
+            kept => Some(Kept {
+                position: id(kept)?,
+                since: id(since)?,
+                entries: number(&entries, "load")?,
+                bytes: number(&size, "load")?,
+            }),
+        };
+        let (position, epoch, state) = (id(position)?, number(&epoch, "load")?, bytes(state, "load")?);
+        Ok(Some(Checkpoint { position, epoch, state, kept }))
+    }
+}
+
+/// The id that follows an id.
+fn after(EntryId { at_ms, seq }: EntryId) -> EntryId {
+    match seq.checked_add(1) {
+        Some(seq) => EntryId { at_ms, seq },
+        None => EntryId { at_ms: at_ms.saturating_add(1), seq: 0 },
     }
 }
 
@@ -156,42 +189,48 @@ impl Log for RedisStore {
     }
 
     async fn load(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
-        bounds::partition(partition)?;
-        let key = self.key(partition, "checkpoint");
-        let mut cmd = redis::cmd("HMGET");
-        cmd.arg(&key).arg("position").arg("epoch").arg("state");
-        let answer = self.send(Way::Bulk, &Call::plain(&key, cmd), deadline(bounds::MAX_STATE_BYTES)).await?;
-        let [position, epoch, state] = fields(answer, "load")?;
-        if matches!(position, Value::Nil) {
-            return Ok(None);
-        }
-        Ok(Some(Checkpoint {
-            position: entry_id(&bytes(position, "load")?).ok_or_else(|| odd("load"))?,
-            epoch: number(&epoch, "load")?,
-            state: bytes(state, "load")?,
-        }))
+        self.stored(partition, "checkpoint").await
     }
 
-    async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
+    async fn checkpoint(
+        &self,
+        claim: &Claim,
+        position: EntryId,
+        state: &[u8],
+        kept: Option<Kept>,
+    ) -> Result<(), LogError> {
         bounds::size("the state", state.len(), bounds::MAX_STATE_BYTES)?;
-        let next = match position.seq.checked_add(1) {
-            Some(seq) => EntryId { at_ms: position.at_ms, seq },
-            None => EntryId { at_ms: position.at_ms.saturating_add(1), seq: 0 },
-        };
-        let call = self
-            .owned(&self.inner.scripts.checkpoint, claim, &["checkpoint", "log", "progress"], state.len())
+        let keys = ["checkpoint", "log", "progress", "fallback"];
+        let mut call = self
+            .owned(&self.inner.scripts.checkpoint, claim, &keys, state.len())
             .arg(position.to_string())
             .arg(position.at_ms)
             .arg(position.seq)
-            .arg(next.to_string())
+            .arg(after(position).to_string())
             .arg(state);
+        if let Some(Kept { position, since, entries, bytes }) = kept {
+            call = call
+                .arg(position.to_string())
+                .arg(after(position).to_string())
+                .arg(since.to_string())
+                .arg(entries)
+                .arg(bytes);
+        }
         // The owner may forget what it has stored, so this too has to outlive the primary. If it doesn't, the log that it
         // has trimmed comes back with the checkpoint before it, and the two still fit together.
         self.fenced_write(Way::Bulk, &call, deadline(state.len()), "checkpoint").await
     }
 
+    async fn fallback(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
+        let fallback = self.stored(partition, "fallback").await?;
+        // What was kept beside it before is another story.
+        Ok(fallback.map(|fallback| Checkpoint { kept: None, ..fallback }))
+    }
+
     async fn progress(&self, claim: &Claim, applied_since_checkpoint: u64) -> Result<(), LogError> {
-        let call = self.owned(&self.inner.scripts.progress, claim, &["progress"], 0).arg(applied_since_checkpoint);
+        let call = self
+            .owned(&self.inner.scripts.progress, claim, &["progress", "checkpoint"], 0)
+            .arg(applied_since_checkpoint);
         fenced(&self.control(&call).await?, "progress")
     }
 

@@ -15,7 +15,8 @@ local function lineage()
 end
 ";
 
-/// The partition's keys: log, progress. Answers the ids, or the number of waiting entries where there is no room.
+/// The partition's keys: log, progress, which counts what is kept for a fallback too. Answers the ids, or the number of
+/// waiting entries where there is no room.
 const APPEND: &str = r"
 local waiting = math.max(0, redis.call('XLEN', KEYS[1]) - tonumber(redis.call('GET', KEYS[2]) or '0'))
 local count = (#ARGV - 1) / 2
@@ -34,7 +35,8 @@ return ids";
 /// leaves the one before it: that owner is fenced off in the same way, and its lease has to expire before the next comes.
 ///
 /// The epoch is at least the time in ms: the newest epoch may have been lost with the last second of the append-only
-/// file, and must not be given out twice. A new owner restores the checkpoint and replays the tail, all of which waits.
+/// file, and must not be given out twice. A new owner restores the checkpoint and replays the tail, all of which waits, but
+/// not what is kept for a fallback.
 const CLAIM: &str = r"
 local owner = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'owner', 'lineage')
 local lineage = ARGV[5] == '1' and lineage() or ''
@@ -53,7 +55,8 @@ local written = redis.call('HGET', KEYS[4], 'epoch') or '0'
 local epoch = string.format('%.0f', math.max(now, tonumber(owner[1] or '0') + 1, tonumber(written) + 1))
 redis.call('HSET', KEYS[1], 'epoch', epoch, 'token', ARGV[3], 'owner', ARGV[1], 'lineage', lineage)
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
-redis.call('DEL', KEYS[3])
+local kept = redis.call('HGET', KEYS[4], 'entries')
+if kept then redis.call('SET', KEYS[3], kept) else redis.call('DEL', KEYS[3]) end
 return {'new', ARGV[3], epoch}";
 
 /// What the scripts of an owner begin with. Keys: owner first. Arguments: token and epoch first.
@@ -77,26 +80,45 @@ const RELEASE: &str = r"
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 return 1";
 
-/// Keys: owner, checkpoint, log, progress. Arguments: token, epoch, position, its parts, what follows it, state.
+/// Keys: owner, checkpoint, log, progress, fallback. Arguments: token, epoch, position, its parts, what follows it, state;
+/// then of what is to be kept: position, what follows it, since, entries, bytes.
 ///
 /// Where Redis has lost the newest entries, the position may be past its last id, and after a step back of the clock new
-/// ids would be before it and never read. Adding an entry of that id moves the last id, and fails everywhere else.
+/// ids would be before it and never read. Adding an entry of that id moves the last id, and fails everywhere else. What was
+/// lost is missing behind a fallback, so none is kept then; nor where memory gets scarce, as a full Redis takes no entries.
+/// Of what needs memory the state is stored first: a full Redis refuses the first such write of a script, and no later one.
 const CHECKPOINT: &str = r"
+local function room()
+  local memory = redis.call('INFO', 'memory')
+  local max = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or '0')
+  return max == 0 or tonumber(string.match(memory, '\nused_memory:(%d+)') or '0') < max * 3 / 4
+end
 local stored = redis.call('HGET', KEYS[2], 'position')
 if stored then
   local ms, seq = string.match(stored, '^(%d+)-(%d+)$')
   ms, seq = tonumber(ms), tonumber(seq)
   if tonumber(ARGV[4]) < ms or (tonumber(ARGV[4]) == ms and tonumber(ARGV[5]) < seq) then return 1 end
 end
+local stays = ARGV[8] and redis.call('HGET', KEYS[5], 'position') == ARGV[8]
+local kept = ARGV[8] and (stays or stored == ARGV[8]) and room()
+if kept and not stays then redis.call('RENAME', KEYS[2], KEYS[5]) end
 redis.call('HSET', KEYS[2], 'position', ARGV[3], 'epoch', ARGV[2], 'state', ARGV[7])
-redis.pcall('XADD', KEYS[3], ARGV[3], 'd', '')
-redis.call('XTRIM', KEYS[3], 'MINID', '=', ARGV[6])
-redis.call('DEL', KEYS[4])
+local lost = type(redis.pcall('XADD', KEYS[3], ARGV[3], 'd', '')) == 'string'
+if kept and not lost then
+  redis.call('HSET', KEYS[2], 'kept', ARGV[8], 'since', ARGV[10], 'entries', ARGV[11], 'bytes', ARGV[12])
+  redis.call('XTRIM', KEYS[3], 'MINID', '=', ARGV[9])
+  redis.call('SET', KEYS[4], ARGV[11])
+else
+  redis.call('HDEL', KEYS[2], 'kept', 'since', 'entries', 'bytes')
+  redis.call('UNLINK', KEYS[5])
+  redis.call('XTRIM', KEYS[3], 'MINID', '=', ARGV[6])
+  redis.call('DEL', KEYS[4])
+end
 return 1";
 
-/// Keys: owner, progress. Arguments: token, epoch, applied.
+/// Keys: owner, progress, checkpoint. Arguments: token, epoch, applied.
 const PROGRESS: &str = r"
-redis.call('SET', KEYS[2], ARGV[3])
+redis.call('SET', KEYS[2], string.format('%.0f', ARGV[3] + (redis.call('HGET', KEYS[3], 'entries') or 0)))
 return 1";
 
 /// Keys: owner, checkpoint, log, progress, lease.
@@ -105,7 +127,8 @@ local owner = redis.call('HMGET', KEYS[1], 'owner', 'epoch')
 local held = redis.call('EXISTS', KEYS[5])
 local length = redis.call('XLEN', KEYS[3])
 return {
-  math.max(0, length - tonumber(redis.call('GET', KEYS[4]) or '0')), length,
+  math.max(0, length - tonumber(redis.call('GET', KEYS[4]) or '0')),
+  math.max(0, length - tonumber(redis.call('HGET', KEYS[2], 'entries') or '0')),
   held == 1 and owner[1] or '', owner[2] or '0', redis.call('HGET', KEYS[2], 'position') or '',
   redis.call('HSTRLEN', KEYS[2], 'state')}";
 

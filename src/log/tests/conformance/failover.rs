@@ -125,7 +125,7 @@ async fn nothing_acknowledged_is_lost_when_the_primary_is_killed() {
     let again = store.claim(&key(), "worker-0", Some(&claim), LONG).await.unwrap();
     let Claimed::New(again) = again else { panic!("{again:?}") };
     assert!(claim.epoch < again.epoch);
-    assert!(matches!(store.checkpoint(&claim, START, b"stale").await, Err(LogError::Fenced)));
+    assert!(matches!(store.checkpoint(&claim, START, b"stale", None).await, Err(LogError::Fenced)));
     assert!(matches!(store.claim(&key(), "worker-0", Some(&again), LONG).await.unwrap(), Claimed::Resumed(_)));
     assert_eq!(store.campaign("coordinator-0", "a:1", LONG).await.unwrap().leader, leads.leader);
     hears(&store, &mut replies, "gateway-0").await;
@@ -147,7 +147,7 @@ async fn nothing_acknowledged_is_lost_when_the_primary_is_killed() {
     })
     .await;
     println!("killed: a silent member was dropped after {:?}", killed_at.elapsed().max(silent));
-    store.checkpoint(&again, kept.last().unwrap().0, b"state").await.unwrap();
+    store.checkpoint(&again, kept.last().unwrap().0, b"state", None).await.unwrap();
     assert_eq!(store.status(&key()).await.unwrap().length, 0);
 }
 
@@ -157,7 +157,7 @@ async fn an_owner_ahead_of_the_new_primary_starts_from_what_survived() {
     let store = fleet.store("ahead", REPLICATED).await;
     let claim = new_claim(&store, &key()).await;
     let ids = store.append(&key(), &records(0..10), 100).await.unwrap();
-    store.checkpoint(&claim, ids[4], b"five").await.unwrap();
+    store.checkpoint(&claim, ids[4], b"five", None).await.unwrap();
 
     // The replicas hear nothing more from the primary, which goes on as one without replicas would.
     for replica in &fleet.servers[..2] {
@@ -171,7 +171,7 @@ async fn an_owner_ahead_of_the_new_primary_starts_from_what_survived() {
     let ahead = all(&store, &key()).await;
     assert_eq!(ahead.iter().map(|(_, number)| *number).collect::<Vec<_>>(), (5..13).collect::<Vec<_>>());
     // A checkpoint beyond the log that will be: stored and trimmed by the old primary alone.
-    let stored = store.checkpoint(&claim, ahead[7].0, b"thirteen").await;
+    let stored = store.checkpoint(&claim, ahead[7].0, b"thirteen", None).await;
     assert!(matches!(stored, Err(LogError::Unavailable(_))), "{stored:?}");
     assert_eq!(store.load(&key()).await.unwrap().unwrap().state, b"thirteen");
     // A claim that only the old primary knows of is none, and holds off nobody.
@@ -190,7 +190,7 @@ async fn an_owner_ahead_of_the_new_primary_starts_from_what_survived() {
     // The owner still believes in its claim; whatever it tries, it's told to begin anew.
     assert!(matches!(store.renew(&claim, LONG).await, Err(LogError::Fenced)));
     assert!(matches!(store.progress(&claim, 8).await, Err(LogError::Fenced)));
-    assert!(matches!(store.checkpoint(&claim, ahead[7].0, b"thirteen").await, Err(LogError::Fenced)));
+    assert!(matches!(store.checkpoint(&claim, ahead[7].0, b"thirteen", None).await, Err(LogError::Fenced)));
     store.release(&claim).await.unwrap();
     let again = new_claim(&store, &key()).await;
     let checkpoint = store.load(&key()).await.unwrap().unwrap();
@@ -209,7 +209,7 @@ async fn an_owner_ahead_of_the_new_primary_starts_from_what_survived() {
             Claimed::New(again) | Claimed::Resumed(again) => again,
             held => panic!("{held:?}"),
         };
-        store.checkpoint(&again, ids_after[1], b"all").await
+        store.checkpoint(&again, ids_after[1], b"all", None).await
     })
     .await;
     assert!(store.read(&key(), START, 100, NO_WAIT).await.unwrap().is_empty());

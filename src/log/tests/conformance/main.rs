@@ -8,6 +8,7 @@
 
 mod certificates;
 mod failover;
+mod fallback;
 mod fleet;
 mod model;
 mod outage;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use hebb_log::{Claim, Claimed, Durability, EntryId, LocalConfig, LocalStore, Log, LogError, PartitionKey, Record};
+use hebb_log::{
+    Claim, Claimed, Durability, EntryId, Kept, LocalConfig, LocalStore, Log, LogError, PartitionKey, Record,
+};
 use proptest::prelude::*;
 
 const START: EntryId = EntryId { at_ms: 0, seq: 0 };
@@ -17,8 +19,25 @@ enum Step {
     Release { worker: usize },
     Renew { worker: usize },
     Progress { worker: usize, applied: u64 },
-    Checkpoint { worker: usize, position: usize },
+    Checkpoint { worker: usize, position: usize, keeps: Option<Keeps> },
     Reopen,
+}
+
+/// Which checkpoint is to be kept.
+#[derive(Clone, Copy, Debug)]
+enum Keeps {
+    Newest,
+    Fallback,
+    Another(usize),
+}
+
+fn keeps() -> impl Strategy<Value = Option<Keeps>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(Keeps::Newest)),
+        Just(Some(Keeps::Fallback)),
+        (0..40_usize).prop_map(|at| Some(Keeps::Another(at))),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -31,7 +50,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => worker.clone().prop_map(|worker| Step::Release { worker }),
         1 => worker.clone().prop_map(|worker| Step::Renew { worker }),
         1 => (worker.clone(), 0..15_u64).prop_map(|(worker, applied)| Step::Progress { worker, applied }),
-        3 => (worker, 0..40_usize).prop_map(|(worker, position)| Step::Checkpoint { worker, position }),
+        3 => (worker, 0..40_usize, keeps())
+            .prop_map(|(worker, position, keeps)| Step::Checkpoint { worker, position, keeps }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -45,6 +65,7 @@ struct Model {
     owner: Option<Claim>,
     held: bool,
     checkpoint: Option<(EntryId, u64, Vec<u8>)>,
+    fallback: Option<(Kept, u64, Vec<u8>)>,
     claims: [Option<Claim>; WORKERS],
 }
 
@@ -53,8 +74,34 @@ impl Model {
         if self.ids.is_empty() { START } else { self.ids[index % self.ids.len()] }
     }
 
+    /// What follows the newest checkpoint.
+    fn tail(&self) -> u64 {
+        let is_new = |id: &EntryId| self.checkpoint.as_ref().is_none_or(|(stored, _, _)| stored < id);
+        self.log.iter().filter(|(id, _)| is_new(id)).count() as u64
+    }
+
     fn waiting(&self) -> u64 {
-        (self.log.len() as u64).saturating_sub(self.applied)
+        self.tail().saturating_sub(self.applied)
+    }
+
+    /// What an owner would ask to keep with a checkpoint at `position`.
+    fn kept(&self, keeps: Keeps, position: EntryId) -> Option<Kept> {
+        let from = match keeps {
+            Keeps::Newest => self.checkpoint.as_ref()?.0,
+            Keeps::Fallback => self.fallback.as_ref()?.0.position,
+            Keeps::Another(at) => self.id(at),
+        };
+        let entries = self.log.iter().filter(|(id, _)| from < *id && *id <= position).count() as u64;
+        Some(Kept { position: from, since: position, entries, bytes: entries })
+    }
+
+    /// The fallback that stands after a checkpoint that asks for this one.
+    fn fall_back(&self, kept: Option<Kept>) -> Option<(Kept, u64, Vec<u8>)> {
+        let kept = kept?;
+        let fallback = self.fallback.as_ref().map(|(stands, epoch, state)| (stands.position, *epoch, state.clone()));
+        let stands = |(position, _, _): &(EntryId, u64, Vec<u8>)| *position == kept.position;
+        let (_, epoch, state) = fallback.filter(stands).or_else(|| self.checkpoint.clone().filter(stands))?;
+        Some((kept, epoch, state))
     }
 
     fn owns(&self, worker: usize) -> bool {
@@ -149,14 +196,17 @@ async fn run(steps: Vec<Step>) {
                     model.applied = applied;
                 }
             }
-            Step::Checkpoint { worker, position } => {
+            Step::Checkpoint { worker, position, keeps } => {
                 let position = model.id(position);
+                let kept = keeps.and_then(|keeps| model.kept(keeps, position));
                 let state = vec![number as u8; number];
                 if let Some(claim) = model.claims[worker].clone()
-                    && model.check_fence(worker, store.checkpoint(&claim, position, &state).await)
+                    && model.check_fence(worker, store.checkpoint(&claim, position, &state, kept).await)
                     && model.checkpoint.as_ref().is_none_or(|(stored, _, _)| *stored <= position)
                 {
-                    model.log.retain(|(id, _)| position < *id);
+                    model.fallback = model.fall_back(kept);
+                    let trimmed_to = model.fallback.as_ref().map_or(position, |(kept, _, _)| kept.position);
+                    model.log.retain(|(id, _)| trimmed_to < *id);
                     model.applied = 0;
                     model.checkpoint = Some((position, claim.epoch, state));
                 }
@@ -168,13 +218,17 @@ async fn run(steps: Vec<Step>) {
             }
         }
         let status = store.status(&key).await.unwrap();
-        assert_eq!((status.waiting, status.length), (model.waiting(), model.log.len() as u64));
+        assert_eq!((status.waiting, status.length), (model.waiting(), model.tail()));
         assert_eq!(status.owner, model.owner.as_ref().filter(|_| model.held).map(|claim| claim.owner.clone()));
         assert_eq!(status.epoch, model.owner.as_ref().map_or(0, |claim| claim.epoch));
         assert_eq!(status.checkpointed, model.checkpoint.as_ref().map(|(position, _, _)| *position));
         let bytes = model.checkpoint.as_ref().map_or(0, |(_, _, state)| state.len() as u64);
         assert_eq!(status.checkpoint_bytes, bytes);
         let stored = store.load(&key).await.unwrap();
+        assert_eq!(stored.as_ref().and_then(|stored| stored.kept), model.fallback.as_ref().map(|(kept, _, _)| *kept));
+        let fallback = store.fallback(&key).await.unwrap();
+        let wanted = model.fallback.clone().map(|(kept, epoch, state)| (kept.position, epoch, state));
+        assert_eq!(fallback.map(|stored| (stored.position, stored.epoch, stored.state)), wanted);
         assert_eq!(stored.map(|stored| (stored.position, stored.epoch, stored.state)), model.checkpoint);
     }
     assert_eq!(store.read(&key, START, 10_000, Duration::ZERO).await.unwrap(), model.log);

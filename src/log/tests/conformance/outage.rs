@@ -100,7 +100,7 @@ async fn nothing_acknowledged_is_lost_when_redis_is_killed() {
 
     let again = store.claim(&key(), "worker-0", Some(&claim), LONG).await.unwrap();
     assert_eq!(again, Claimed::Resumed(claim.clone()));
-    store.checkpoint(&claim, *read.keys().last().unwrap(), b"state").await.unwrap();
+    store.checkpoint(&claim, *read.keys().last().unwrap(), b"state", None).await.unwrap();
     assert_eq!(store.status(&key()).await.unwrap().length, 0);
     assert_eq!(store.campaign("coordinator-0", "a:1", LONG).await.unwrap(), leads);
 

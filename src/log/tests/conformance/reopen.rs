@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use hebb_log::{
-    Claimed, Directory, Domain, Durability, EntryId, LocalConfig, LocalStore, Log, OpenError, PartitionKey, Record,
+    Claimed, Directory, Domain, Durability, EntryId, Kept, LocalConfig, LocalStore, Log, OpenError, PartitionKey,
+    Record,
 };
+use redb::TableHandle;
 
 const START: EntryId = EntryId { at_ms: 0, seq: 0 };
 const LONG: Duration = Duration::from_secs(60);
@@ -30,7 +32,7 @@ async fn check(config: LocalConfig, end: impl FnOnce(LocalStore, &std::path::Pat
     let ids = store.append(&key(0), &records(10), 10).await.unwrap();
     let others = store.append(&key(1), &records(3), 10).await.unwrap();
     let Claimed::New(claim) = store.claim(&key(0), "worker-0", None, LONG).await.unwrap() else { panic!("new") };
-    store.checkpoint(&claim, ids[5], b"state").await.unwrap();
+    store.checkpoint(&claim, ids[5], b"state", None).await.unwrap();
     store.progress(&claim, 2).await.unwrap();
 
     let next = end(store, directory.path());
@@ -93,10 +95,56 @@ async fn an_emptied_log_gives_no_id_twice_after_a_reopening() {
     let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
     let Claimed::New(claim) = store.claim(&key(0), "worker-0", None, LONG).await.unwrap() else { panic!("new") };
     let ahead = EntryId { at_ms: u64::from(u32::MAX) * 1000, seq: 3 };
-    store.checkpoint(&claim, ahead, b"").await.unwrap();
+    store.checkpoint(&claim, ahead, b"", None).await.unwrap();
     drop(store);
     let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
     assert!(ahead < store.append(&key(0), &records(1), 10).await.unwrap()[0]);
+}
+
+#[tokio::test]
+async fn a_fallback_is_there_after_a_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
+    let ids = store.append(&key(0), &records(5), 10).await.unwrap();
+    let Claimed::New(claim) = store.claim(&key(0), "worker-0", None, LONG).await.unwrap() else { panic!("new") };
+    store.checkpoint(&claim, ids[0], b"old", None).await.unwrap();
+    let kept = Kept { position: ids[0], since: ids[2], entries: 2, bytes: 2 };
+    store.checkpoint(&claim, ids[2], b"new", Some(kept)).await.unwrap();
+    let fallback = store.fallback(&key(0)).await.unwrap();
+    drop(store);
+    let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
+    assert_eq!(store.load(&key(0)).await.unwrap().unwrap().kept, Some(kept));
+    assert!(fallback.as_ref().is_some_and(|fallback| fallback.state == b"old"));
+    assert_eq!(store.fallback(&key(0)).await.unwrap(), fallback);
+    let status = store.status(&key(0)).await.unwrap();
+    assert_eq!((status.waiting, status.length), (2, 2));
+    assert_eq!(store.read(&key(0), ids[0], 10, Duration::ZERO).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_file_from_before_there_were_fallbacks_is_read_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
+    let ids = store.append(&key(0), &records(5), 10).await.unwrap();
+    let Claimed::New(claim) = store.claim(&key(0), "worker-0", None, LONG).await.unwrap() else { panic!("new") };
+    store.checkpoint(&claim, ids[0], b"old", None).await.unwrap();
+    drop(store);
+    {
+        let file = redb::Database::open(directory.path().join("hebb.redb")).unwrap();
+        let write = file.begin_write().unwrap();
+        for table in write.list_tables().unwrap().collect::<Vec<_>>() {
+            if ["fallbacks", "kept"].contains(&table.name()) {
+                assert!(write.delete_table(table).unwrap());
+            }
+        }
+        write.commit().unwrap();
+    }
+    let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
+    let newest = store.load(&key(0)).await.unwrap().unwrap();
+    assert_eq!((newest.position, newest.state.as_slice(), newest.kept), (ids[0], &b"old"[..], None));
+    let kept = Kept { position: ids[0], since: ids[2], entries: 2, bytes: 2 };
+    store.checkpoint(&claim, ids[2], b"new", Some(kept)).await.unwrap();
+    assert_eq!(store.fallback(&key(0)).await.unwrap().unwrap().state, b"old");
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ async fn put(log: &dyn Log, key: &PartitionKey, position: EntryId, state: &[u8])
         };
     }
     let claim = claim(log, key).await?;
-    let stored = log.checkpoint(&claim, position, state).await;
+    let stored = log.checkpoint(&claim, position, state, None).await;
     log.release(&claim).await?;
     Ok(stored?)
 }

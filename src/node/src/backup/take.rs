@@ -15,6 +15,7 @@ use super::folder::{FolderError, Pending, Summary, name};
 use super::format::{FormatError, Head, PartitionHead, Writer, digest};
 use crate::replay;
 use crate::store::Store;
+use crate::stored::{self, StoredError};
 
 /// Entries of one read.
 const BATCH: usize = 1_000;
@@ -29,7 +30,7 @@ pub enum TakeError {
     Log(#[from] LogError),
     /// A stored state is of another version, or broken.
     #[error("the state of {0} can't be read")]
-    State(PartitionKey, #[source] hebb_engine::SnapshotError),
+    State(PartitionKey, #[source] StoredError),
     /// Its owner stores checkpoints faster than they are read.
     #[error("the checkpoint of {0} changed {ATTEMPTS} times while it was read; raise spec.engine.checkpointInterval")]
     Unsettled(PartitionKey),
@@ -91,9 +92,11 @@ async fn capture(log: &dyn Log, key: &PartitionKey, domain: &Domain) -> Result<P
             continue;
         }
         let mut partition = match checkpoint {
-            Some(checkpoint) => {
-                Partition::restore(&checkpoint.state).map_err(|source| TakeError::State(key.clone(), source))?
-            }
+            Some(checkpoint) => match stored::restore(log, key, &checkpoint, false).await {
+                Ok(restored) => restored.partition,
+                Err(StoredError::Log(error)) => return Err(error.into()),
+                Err(source) => return Err(TakeError::State(key.clone(), source)),
+            },
             // Its first owner would begin with this.
             None => Partition::new(domain.config.clone()),
         };

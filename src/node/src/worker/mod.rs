@@ -3,6 +3,7 @@
 //! The assignment is advice. What a worker owns is decided by the claims of its [`owner`] tasks, so two workers that
 //! follow different assignments for a while do no harm.
 
+mod fallback;
 mod owner;
 mod pace;
 
@@ -51,6 +52,8 @@ pub struct WorkerOptions {
     pub governance: Governance,
     /// Most entries of a partition that may wait.
     pub max_queue_size: u64,
+    /// Whether to let entries go that only a newer version can read, where its checkpoint can't be read either.
+    pub skip_unreadable: bool,
 }
 
 /// What the owners say of their partitions.
@@ -153,6 +156,7 @@ impl Worker {
             metrics,
             checkpoint_interval: options.checkpoint_interval,
             governance: options.governance,
+            skip_unreadable: options.skip_unreadable,
             // Of a queue that is short, a small part makes the difference between full and not.
             progress_every: (options.max_queue_size / 64).clamp(1, PROGRESS_EVERY_MAX),
         };

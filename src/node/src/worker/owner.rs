@@ -5,24 +5,29 @@
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use hebb_engine::{Control, Entry, EntryId, Governance, Partition, PartitionConfig};
-use hebb_log::{Claim, Claimed, Domain, LogError, PartitionKey, Record, Reply};
+use hebb_engine::{
+    Control, Entry, EntryId, Governance, Outcome, Partition, PartitionConfig, Rejection, SNAPSHOT_VERSION,
+};
+use hebb_log::{Checkpoint, Claim, Claimed, Domain, LogError, PartitionKey, Record, Reply};
 use hebb_telemetry::traces::{Span, SpanKind, TraceParent};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
+use super::fallback::Fallback;
 use super::pace::{SinceCheckpoint, is_due};
 use super::{Board, WorkerMetrics};
 use crate::replay;
 use crate::report::PartitionReport;
 use crate::stop::Stop;
 use crate::store::Store;
+use crate::stored::{self, Restored, StoredError};
 use crate::task::at_length;
 use crate::trail;
 
@@ -53,6 +58,7 @@ pub struct OwnerContext {
     pub metrics: WorkerMetrics,
     pub checkpoint_interval: Duration,
     pub governance: Governance,
+    pub skip_unreadable: bool,
     /// Entries after which the store is told how far a partition is.
     pub progress_every: u64,
 }
@@ -68,6 +74,8 @@ struct Owned {
     checkpoint_cost: Duration,
     state_bytes: u64,
     since: SinceCheckpoint,
+    /// The checkpoint of an older layout that is kept for a while, if any.
+    fallback: Option<Fallback>,
     storing: Option<Storing>,
     /// What comes after the entries that were applied last, where there were many.
     reading: Option<Reading>,
@@ -105,14 +113,17 @@ enum Ended {
 pub async fn own(context: Arc<OwnerContext>, key: PartitionKey, domain: watch::Receiver<Domain>, stop: Stop) {
     while !stop.is_asked() {
         let ended = match claim(&context, &key, None).await {
-            Ok((Claimed::New(claim), asked_at)) => match load(&context, claim, &domain, asked_at).await {
-                Ok(owned) => serve(&context, owned, &domain, &stop).await,
-                Err(LogError::Corrupt(why)) => Ended::Unreadable(why),
-                Err(LogError::Fenced) => Ended::Superseded,
-                Err(error) => {
+            Ok((Claimed::New(claim), asked_at)) => match load_until(&context, claim, &domain, asked_at, &stop).await {
+                Ok(Some(owned)) => serve(&context, owned, &domain, &stop).await,
+                Ok(None) => Ended::Stopped,
+                Err(StoredError::Log(LogError::Fenced)) => Ended::Superseded,
+                Err(StoredError::Log(
+                    error @ (LogError::Unavailable(_) | LogError::Full { .. } | LogError::Invalid(_)),
+                )) => {
                     debug!(partition = %key, %error, "the state could not be loaded; trying again");
                     Ended::Superseded
                 }
+                Err(error) => Ended::Unreadable(error.to_string()),
             },
             // Nothing was offered to resume, so this is a lease of an earlier life of ours, or of another's: wait.
             Ok((Claimed::Resumed(_) | Claimed::Held { .. }, _)) => Ended::Superseded,
@@ -150,25 +161,51 @@ async fn claim(
     Ok((claimed, asked_at))
 }
 
-/// Restores the checkpoint, or begins with one, so that what a partition started from is never in doubt.
+/// Loads the partition, or gives it up at the stop: the replay from a fallback can take minutes.
+async fn load_until(
+    context: &OwnerContext,
+    claim: Claim,
+    domain: &watch::Receiver<Domain>,
+    asked_at: Instant,
+    stop: &Stop,
+) -> Result<Option<Owned>, StoredError> {
+    let (mut stop, given_up) = (stop.clone(), claim.clone());
+    tokio::select! {
+        biased;
+        loaded = load(context, claim, domain, asked_at) => loaded.map(Some),
+        () = stop.asked() => {
+            context.store.log.release(&given_up).await?;
+            Ok(None)
+        }
+    }
+}
+
+/// Restores the checkpoint, or begins with one, so that what a partition started from is never in doubt. What was made of a
+/// fallback is stored at once too: whoever comes next can read it.
 async fn load(
     context: &OwnerContext,
     claim: Claim,
     domain: &watch::Receiver<Domain>,
     asked_at: Instant,
-) -> Result<Owned, LogError> {
+) -> Result<Owned, StoredError> {
     let started = Instant::now();
-    let (partition, state_bytes) = match context.store.log.load(&claim.partition).await? {
-        Some(checkpoint) => {
-            let partition = at_length(|| Partition::restore(&checkpoint.state))
-                .map_err(|error| LogError::Corrupt(error.to_string()))?;
-            (partition, checkpoint.state.len() as u64)
+    let log = context.store.log.as_ref();
+    let mut renewed_at = asked_at;
+    let (partition, mut fallback, stored) = match log.load(&claim.partition).await? {
+        Some(newest) => {
+            let restored = restore(context, &claim, &newest, &mut renewed_at).await?;
+            let fallback = fallback(&newest, &restored);
+            (restored.partition, fallback, (!restored.is_fallback).then_some(newest.state.len()))
         }
+        None => (Partition::governed(domain.borrow().config.clone(), context.governance), None, None),
+    };
+    let state_bytes = match stored {
+        Some(bytes) => bytes as u64,
         None => {
-            let partition = Partition::governed(domain.borrow().config.clone(), context.governance);
-            let state = partition.snapshot();
-            context.store.log.checkpoint(&claim, partition.position(), &state).await?;
-            (partition, state.len() as u64)
+            let state = at_length(|| partition.snapshot());
+            let kept = fallback.as_mut().map(|fallback| fallback.kept(partition.position(), Instant::now()));
+            log.checkpoint(&claim, partition.position(), &state, kept).await?;
+            state.len() as u64
         }
     };
     info!(
@@ -178,12 +215,13 @@ async fn load(
     Ok(Owned {
         claim,
         partition,
-        valid_until: asked_at + LEASE - LEASE_MARGIN,
-        renewed_at: asked_at,
+        valid_until: renewed_at + LEASE - LEASE_MARGIN,
+        renewed_at,
         checkpointed_at: Instant::now(),
         checkpoint_cost: Duration::ZERO,
         state_bytes,
         since: SinceCheckpoint::default(),
+        fallback,
         storing: None,
         reading: None,
         progress: (0, Instant::now()),
@@ -191,6 +229,38 @@ async fn load(
         asked_config: None,
         asked_governance: None,
     })
+}
+
+/// Restores the partition, and renews the lease meanwhile: a fallback can have a long log behind it.
+async fn restore(
+    context: &OwnerContext,
+    claim: &Claim,
+    newest: &Checkpoint,
+    renewed_at: &mut Instant,
+) -> Result<Restored, StoredError> {
+    let log = context.store.log.as_ref();
+    let mut restoring = pin!(stored::restore(log, &claim.partition, newest, context.skip_unreadable));
+    loop {
+        if let Ok(restored) = timeout_at(*renewed_at + RENEW_EVERY, &mut restoring).await {
+            return restored;
+        }
+        let asked_at = Instant::now();
+        log.renew(claim, LEASE).await?;
+        *renewed_at = asked_at;
+    }
+}
+
+/// What to keep with the next checkpoints, so that workers of the version before this one could go on: what was written
+/// by one, or what is kept already.
+fn fallback(newest: &Checkpoint, restored: &Restored) -> Option<Fallback> {
+    let is_older = restored.version < SNAPSHOT_VERSION;
+    match newest.kept {
+        _ if is_older && !restored.is_fallback => Some(Fallback::begun(newest.position)),
+        Some(kept) if is_older || !restored.is_fallback => {
+            Some(Fallback::taken_over(kept, newest.position, Instant::now()))
+        }
+        _ => None,
+    }
 }
 
 /// Applies and answers until the stop or until another owner took over.
@@ -244,7 +314,10 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
     answered?;
     let entries = read?;
     owned.since.elapsed = owned.checkpointed_at.elapsed();
-    if owned.storing.is_none() && is_due(owned.since, context.checkpoint_interval, owned.checkpoint_cost) {
+    // The end of a fallback waits for no entry.
+    let is_due = is_due(owned.since, context.checkpoint_interval, owned.checkpoint_cost)
+        || owned.fallback.is_some_and(|fallback| fallback.is_over(Instant::now()));
+    if owned.storing.is_none() && is_due {
         snapshot(context, owned);
     }
     if let Some((last, _)) = entries.last() {
@@ -255,8 +328,12 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
             owned.reading = Some(read_on(context, &owned.claim.partition, *last));
             at_length(|| apply(&owned.claim.partition, &mut owned.partition, &entries))
         };
+        let bytes = entries.iter().map(|(_, record)| record.entry.len() as u64).sum::<u64>();
         owned.since.entries += entries.len() as u64;
-        owned.since.bytes += entries.iter().map(|(_, record)| record.entry.len() as u64).sum::<u64>();
+        owned.since.bytes += bytes;
+        if let Some(fallback) = &mut owned.fallback {
+            fallback.applied(entries.len() as u64, bytes);
+        }
         context.metrics.applied(entries.len() as u32, begun_at.elapsed());
     }
     context.board.put(&owned.claim.partition, || report(owned));
@@ -364,11 +441,13 @@ fn begin(context: TraceParent, key: &PartitionKey, id: EntryId) -> Span {
 /// Applies entries in order; the outcomes by gateway.
 fn apply(key: &PartitionKey, partition: &mut Partition, entries: &[(EntryId, Record)]) -> BTreeMap<String, Vec<Reply>> {
     let mut replies: BTreeMap<String, Vec<Reply>> = BTreeMap::new();
+    let mut skipped = 0_u32;
     for (id, record) in entries {
         let to = record.reply_to.as_ref().map(|to| (trail::addressee(&to.gateway), to.request));
         let span = to.and_then(|((_, context), _)| context).map(|context| begin(context, key, *id));
         let outcome = replay::apply(partition, *id, &record.entry);
         drop(span);
+        skipped += u32::from(matches!(outcome, Outcome::Rejected(Rejection::Unreadable)));
         if let Some(((gateway, _), request)) = to {
             let reply = Reply { request, body: outcome.encode() };
             match replies.get_mut(gateway) {
@@ -378,6 +457,9 @@ fn apply(key: &PartitionKey, partition: &mut Partition, entries: &[(EntryId, Rec
                 }
             }
         }
+    }
+    if skipped > 0 {
+        warn!(partition = %key, skipped, "entries of another version were refused; do the nodes run different versions?");
     }
     replies
 }
@@ -394,8 +476,10 @@ fn snapshot(context: &OwnerContext, owned: &mut Owned) {
     owned.state_bytes = state.len() as u64;
     owned.checkpointed_at = begun_at;
     let (log, claim, position) = (context.store.log.clone(), owned.claim.clone(), owned.partition.position());
+    owned.fallback = owned.fallback.filter(|fallback| !fallback.is_over(begun_at));
+    let kept = owned.fallback.as_mut().map(|fallback| fallback.kept(position, begun_at));
     let mut task = JoinSet::new();
-    task.spawn(async move { log.checkpoint(&claim, position, &state).await.map(|()| begun_at.elapsed()) });
+    task.spawn(async move { log.checkpoint(&claim, position, &state, kept).await.map(|()| begun_at.elapsed()) });
     owned.storing = Some(Storing { task, since: mem::take(&mut owned.since) });
     owned.progress = (0, begun_at);
 }
@@ -482,6 +566,53 @@ mod tests {
         Record { entry: Entry::Event(event).encode(), reply_to }
     }
 
+    fn domain(key: &PartitionKey) -> Domain {
+        Domain { name: key.domain.clone(), partitions: 1, config: PartitionConfig::new(Task::Classification) }
+    }
+
+    fn context(store: Store) -> std::result::Result<OwnerContext, prometheus::Error> {
+        Ok(OwnerContext {
+            store,
+            worker: "worker-0".to_owned(),
+            board: Arc::new(Board::default()),
+            metrics: WorkerMetrics::new()?,
+            checkpoint_interval: Duration::from_secs(5),
+            governance: Governance::default(),
+            skip_unreadable: false,
+            progress_every: 1,
+        })
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_state_of_the_future_without_a_fallback_stays_as_it_is_and_is_told_of() -> Result {
+        let local = LocalStore::in_memory()?;
+        let key = PartitionKey { domain: "future".to_owned(), index: 0 };
+        let Claimed::New(claim) = local.claim(&key, "test", None, LEASE).await? else { return Err("held".into()) };
+        let mut state = Partition::new(domain(&key).config).snapshot();
+        state[4..6].copy_from_slice(&(SNAPSHOT_VERSION + 1).to_le_bytes());
+        local.checkpoint(&claim, EntryId::default(), &state, None).await?;
+        local.release(&claim).await?;
+        let (_sender, domain) = watch::channel(domain(&key));
+        let context = context(Store::new(local.clone()))?;
+        let board = context.board.clone();
+        let (stopper, stop) = stop_channel();
+        let owner = tokio::spawn(own(Arc::new(context), key.clone(), domain, stop));
+        let told = async {
+            while board.trouble().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            board.trouble()
+        };
+        let trouble = timeout(Duration::from_secs(5), told).await?.ok_or("no trouble")?;
+        let wanted = format!("the state of future/0 can't be read: the snapshot has version {}", SNAPSHOT_VERSION + 1);
+        assert!(trouble.starts_with(&wanted), "{trouble}");
+        stopper.stop();
+        timeout(Duration::from_secs(5), owner).await??;
+        let stored = local.load(&key).await?.ok_or("no checkpoint")?;
+        assert!((stored.position, stored.state) == (EntryId::default(), state));
+        Ok(())
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_slow_checkpoint_holds_up_no_answer_and_a_stop_waits_for_it() -> Result {
         let local = LocalStore::in_memory()?;
@@ -489,17 +620,8 @@ mod tests {
         // The state that a partition begins with.
         gates.checkpoints.add_permits(1);
         let key = PartitionKey { domain: "slow".to_owned(), index: 0 };
-        let config = PartitionConfig::new(Task::Classification);
-        let (_sender, domain) = watch::channel(Domain { name: "slow".to_owned(), partitions: 1, config });
-        let context = OwnerContext {
-            store,
-            worker: "worker-0".to_owned(),
-            board: Arc::new(Board::default()),
-            metrics: WorkerMetrics::new()?,
-            checkpoint_interval: Duration::ZERO,
-            governance: Governance::default(),
-            progress_every: 1,
-        };
+        let (_sender, domain) = watch::channel(domain(&key));
+        let context = OwnerContext { checkpoint_interval: Duration::ZERO, ..context(store)? };
         let mut replies = local.subscribe("gateway-0").await?;
         let (stopper, stop) = stop_channel();
         let mut owner = tokio::spawn(own(Arc::new(context), key.clone(), domain, stop));
@@ -541,6 +663,7 @@ mod tests {
             checkpoint_cost: Duration::ZERO,
             state_bytes: 0,
             since: since(3),
+            fallback: None,
             storing: Some(Storing { task: JoinSet::new(), since: since(4) }),
             reading: None,
             progress: (0, Instant::now()),

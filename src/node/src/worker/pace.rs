@@ -6,7 +6,7 @@ use std::time::Duration;
 const COST_SHARE: u32 = 20;
 
 /// A replay of this many bytes takes about as long as a lease lasts, so the log grows no further between checkpoints.
-const LOG_BYTES_MAX: u64 = 32 << 20;
+pub const LOG_BYTES_MAX: u64 = 32 << 20;
 
 /// What happened since the last checkpoint.
 #[derive(Clone, Copy, Debug, Default)]

@@ -71,7 +71,7 @@ async fn learned(store: Store) -> Store {
     append(&store, 0, 0..500).await;
     let owner = claim(&store, 0).await;
     let state = replayed(&store, 0).await;
-    store.log.checkpoint(&owner, state.position(), &state.snapshot()).await.unwrap();
+    store.log.checkpoint(&owner, state.position(), &state.snapshot(), None).await.unwrap();
     append(&store, 0, 500..2_300).await;
     append(&store, 1, 0..40).await;
     store
@@ -211,7 +211,7 @@ async fn no_gap(store: Store) {
             for (id, record) in working.log.read(&key(1), partition.position(), 10_000, Duration::ZERO).await.unwrap() {
                 partition.apply(id, &Entry::decode(&record.entry).unwrap());
             }
-            working.log.checkpoint(&claim, partition.position(), &partition.snapshot()).await.unwrap();
+            working.log.checkpoint(&claim, partition.position(), &partition.snapshot(), None).await.unwrap();
         }
         partition
     });
@@ -253,7 +253,7 @@ async fn a_target_that_holds_something_is_left_as_it_is_and_a_run_that_was_kille
     let target = Store::new(LocalStore::in_memory().unwrap());
     let owner = claim(&target, 0).await;
     let state = replayed(&store, 0).await;
-    target.log.checkpoint(&owner, state.position(), &state.snapshot()).await.unwrap();
+    target.log.checkpoint(&owner, state.position(), &state.snapshot(), None).await.unwrap();
     target.log.release(&owner).await.unwrap();
     restore(&target, folder.path(), &backup).await.unwrap();
     assert_eq!(target.directory.domains().await.unwrap().len(), 1);

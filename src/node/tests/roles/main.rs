@@ -26,6 +26,8 @@ mod priority;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod rollback;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
 mod support;

@@ -24,6 +24,7 @@ pub fn settings(domains: &[(&str, Task, u32)]) -> ClusterSettings {
         hyperparameters: Hyperparameters::default(),
         governance: Governance::default(),
         max_queue_size: 100_000,
+        skip_unreadable: false,
         checkpoint_interval: Duration::from_secs(1),
         sync_interval: Duration::from_secs(1),
         access: Access::default(),

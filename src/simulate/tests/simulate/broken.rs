@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hebb_log::{Checkpoint, Claim, Claimed, EntryId, Log, LogError, PartitionKey, PartitionStatus, Record};
+use hebb_log::{Checkpoint, Claim, Claimed, EntryId, Kept, Log, LogError, PartitionKey, PartitionStatus, Record};
 use hebb_node::Store;
 use hebb_simulate::{Faults, Profile, Report, Server, Settings, simulate_on};
 
@@ -93,13 +93,23 @@ impl Log for Broken {
         self.log.load(key).await
     }
 
-    async fn checkpoint(&self, claim: &Claim, position: EntryId, state: &[u8]) -> Result<(), LogError> {
+    async fn checkpoint(
+        &self,
+        claim: &Claim,
+        position: EntryId,
+        state: &[u8],
+        kept: Option<Kept>,
+    ) -> Result<(), LogError> {
         let before = self.stored.lock().unwrap().insert(claim.partition.clone(), state.to_vec());
         let stored = match before {
             Some(before) if self.fault == Fault::StoresTheStateBefore => before,
             _ => state.to_vec(),
         };
-        self.log.checkpoint(&self.passed_off(claim), position, &stored).await
+        self.log.checkpoint(&self.passed_off(claim), position, &stored, kept).await
+    }
+
+    async fn fallback(&self, key: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
+        self.log.fallback(key).await
     }
 
     async fn progress(&self, claim: &Claim, applied: u64) -> Result<(), LogError> {

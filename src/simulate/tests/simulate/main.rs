@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails, its helpers too")]
 
 mod broken;
+mod fallback;
 mod seeds;
 
 mod conformance {

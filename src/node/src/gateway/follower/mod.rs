@@ -626,7 +626,7 @@ mod tests {
         };
         let entries = log.read(&claim.partition, partition.position(), 10_000, Duration::ZERO).await?;
         tail::apply(&mut partition, &entries)?;
-        log.checkpoint(claim, partition.position(), &partition.snapshot()).await?;
+        log.checkpoint(claim, partition.position(), &partition.snapshot(), None).await?;
         Ok(())
     }
 

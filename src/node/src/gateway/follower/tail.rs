@@ -211,7 +211,7 @@ mod tests {
             let key = PartitionKey { domain: "d".to_owned(), index: 0 };
             let claim = claim(&store, &key, None).await?;
             let owner = Partition::new(PartitionConfig::new(Task::Classification));
-            store.checkpoint(&claim, owner.position(), &owner.snapshot()).await?;
+            store.checkpoint(&claim, owner.position(), &owner.snapshot(), None).await?;
             let states = BTreeMap::from([(owner.position(), owner.snapshot())]);
             Ok(Self { store, key, claim, owner, states, copy: None, compared: 0 })
         }
@@ -252,7 +252,7 @@ mod tests {
                 }
                 Step::Apply(most) => self.apply(most).await?,
                 Step::Checkpoint => {
-                    self.store.checkpoint(&self.claim, self.owner.position(), &self.owner.snapshot()).await?;
+                    self.store.checkpoint(&self.claim, self.owner.position(), &self.owner.snapshot(), None).await?;
                 }
                 Step::Handover => {
                     self.claim = claim(&self.store, &self.key, Some(&self.claim)).await?;
