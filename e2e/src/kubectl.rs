@@ -144,24 +144,54 @@ pub fn owner(namespace: &str, name: &str, domain: &str) -> Result<String, Error>
     })
 }
 
-/// Kills a pod's process without warning: SIGKILL where the pods run on this machine. Elsewhere the pod is deleted without
-/// grace, which the kubelet begins with SIGTERM. Returns which of the two it was.
+/// Kills a pod's processes without warning: SIGKILL where its node is this machine or a container of kind. Elsewhere the pod is
+/// deleted without grace, which the kubelet begins with SIGTERM. Returns which of the two it was.
 ///
 /// # Errors
-/// What kubectl wrote to standard error, or a pod without a process.
+/// What kubectl or the container engine wrote to standard error, or a pod without a process.
 pub fn kill_pod(namespace: &str, pod: &str) -> Result<&'static str, Error> {
-    if std::env::var("HEBB_CLUSTER").as_deref() != Ok("local") {
+    let cluster = std::env::var("HEBB_CLUSTER").unwrap_or_default();
+    if !matches!(cluster.as_str(), "local" | "kind") {
         kubectl(&["-n", namespace, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"])?;
         return Ok("deleted without grace");
     }
     let object = get(namespace, &["pod", pod])?;
     let uid = object["metadata"]["uid"].as_str().ok_or("a pod without uid")?;
-    let pids = processes_of(uid)?;
-    if pids.is_empty() {
-        return Err(format!("pod {pod} has no process on this machine").into());
+    if cluster == "kind" {
+        let node = object["spec"]["nodeName"].as_str().ok_or("a pod without node")?;
+        kill_in_container(node, uid)?;
+    } else {
+        let pids = processes_of(uid)?;
+        if pids.is_empty() {
+            return Err(format!("pod {pod} has no process on this machine").into());
+        }
+        signal("KILL", &pids)?;
     }
-    signal("KILL", &pids)?;
     Ok("killed by SIGKILL")
+}
+
+/// Run by a node's own shell with the pod's uid as control groups write it, with `-` or with `_`. Fails where the pod has no
+/// process.
+const KILL_IN_NODE: &str = r#"
+for process in /proc/[0-9]*; do
+  grep -qF -e "$1" -e "$2" "$process/cgroup" 2>/dev/null || continue
+  [ "$(cat "$process/comm")" = pause ] || ! kill -s KILL "${process#/proc/}" || found=yes
+done
+[ -n "${found:-}" ] || { echo "pod $1 has no process" >&2; exit 1; }
+"#;
+
+/// A node of kind is a container of its own name, of Docker or of podman.
+fn kill_in_container(node: &str, uid: &str) -> Result<(), Error> {
+    let mut said = Vec::new();
+    for engine in ["docker", "podman"] {
+        let arguments = ["exec", node, "sh", "-c", KILL_IN_NODE, "sh", uid, &uid.replace('-', "_")];
+        match Command::new(engine).args(arguments).stdin(Stdio::null()).output() {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => said.push(format!("{engine}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+            Err(error) => said.push(format!("{engine}: {error}")),
+        }
+    }
+    Err(format!("could not kill in node {node}: {}", said.join("; ")).into())
 }
 
 /// Sends a signal to processes. One that has ended by itself, as a probe does, needs none.

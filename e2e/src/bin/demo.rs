@@ -77,7 +77,13 @@ async fn main() -> Result<(), Error> {
         ledger.events.len(),
         applied["events"]
     );
-    println!("    worker {} killed: answers resumed after {recover_worker:.1} s", killed.worker);
+    // A worker that is told to end, and not killed, hands over first.
+    let answers = if recover_worker > 0.0 {
+        format!("answers resumed after {recover_worker:.1} s")
+    } else {
+        "answers never stopped".to_owned()
+    };
+    println!("    worker {} killed: {answers}", killed.worker);
     println!("    leader {} killed: {} led after {:.1} s", killed.leader, killed.successor, killed.leader_seconds);
     wait_ready(&options.namespace, CLUSTER, Duration::from_secs(60))?;
     println!();
