@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Checkpoints may take this share of the time: one part in twenty.
 const COST_SHARE: u32 = 20;
 
-/// A replay of this many bytes takes about as long as a lease lasts, so the log grows no further between checkpoints.
+/// A replay of this many bytes takes seconds, so the log grows no further between checkpoints.
 pub const LOG_BYTES_MAX: u64 = 32 << 20;
 
 /// What happened since the last checkpoint.
