@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use futures::future::OptionFuture;
 use hebb_api::{LearningCluster, names};
 use hebb_log::{RedisConfig, RedisStore};
 use hebb_node::{
@@ -224,17 +225,8 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
 
 /// Sends what traces and metrics are left.
 pub async fn finish(traces: Option<traces::Export>, metrics: Option<metrics::Export>) {
-    let traces = async {
-        if let Some(traces) = traces {
-            traces.finish().await;
-        }
-    };
-    let metrics = async {
-        if let Some(metrics) = metrics {
-            metrics.finish().await;
-        }
-    };
-    tokio::join!(traces, metrics);
+    let (traces, metrics) = (traces.map(traces::Export::finish), metrics.map(metrics::Export::finish));
+    tokio::join!(OptionFuture::from(traces), OptionFuture::from(metrics));
 }
 
 /// The name of this machine, or of this container.

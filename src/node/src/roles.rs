@@ -123,14 +123,7 @@ pub async fn run_worker(
     stop: Stop,
 ) -> Result<(), NodeError> {
     let listener = listen(identity.listen).await?;
-    let options = WorkerOptions {
-        id: identity.id,
-        checkpoint_interval: settings.checkpoint_interval,
-        governance: settings.governance,
-        max_queue_size: settings.max_queue_size,
-        skip_unreadable: settings.skip_unreadable,
-    };
-    let worker = Worker::new(store, options)?;
+    let worker = Worker::new(store, worker_options(settings, identity.id))?;
     let (ended, ()) = tokio::join!(serve(listener, worker.router(), stop.clone()), worker.run(stop));
     ended
 }
@@ -146,17 +139,19 @@ pub async fn run_more_workers(
     numbers: Range<u16>,
     stop: Stop,
 ) -> Result<(), NodeError> {
-    let workers = numbers.map(|number| {
-        let options = WorkerOptions {
-            id: format!("{id}-{number}"),
-            checkpoint_interval: settings.checkpoint_interval,
-            governance: settings.governance,
-            max_queue_size: settings.max_queue_size,
-            skip_unreadable: settings.skip_unreadable,
-        };
-        Worker::new(store.clone(), options)
-    });
+    let options = numbers.map(|number| worker_options(settings, format!("{id}-{number}")));
+    let workers = options.map(|options| Worker::new(store.clone(), options));
     let workers: Vec<Worker> = workers.collect::<Result<_, _>>()?;
     join_all(workers.iter().map(|worker| worker.run(stop.clone()))).await;
     Ok(())
+}
+
+fn worker_options(settings: &ClusterSettings, id: String) -> WorkerOptions {
+    WorkerOptions {
+        id,
+        checkpoint_interval: settings.checkpoint_interval,
+        governance: settings.governance,
+        max_queue_size: settings.max_queue_size,
+        skip_unreadable: settings.skip_unreadable,
+    }
 }
