@@ -265,6 +265,7 @@ mod tests {
             epoch: 1,
             state_bytes: 0,
             checkpoint_ms: 0,
+            class_count: 0,
             statistics: Statistics { labels, recent_accuracy, ..Statistics::default() },
         };
         let partitions =

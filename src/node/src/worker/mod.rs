@@ -25,7 +25,7 @@ pub use self::owner::LEASE;
 use crate::gateway::{expose, families};
 use crate::health::Health;
 use crate::memory::Memory;
-use crate::report::{PartitionReport, Report, WorkerReport, started_at};
+use crate::report::{PartitionReport, WorkerReport, started_at};
 use crate::stop::{Stop, Stopper, stop_channel};
 use crate::store::Store;
 use crate::task::Task;
@@ -75,6 +75,12 @@ impl Board {
 
     fn remove(&self, key: &PartitionKey) {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// The partition is no longer this worker's, so neither is its trouble.
+    fn forget(&self, key: &PartitionKey) {
+        self.remove(key);
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     fn broken(&self, key: &PartitionKey, why: String) {
@@ -200,15 +206,9 @@ impl Worker {
         let partitions = self.context.board.partitions();
         self.context.metrics.partitions.set(partitions.len() as i64);
         let apply_p95_seconds = self.context.metrics.apply_seconds.quantile(0.95);
-        let report = Report::Worker(WorkerReport {
-            draining,
-            partitions,
-            memory: Memory::now(),
-            apply_p95_seconds,
-            started_at: started_at(),
-        });
-        let report = serde_json::to_string(&report).unwrap_or_default();
-        let member = Member { id: self.context.worker.clone(), report };
+        let report =
+            WorkerReport { draining, partitions, memory: Memory::now(), apply_p95_seconds, started_at: started_at() };
+        let member = Member { id: self.context.worker.clone(), report: report.encode() };
         match (self.context.store.directory.beat(&member, BEAT_TTL).await, self.context.board.trouble()) {
             (Ok(()), None) => self.health.works("membership"),
             (Ok(()), Some(trouble)) => self.health.fails("membership", trouble),

@@ -18,13 +18,13 @@ use hebb_telemetry::traces::{Span, SpanKind, TraceParent};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::fallback::Fallback;
 use super::pace::{SinceCheckpoint, is_due};
 use super::{Board, WorkerMetrics};
 use crate::replay;
-use crate::report::PartitionReport;
+use crate::report::{PartitionReport, shorten};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::stored::{self, Restored, StoredError};
@@ -134,7 +134,7 @@ pub async fn own(context: Arc<OwnerContext>, key: PartitionKey, domain: watch::R
         };
         context.board.remove(&key);
         match ended {
-            Ended::Stopped => return,
+            Ended::Stopped => break,
             Ended::Superseded => tokio::time::sleep(RETRY_AFTER).await,
             Ended::Unreadable(why) => {
                 // The stored bytes stay as they are for a person, or a newer version, to look at.
@@ -148,6 +148,7 @@ pub async fn own(context: Arc<OwnerContext>, key: PartitionKey, domain: watch::R
             }
         }
     }
+    context.board.forget(&key);
 }
 
 /// Claims, and says since when the lease counts at the latest.
@@ -281,6 +282,11 @@ async fn serve(context: &OwnerContext, mut owned: Owned, domain: &watch::Receive
                     debug!(partition = %owned.claim.partition, %error, "the lease ends by itself");
                 }
                 return Ended::Superseded;
+            }
+            Err(error @ LogError::Invalid(_)) => {
+                // No wait mends that.
+                error!(partition = %owned.claim.partition, %error, "the store refuses what this partition writes");
+                tokio::time::sleep(RETRY_AFTER).await;
             }
             Err(error) => {
                 debug!(partition = %owned.claim.partition, %error, "the store is away; the state stays in memory");
@@ -532,13 +538,17 @@ async fn leave(context: &OwnerContext, mut owned: Owned) -> Ended {
 }
 
 fn report(owned: &Owned) -> PartitionReport {
+    let mut statistics = owned.partition.statistics();
+    let class_count = statistics.classes.len() as u64;
+    shorten(&mut statistics);
     PartitionReport {
         domain: owned.claim.partition.domain.clone(),
         index: owned.claim.partition.index,
         epoch: owned.claim.epoch,
         state_bytes: owned.state_bytes,
         checkpoint_ms: owned.checkpoint_cost.as_millis() as u64,
-        statistics: owned.partition.statistics(),
+        class_count,
+        statistics,
     }
 }
 
@@ -608,6 +618,7 @@ mod tests {
         assert!(trouble.starts_with(&wanted), "{trouble}");
         stopper.stop();
         timeout(Duration::from_secs(5), owner).await??;
+        assert_eq!(board.trouble(), None, "it is somebody else's now");
         let stored = local.load(&key).await?.ok_or("no checkpoint")?;
         assert!((stored.position, stored.state) == (EntryId::default(), state));
         Ok(())

@@ -8,10 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::coordinator::ClusterStatus;
 use crate::coordinator::status::{Said, newest};
 use crate::memory::Memory;
-use crate::report::PartitionReport;
+use crate::report::{CLASSES_MAX, PartitionReport};
 
-/// Classes that are named; all are counted.
-const CLASSES_MAX: usize = 50;
 /// Digits that a gateway's id ends with: another number in every life of its process.
 const LIFE_DIGITS: usize = 8;
 
@@ -265,7 +263,8 @@ fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Total
         recent_log_loss: None,
         kappa: mean(|one| one.kappa, Task::Classification),
         mean_absolute_error: mean(|one| one.mean_absolute_error, Task::Regression),
-        class_count: seen.len() as u64,
+        // A report names some; of those that it leaves out, at least one partition has seen so many.
+        class_count: partitions.iter().map(|report| report.class_count).fold(seen.len() as u64, u64::max),
         classes,
         checkpoint_ms: partitions.iter().map(|report| report.checkpoint_ms).max().unwrap_or(0),
     };
@@ -309,7 +308,15 @@ mod tests {
     }
 
     fn partition(domain: &str, index: u32, epoch: u64, statistics: Statistics) -> PartitionReport {
-        PartitionReport { domain: domain.to_owned(), index, epoch, state_bytes: 0, checkpoint_ms: 0, statistics }
+        PartitionReport {
+            domain: domain.to_owned(),
+            index,
+            epoch,
+            state_bytes: 0,
+            checkpoint_ms: 0,
+            class_count: 0,
+            statistics,
+        }
     }
 
     fn said(workers: &[(String, WorkerReport)]) -> Said<'_> {
