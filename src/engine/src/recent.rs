@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::answer::EventRecord;
-use crate::entry::Input;
+use crate::entry::{Features, Input, Value};
 
 /// Bytes of what waits for labels; beyond it the oldest are forgotten first.
 const AWAITED_BYTES_MAX: usize = 64 << 20;
@@ -34,12 +34,21 @@ pub struct Awaited {
 impl Awaited {
     fn bytes(&self) -> usize {
         let input = match &self.input {
-            Input::Features(crate::entry::Features::Dense(values)) => values.len() * 8,
-            Input::Features(crate::entry::Features::Named(values)) => values.len() * 64,
+            Input::Features(Features::Dense(values)) => values.len() * 8,
+            Input::Features(Features::Named(values)) => values.iter().map(|(name, value)| named(name, value)).sum(),
             Input::Signal(samples) => samples.len() * 4,
         };
         input + self.shares.as_ref().map_or(0, |shares| shares.len() * 4)
     }
+}
+
+/// A name and a value; texts can be much longer than what holds them.
+fn named(name: &str, value: &Value) -> usize {
+    let text = match value {
+        Value::Text(text) => text.len(),
+        Value::Number(_) | Value::Missing => 0,
+    };
+    64 + name.len() + text
 }
 
 /// The newest events by id. Stored as the list of them, oldest first; the rest follows from it.
@@ -130,5 +139,33 @@ impl Recent {
 
     pub fn bytes(&self) -> usize {
         self.awaited_bytes + self.events.iter().map(|(id, _)| id.len() + 200).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::AnswerPath;
+    use crate::entry::EntryId;
+
+    #[test]
+    fn long_texts_are_forgotten_before_they_are_more_than_the_bound() {
+        let mut recent = Recent::default();
+        for number in 0..100 {
+            let values = (0..2_000).map(|name| (format!("{name:0>250}"), Value::Text("v".repeat(250)))).collect();
+            let awaited = Awaited { input: Input::Features(Features::Named(values)), shares: None };
+            let record = EventRecord {
+                applied_at: EntryId::default(),
+                prediction: None,
+                confidence: 0.0,
+                path: AnswerPath::ColdStart,
+                labelled: false,
+            };
+            recent.insert(&format!("e-{number}"), Remembered { record, awaited: Some(awaited) }, 1_000);
+        }
+        let stored = postcard::to_stdvec(&recent).unwrap().len();
+        assert!((AWAITED_BYTES_MAX / 2..AWAITED_BYTES_MAX).contains(&stored), "{stored} bytes");
+        assert!(recent.get("e-0").is_some(), "its id is still known");
+        assert!(recent.label("e-0").is_none() && recent.label("e-99").is_some());
     }
 }
