@@ -181,29 +181,23 @@ pub async fn change<T>(shared: &Shared, how: impl FnOnce(&mut State) -> T) -> Re
 /// One cycle over all partitions; one at a time.
 pub async fn cycle(shared: &Shared, continuous: bool) -> Result<Cycle, MetaError> {
     let _cycling = shared.meta.cycling.lock().await;
+    if continuous {
+        // First, so that a cycle that ends this process isn't the first thing that the next leader does.
+        change(shared, |state| state.went_by(Timestamp::now())).await?;
+    }
     let began = Instant::now();
     let running = shared.meta.run(began);
     let heard = tokio::time::timeout(CYCLE_WITHIN, hear(shared)).await;
     drop(running);
     let now = Timestamp::now();
-    let went_by = |state: &mut State| {
-        if continuous {
-            state.went_by(now);
-        }
-    };
     let Ok(heard) = heard else {
-        let given_up = |state: &mut State| {
-            state.stuck_at = Some(now);
-            went_by(state);
-        };
-        change(shared, given_up).await?;
+        change(shared, |state| state.stuck_at = Some(now)).await?;
         return Err(MetaError::Stuck);
     };
     let heard = heard?;
     let duration_ms = began.elapsed().as_millis() as u64;
     let record = |state: &mut State| {
         let cycle = state.record(&heard, duration_ms, now);
-        went_by(state);
         let boost = state.wants_boost();
         if boost {
             state.boosted();
@@ -281,8 +275,19 @@ async fn hear(shared: &Shared) -> Result<Vec<Heard>, MetaError> {
     Ok(heard)
 }
 
+/// Whether a process with this limit of memory can take in a checkpoint of so many bytes: as it comes and as the partition
+/// that is made of it, it takes five times as many.
+fn has_room(checkpoint_bytes: u64, limit: Option<u64>) -> bool {
+    limit.is_none_or(|limit| checkpoint_bytes <= limit / 8)
+}
+
 /// What a cycle would report of a partition's checkpoint. Nothing is kept of it.
 async fn simulate(shared: &Shared, key: &PartitionKey) -> Result<Option<CycleReport>, LogError> {
+    let bytes = shared.store.log.status(key).await?.checkpoint_bytes;
+    if !has_room(bytes, Memory::now().limit) {
+        debug!(partition = %key, bytes, "its checkpoint is too large to be replayed here");
+        return Ok(None);
+    }
     let Some(checkpoint) = shared.store.log.load(key).await? else { return Ok(None) };
     let replay = move || {
         let mut partition = Partition::restore(&checkpoint.state).ok()?;
@@ -297,4 +302,16 @@ async fn simulate(shared: &Shared, key: &PartitionKey) -> Result<Option<CycleRep
         debug!(partition = %key, %error, "a checkpoint could not be replayed");
         None
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_would_take_the_memory_of_the_coordinator_is_left_alone() {
+        let limit = Some(128 << 20);
+        assert!(has_room(16 << 20, limit) && !has_room((16 << 20) + 1, limit));
+        assert!(has_room(u64::MAX, None), "without a limit nothing is known of what it can take");
+    }
 }

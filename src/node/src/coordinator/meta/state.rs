@@ -178,7 +178,7 @@ impl State {
         self.next_at.is_some_and(|next| now.as_millisecond() > next.as_millisecond().saturating_add(60_000))
     }
 
-    /// Plans the next cycle after one that ended well, badly or not at all.
+    /// Plans the cycle after one that begins, however that ends.
     pub fn went_by(&mut self, now: Timestamp) {
         self.run += 1;
         self.next_at = Some(self.after(now));
