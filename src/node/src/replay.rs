@@ -13,3 +13,8 @@ pub fn apply(partition: &mut Partition, id: EntryId, entry: &[u8]) -> Outcome {
         }
     }
 }
+
+/// Whether an entry that was applied is missing in the state, because only a newer version can read it.
+pub fn is_lost(outcome: &Outcome, entry: &[u8]) -> bool {
+    matches!(outcome, Outcome::Rejected(Rejection::Unreadable)) && !Entry::is_expendable(entry)
+}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hebb_engine::{Entry, EntryId, Outcome, Partition, Rejection, SnapshotError, snapshot_version};
+use hebb_engine::{EntryId, Partition, SnapshotError, snapshot_version};
 use hebb_log::{Checkpoint, Kept, Log, LogError, PartitionKey};
 use tracing::warn;
 
@@ -32,9 +32,9 @@ pub enum StoredError {
         /// Entries that the newest checkpoint contains beyond the fallback.
         wanted: u64,
     },
-    /// The newer version has applied, and may have acknowledged, what this one can't read.
+    /// A newer version may have applied and acknowledged what this one can't read.
     #[error(
-        "the snapshot is of a newer version, and so is the entry at {0}, which would be lost; run the version that wrote it, or a newer one, or have workers skip such entries (HEBB_SKIP_UNREADABLE)"
+        "the entry at {0} is of a newer version, and would be lost; run the version that wrote it, or a newer one, or have workers skip such entries (HEBB_SKIP_UNREADABLE)"
     )]
     Unreadable(EntryId),
 }
@@ -97,8 +97,7 @@ async fn follow(
         }
         at_length(|| {
             for (id, record) in &entries {
-                let outcome = replay::apply(partition, *id, &record.entry);
-                if matches!(outcome, Outcome::Rejected(Rejection::Unreadable)) && !Entry::is_expendable(&record.entry) {
+                if replay::is_lost(&replay::apply(partition, *id, &record.entry), &record.entry) {
                     if !skip_unreadable {
                         return Err(StoredError::Unreadable(*id));
                     }
@@ -120,7 +119,7 @@ async fn follow(
 
 #[cfg(test)]
 mod tests {
-    use hebb_engine::{Control, Event, Features, Input, Label, SNAPSHOT_VERSION};
+    use hebb_engine::{Control, Entry, Event, Features, Input, Label, SNAPSHOT_VERSION};
     use hebb_log::{Claimed, LocalStore, Record};
     use proptest::prelude::*;
 

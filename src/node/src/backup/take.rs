@@ -100,21 +100,25 @@ async fn capture(log: &dyn Log, key: &PartitionKey, domain: &Domain) -> Result<P
             // Its first owner would begin with this.
             None => Partition::new(domain.config.clone()),
         };
-        if follow(log, key, &mut partition, status.length).await? {
-            return Ok(partition);
+        match follow(log, key, &mut partition, status.length).await {
+            Ok(true) => return Ok(partition),
+            Ok(false) => {}
+            Err(StoredError::Log(error)) => return Err(error.into()),
+            Err(source) => return Err(TakeError::State(key.clone(), source)),
         }
         debug!(partition = %key, "its owner has stored a newer checkpoint, which is read instead");
     }
     Err(TakeError::Unsettled(key.clone()))
 }
 
-/// Applies the next `count` entries; whether none of them had been trimmed.
+/// Applies the next `count` entries; whether none of them had been trimmed. One that only a newer version can read may have
+/// been acknowledged by it.
 async fn follow(
     log: &dyn Log,
     key: &PartitionKey,
     partition: &mut Partition,
     mut count: u64,
-) -> Result<bool, LogError> {
+) -> Result<bool, StoredError> {
     while count > 0 {
         let after = partition.position();
         let room = usize::try_from(count).unwrap_or(BATCH).min(BATCH);
@@ -128,7 +132,9 @@ async fn follow(
             return Ok(true);
         }
         for (id, record) in &entries {
-            replay::apply(partition, *id, &record.entry);
+            if replay::is_lost(&replay::apply(partition, *id, &record.entry), &record.entry) {
+                return Err(StoredError::Unreadable(*id));
+            }
         }
         count = count.saturating_sub(entries.len() as u64);
     }

@@ -119,6 +119,17 @@ impl Drop for Redis {
     }
 }
 
+#[tokio::test]
+async fn what_only_a_newer_version_can_read_is_not_left_out_of_a_backup_in_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = learned(local()).await;
+    let unknown = Record { entry: vec![99, 1], reply_to: None };
+    store.log.append(&key(0), &[unknown], u64::MAX).await.unwrap();
+    let error = take(&store, "c", folder.path(), at(0)).await.unwrap_err();
+    assert!(matches!(&error, TakeError::State(of, _) if *of == key(0)), "{error}");
+    assert!(list(folder.path()).unwrap().is_empty(), "a part of a backup is left");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_state_is_the_replayed_one_byte_for_byte() {
     byte_for_byte(local(), local()).await;
