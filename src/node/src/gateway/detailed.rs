@@ -7,13 +7,39 @@ use axum::extract::State;
 use axum::response::Json;
 use prometheus::{Gauge, IntGauge, Registry};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
+use super::governed::StateBody;
 use super::{Shared, governed};
 use crate::cpu::Cpu;
 use crate::memory::Memory;
 
 /// How long the memory's owner may take; then the answer goes without it.
 const ASK_WITHIN: Duration = Duration::from_secs(1);
+/// How often the memory is asked at most: whoever reaches the port may ask how the process is.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the governed memory said last, and when it was asked.
+#[derive(Default)]
+pub struct Last(Mutex<Option<(Instant, Option<Arc<StateBody>>)>>);
+
+impl Last {
+    async fn look(&self, shared: &Shared) -> Option<Arc<StateBody>> {
+        let mut last = self.0.lock().await;
+        let known = last.take().filter(|(asked_at, _)| asked_at.elapsed() < ASK_EVERY);
+        if let Some((asked_at, state)) = known {
+            *last = Some((asked_at, state.clone()));
+            return state;
+        }
+        // Noted first: who hangs up has asked, too.
+        *last = Some((Instant::now(), None));
+        let asked = tokio::time::timeout(ASK_WITHIN, governed::look(shared)).await;
+        let state = asked.ok().and_then(Result::ok).map(Arc::new);
+        *last = Some((Instant::now(), state.clone()));
+        state
+    }
+}
 
 /// What the process needs, as metrics.
 pub struct ProcessMetrics {
@@ -40,12 +66,11 @@ impl ProcessMetrics {
     }
 }
 
-/// Always 200: what is wrong stands in the answer.
+/// Always 200: what is wrong stands in the answer. The memory's part is a second old at most.
 pub async fn detailed(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let report = shared.health.report();
     let (memory, cpu) = shared.metrics.process.look();
-    let asked = tokio::time::timeout(ASK_WITHIN, governed::look(&shared)).await;
-    let state = asked.ok().and_then(Result::ok);
+    let state = shared.last_look.look(&shared).await;
     Json(json!({
         "status": report.status,
         "troubles": report.troubles,

@@ -88,6 +88,7 @@ struct Shared {
     followers: Followers,
     health: Health,
     metrics: GatewayMetrics,
+    last_look: detailed::Last,
 }
 
 /// A gateway with so much of its memory taken gets no new work before it is killed for it. Being busy is no such reason: what
@@ -160,7 +161,10 @@ impl Gateway {
         let admission = Admission::new(options.keys, options.limits, &metrics.registry)?;
         let followers = Followers::new(store.log.clone(), options.sync_interval, &metrics.registry)?;
         let (id, bodies) = (options.id, Bodies::default());
-        Ok(Self(Arc::new(Shared { id, store, admission, bodies, dispatcher, domains, followers, health, metrics })))
+        let last_look = detailed::Last::default();
+        let shared =
+            Shared { id, store, admission, bodies, dispatcher, domains, followers, health, metrics, last_look };
+        Ok(Self(Arc::new(shared)))
     }
 
     /// The API, health and metrics.

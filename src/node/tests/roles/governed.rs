@@ -51,6 +51,15 @@ async fn vectors_are_judged_kept_within_the_bound_and_told_of_after_a_restart() 
     assert_eq!(detailed["statistics"]["moral_filter_threshold"], state["threshold"]);
     assert_eq!(detailed["memory_state"]["vectors"], state["vectors"]);
     assert!(detailed["system"]["memory_usage_bytes"].as_u64().unwrap() > 0, "{detailed}");
+    let entries = async || {
+        let told = server.api.get("/v1/domains/governed").await.body;
+        told["partitionStatistics"][0]["entries"].as_u64().unwrap()
+    };
+    let asked_before = entries().await;
+    for _ in 0..100 {
+        server.api.get("/health/detailed").await;
+    }
+    assert!(entries().await < asked_before + 20, "everybody who may ask how the process is fills the log");
     server.stop().await;
 
     let server = Server::start(directory.path(), settings).await;
