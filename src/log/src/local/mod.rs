@@ -2,6 +2,7 @@
 //! What ends with the process lives in memory: leases, progress, replies, members, the leader and its assignment.
 
 mod directory;
+mod file;
 mod log;
 mod replies;
 mod state;
@@ -12,12 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redb::backends::InMemoryBackend;
-use redb::{Builder, Database, DatabaseError};
+use redb::{Database, DatabaseError};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use self::directory::Office;
+use self::file::File;
 use self::replies::Switchboard;
 use self::state::State;
 use self::tables::Tables;
@@ -26,8 +27,6 @@ use crate::{Durability, LogError};
 
 /// The file in the directory.
 const FILE: &str = "hebb.redb";
-/// What the file may keep in memory; redb's default of 1 GiB is more than a laptop has to spare.
-const CACHE_BYTES: usize = 64 << 20;
 /// How long a write waits: for the batches before it, and for a disk that takes seconds to answer.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -76,7 +75,7 @@ pub struct LocalStore {
 }
 
 struct Inner {
-    database: Arc<Database>,
+    file: Arc<File>,
     state: Arc<Mutex<State>>,
     writer: Writer,
     switchboard: Mutex<Switchboard>,
@@ -116,9 +115,8 @@ impl LocalStore {
         create_private(directory).map_err(|source| OpenError::Create { path: directory.to_owned(), source })?;
         let path = directory.join(FILE);
         create_private_file(&path).map_err(|source| OpenError::Create { path: path.clone(), source })?;
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create(&path);
         Self::start(
-            database.map_err(|error| match error {
+            File::open(&path).map_err(|error| match error {
                 DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path),
                 error => OpenError::Database(Box::new(error.into())),
             })?,
@@ -131,22 +129,21 @@ impl LocalStore {
     /// # Errors
     /// [`OpenError::Thread`].
     pub fn in_memory() -> Result<Self, OpenError> {
-        let database = Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(InMemoryBackend::new())
-            .map_err(|error| OpenError::Database(Box::new(error.into())))?;
-        Self::start(database, false)
+        let file = File::in_memory().map_err(|error| OpenError::Database(Box::new(error.into())))?;
+        Self::start(file, false)
     }
 
-    fn start(database: Database, synced: bool) -> Result<Self, OpenError> {
-        tables::create(&database).map_err(|error| OpenError::Database(Box::new(error)))?;
-        let database = Arc::new(database);
+    fn start(file: File, synced: bool) -> Result<Self, OpenError> {
         let mut state = State::default();
-        state.reload(&database).map_err(OpenError::Load)?;
-        let state = Arc::new(Mutex::new(state));
-        let writer = Writer::start(Arc::clone(&database), Arc::clone(&state), synced).map_err(OpenError::Thread)?;
+        {
+            let database = file.get().map_err(|closed| OpenError::Load(LogError::unavailable(closed)))?;
+            tables::create(&database).map_err(|error| OpenError::Database(Box::new(error)))?;
+            state.reload(&database).map_err(OpenError::Load)?;
+        }
+        let (file, state) = (Arc::new(file), Arc::new(Mutex::new(state)));
+        let writer = Writer::start(Arc::clone(&file), Arc::clone(&state), synced).map_err(OpenError::Thread)?;
         Ok(Self {
-            inner: Arc::new(Inner { database, state, writer, switchboard: Mutex::default(), office: Mutex::default() }),
+            inner: Arc::new(Inner { file, state, writer, switchboard: Mutex::default(), office: Mutex::default() }),
         })
     }
 
@@ -174,8 +171,9 @@ impl LocalStore {
         &self,
         step: impl FnOnce(&Database) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
-        let database = Arc::clone(&self.inner.database);
-        match tokio::task::spawn_blocking(move || step(&database)).await {
+        let file = Arc::clone(&self.inner.file);
+        let read = move || step(&*file.get().map_err(LogError::unavailable)?);
+        match tokio::task::spawn_blocking(read).await {
             Ok(read) => read,
             Err(error) => Err(LogError::unavailable(error)),
         }

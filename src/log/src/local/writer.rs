@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use redb::{Database, Durability};
+use redb::Durability;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
-use tracing::error;
+use tracing::{error, info};
 
+use super::file::File;
 use super::state::State;
 use super::tables::Tables;
 use super::{Stopped, lock};
@@ -35,10 +36,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(database: Arc<Database>, state: Arc<Mutex<State>>, synced: bool) -> std::io::Result<Self> {
+    pub(super) fn start(file: Arc<File>, state: Arc<Mutex<State>>, synced: bool) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(MAX_JOBS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let desk = Desk { database, state, synced, stale: false };
+        let desk = Desk { file, state, synced, stale: false, broken: false };
         let thread =
             std::thread::Builder::new().name("hebb-log".to_owned()).spawn(move || runtime.block_on(desk.work(jobs)))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
@@ -64,11 +65,13 @@ impl Drop for Writer {
 }
 
 struct Desk {
-    database: Arc<Database>,
+    file: Arc<File>,
     state: Arc<Mutex<State>>,
     synced: bool,
     /// A commit failed and the state hasn't been read again since.
     stale: bool,
+    /// The file couldn't be read or written, and hasn't been opened anew since.
+    broken: bool,
 }
 
 impl Desk {
@@ -109,7 +112,7 @@ impl Desk {
         let mut answers = Vec::new();
         let committed = self.try_commit(jobs, &mut answers).map_err(|error| {
             error!(%error, "a commit failed and was undone");
-            self.stale = true;
+            self.failed(&error);
             Failed(error.to_string())
         });
         for answer in answers {
@@ -118,10 +121,16 @@ impl Desk {
     }
 
     fn try_commit(&mut self, jobs: impl Iterator<Item = Job>, answers: &mut Vec<Answer>) -> Result<(), redb::Error> {
-        if self.stale && lock(&self.state).reload(&self.database).is_ok() {
+        if self.broken {
+            self.file.reopen()?;
+            self.broken = false;
+            info!("the file is open again after an I/O error");
+        }
+        let database = self.file.get().map_err(std::io::Error::other)?;
+        if self.stale && lock(&self.state).reload(&database).is_ok() {
             self.stale = false;
         }
-        let mut write = self.database.begin_write()?;
+        let mut write = database.begin_write()?;
         if !self.synced {
             write.set_durability(Durability::None)?;
         }
@@ -138,11 +147,17 @@ impl Desk {
         Ok(())
     }
 
+    fn failed(&mut self, error: &redb::Error) {
+        self.stale = true;
+        self.broken |= matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo);
+    }
+
     /// A synced commit brings the unsynced ones before it to the disk.
-    fn sync(&self) {
-        let synced = self.database.begin_write().map_err(redb::Error::from).and_then(|write| Ok(write.commit()?));
-        if let Err(error) = synced {
+    fn sync(&mut self) {
+        let sync = || Ok::<_, redb::Error>(self.file.get().map_err(std::io::Error::other)?.begin_write()?.commit()?);
+        if let Err(error) = sync() {
             error!(%error, "what was written in the last second isn't on the disk");
+            self.failed(&error);
         }
     }
 }

@@ -144,26 +144,62 @@ impl Drop for Killed {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_process_loses_nothing_acknowledged() {
-    let directory = tempfile::tempdir().unwrap();
+/// A server in a process of its own. A write beyond a limit of its files is an error there, and no signal.
+async fn start_apart(directory: &Path) -> (Killed, Api) {
     let address = free_address();
-    let child = Command::new(std::env::current_exe().unwrap())
+    let child = Command::new("sh")
+        .args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#])
+        .arg(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "restart::the_process_that_is_killed"])
-        .env(CHILD_DIRECTORY, directory.path())
+        .env(CHILD_DIRECTORY, directory)
         .env(CHILD_ADDRESS, address.to_string())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let mut child = Killed(child);
     let api = Api::new(address);
     api.until("/v1/domains/d", |answer| answer.status == StatusCode::OK).await;
+    (Killed(child), api)
+}
+
+/// How large a file the process may write, as a full disk would say.
+fn limit_files(child: &Killed, bytes: &str) {
+    let id = child.0.id().to_string();
+    let limited = Command::new("prlimit").args(["--pid", &id, &format!("--fsize={bytes}:unlimited")]).status().unwrap();
+    assert!(limited.success(), "prlimit: {limited}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_full_loses_nothing_acknowledged_and_needs_no_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut child, api) = start_apart(directory.path()).await;
+    for number in 0..50 {
+        api.insist("d", &event(number)).await;
+    }
+    limit_files(&child, "4096");
+    let refused = api.send(Method::POST, LEARN, event(50).to_string()).await.unwrap();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
+    limit_files(&child, "unlimited");
+    for number in 50..100 {
+        api.insist("d", &event(number)).await;
+    }
+    child.kill();
+    let server = Server::start(directory.path(), two_partitions()).await;
+    let ids: Vec<String> = (0..100).map(id).collect();
+    let counts = server.api.counts("d").await;
+    assert_eq!((&counts["events"], &counts["appliedDigest"]), (&json!(100), &json!(digest(&ids))), "{counts}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_loses_nothing_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut child, api) = start_apart(directory.path()).await;
     let acknowledged = load_until_the_crash(&api, || child.kill()).await;
     check_after_the_crash(directory.path(), acknowledged).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a part of a_killed_process_loses_nothing_acknowledged, which runs it as a process of its own"]
+#[ignore = "a part of other tests here, which run it as a process of its own"]
 async fn the_process_that_is_killed() {
     let (Ok(directory), Ok(address)) = (std::env::var(CHILD_DIRECTORY), std::env::var(CHILD_ADDRESS)) else {
         return;
