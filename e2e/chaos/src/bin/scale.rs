@@ -254,6 +254,8 @@ impl Operator {
             .env("KUBECONFIG", plane.kubeconfig())
             .env("HTTP_PROXY", coordinators)
             .env("http_proxy", coordinators)
+            // As in the chart.
+            .env("MIMALLOC_ALLOW_THP", "0")
             .stdin(Stdio::null())
             .stderr(log.try_clone()?)
             .stdout(log)
