@@ -1,6 +1,6 @@
 //! Prints what the history of metrics and the traces cost: events a second and processor time an event, on against off.
-//! `overhead [ROUNDS]`: each round measures every way once, in a process of its own, so that a machine that becomes slower
-//! does so for all of them.
+//! `overhead [ROUNDS]`: each round measures every way once, in a process of its own and over the same events, and compares
+//! within the round, so that a machine that becomes slower does so for all of them.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -18,10 +18,12 @@ use serde_json::json;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// How long one figure is measured: the history is stored every ten seconds.
-const PERIOD: Duration = Duration::from_secs(12);
-/// What is learned before that.
-const WARM_UP: Duration = Duration::from_secs(2);
+/// Events of one figure: they take longer than the ten seconds after which the history is stored.
+const EVENTS: u64 = 150_000;
+/// Events that are learned before that.
+const WARM_UP: u64 = 20_000;
+/// How often the events are counted.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Requests in flight.
 const CLIENTS: usize = 16;
 const WAYS: [&str; 4] = ["off", "history", "traces", "traces-1-percent"];
@@ -55,18 +57,24 @@ fn compare(rounds: usize) -> Outcome {
             figures[way].push((rate?, cost?));
         }
     }
-    println!("{:<18} {:>12} {:>8} {:>16} {:>8}", "", "events/s", "of off", "µs of processor", "of off");
-    let middle = |way: usize, which: fn(&(f64, f64)) -> f64| {
-        let mut values: Vec<f64> = figures[way].iter().map(which).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    for (way, name) in WAYS.iter().enumerate() {
-        let (rate, cost) = (middle(way, |one| one.0), middle(way, |one| one.1));
-        let (rate_off, cost_off) = (middle(0, |one| one.0), middle(0, |one| one.1));
-        println!("{name:<18} {rate:>12.0} {:>8.3} {cost:>16.1} {:>8.3}", rate / rate_off, cost / cost_off);
+    println!("{:<18} {:>20} {:>20}", "of off, ± 2 s.e.", "events/s", "processor time");
+    for (way, name) in WAYS.iter().enumerate().skip(1) {
+        let of_off = |which: fn(&(f64, f64)) -> f64| {
+            let ratios = figures[way].iter().zip(&figures[0]).map(|(on, off)| which(on) / which(off));
+            let (mean, error) = mean_and_error(&ratios.collect::<Vec<_>>());
+            format!("{mean:.3} ± {:.3}", 2.0 * error)
+        };
+        println!("{name:<18} {:>20} {:>20}", of_off(|one| one.0), of_off(|one| one.1));
     }
     Ok(())
+}
+
+/// The mean of some numbers, and its standard error.
+fn mean_and_error(numbers: &[f64]) -> (f64, f64) {
+    let count = numbers.len() as f64;
+    let mean = numbers.iter().sum::<f64>() / count;
+    let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0) / count).sqrt())
 }
 
 /// Takes batches of spans, and says that they are fine.
@@ -121,10 +129,15 @@ async fn measure(way: &str) -> Outcome {
     for client in 0..CLIENTS {
         tokio::spawn(learn(url.clone(), client, answered.clone()));
     }
-    tokio::time::sleep(WARM_UP).await;
-    let (begun, before, cost) = (Instant::now(), answered.load(Ordering::Relaxed), processor_seconds()?);
-    tokio::time::sleep(PERIOD).await;
-    let events = (answered.load(Ordering::Relaxed) - before) as f64;
+    let until = async |count: u64| {
+        while answered.load(Ordering::Relaxed) < count {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        answered.load(Ordering::Relaxed)
+    };
+    let before = until(WARM_UP).await;
+    let (begun, cost) = (Instant::now(), processor_seconds()?);
+    let events = (until(WARM_UP + EVENTS).await - before) as f64;
     let cost = processor_seconds()? - cost;
     println!("{} {}", events / begun.elapsed().as_secs_f64(), cost / events * 1e6);
     stopper.stop();
