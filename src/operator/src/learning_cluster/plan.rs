@@ -67,6 +67,11 @@ pub fn plan(desired: &Desired, live: &Live, owner_uid: &str) -> Vec<Step> {
             Some(_) if child.kind == Kind::Job => continue,
             Some(found) if applied(found) != applied(&child.object) => Because::Changed,
             Some(found) if !is_within(&child.object, found) => Because::Drifted,
+            // An HPA leaves a workload alone that has none.
+            Some(found) if replicas(found) == 0 && least(child, desired) > 0 => {
+                steps.push(hand_over(child, found, desired));
+                continue;
+            }
             Some(_) => continue,
         };
         if let Some(found) = found
@@ -74,12 +79,7 @@ pub fn plan(desired: &Desired, live: &Live, owner_uid: &str) -> Vec<Step> {
             && child.object["spec"]["replicas"].is_null()
             && owns_replicas(found)
         {
-            let object = json!({
-                "apiVersion": child.object["apiVersion"], "kind": child.object["kind"],
-                "metadata": {"name": child.name, "namespace": child.object["metadata"]["namespace"]},
-                "spec": {"replicas": found["spec"]["replicas"]},
-            });
-            steps.push(Step::HandOver { kind: child.kind, name: child.name.clone(), object });
+            steps.push(hand_over(child, found, desired));
         }
         steps.push(Step::Apply { child: child.clone(), because });
     }
@@ -92,6 +92,32 @@ pub fn plan(desired: &Desired, live: &Live, owner_uid: &str) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// Leaves the number of replicas to an HPA: as it stands, but never less than that may choose.
+fn hand_over(child: &Child, found: &Value, desired: &Desired) -> Step {
+    let object = json!({
+        "apiVersion": child.object["apiVersion"], "kind": child.object["kind"],
+        "metadata": {"name": child.name, "namespace": child.object["metadata"]["namespace"]},
+        "spec": {"replicas": replicas(found).max(least(child, desired))},
+    });
+    Step::HandOver { kind: child.kind, name: child.name.clone(), object }
+}
+
+/// The least that an HPA chooses for a workload; 0 where none scales it.
+fn least(child: &Child, desired: &Desired) -> i64 {
+    let scales = |other: &&Child| {
+        let target = &other.object["spec"]["scaleTargetRef"];
+        other.kind == Kind::HorizontalPodAutoscaler
+            && target["kind"] == child.kind.names().2
+            && target["name"] == child.name
+    };
+    let scaler = desired.present.iter().find(scales);
+    scaler.map_or(0, |scaler| scaler.object["spec"]["minReplicas"].as_i64().unwrap_or(1))
+}
+
+fn replicas(workload: &Value) -> i64 {
+    workload["spec"]["replicas"].as_i64().unwrap_or(1)
 }
 
 /// What is wanted of an object that stands. A claim keeps what it is: a volume doesn't shrink, and somebody may have let it
@@ -192,7 +218,11 @@ mod tests {
                 Step::Delete { kind, name, .. } => {
                     live.remove(&(*kind, name.clone()));
                 }
-                Step::HandOver { .. } | Step::Foreign { .. } => {}
+                Step::HandOver { kind, name, object } => {
+                    let standing = live.get_mut(&(*kind, name.clone())).unwrap();
+                    standing["spec"]["replicas"] = object["spec"]["replicas"].clone();
+                }
+                Step::Foreign { .. } => {}
             }
         }
     }
@@ -339,6 +369,35 @@ mod tests {
         );
         live.get_mut(&key).unwrap()["metadata"]["managedFields"] = json!([]);
         assert!(!plan(&hpa, &live, "u1").iter().any(|step| matches!(step, Step::HandOver { .. })));
+    }
+
+    #[test]
+    fn workers_that_an_hpa_scales_come_back_from_none() {
+        let spec = |suspend: bool| {
+            let scaling = json!({"strategy": "Hpa", "minReplicas": 3});
+            json!({"suspend": suspend, "workers": {"autoscaling": scaling}})
+        };
+        let (_, mut live) = settled(spec(true));
+        let key = (Kind::Deployment, "demo-worker".to_owned());
+        assert_eq!(live[&key]["spec"]["replicas"], 0);
+        live.get_mut(&key).unwrap()["metadata"]["managedFields"] = json!([
+            {"manager": "hebb-operator", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+        ]);
+        let resumed = render(&topology(spec(false)));
+        let handed = |steps: &[Step]| {
+            let numbers = steps.iter().filter_map(|step| match step {
+                Step::HandOver { object, .. } => object["spec"]["replicas"].as_i64(),
+                _ => None,
+            });
+            numbers.collect::<Vec<_>>()
+        };
+        assert_eq!(handed(&plan(&resumed, &live, "u1")), [3]);
+        carry_out(&plan(&resumed, &live, "u1"), &mut live);
+        live.get_mut(&key).unwrap()["spec"]["replicas"] = json!(5);
+        assert_eq!(plan(&resumed, &live, "u1"), vec![], "what the HPA decides stands");
+        live.get_mut(&key).unwrap()["spec"]["replicas"] = json!(0);
+        let steps = plan(&resumed, &live, "u1");
+        assert_eq!((steps.len(), handed(&steps)), (1, vec![3]), "an HPA leaves none at none");
     }
 
     #[test]

@@ -76,8 +76,11 @@ impl Count {
 
 fn count(seen: &Seen<'_>, role: Role) -> Count {
     let object = upgrade::workload(seen.live, &seen.topology.object(role)).map(|(_, found)| found);
-    let autoscaled = role == Role::Worker && seen.topology.hpa.is_some() && seen.topology.runs();
-    let desired = if autoscaled { number(object, "/spec/replicas") } else { seen.topology.desired(role) };
+    let scaler = seen.topology.hpa.as_ref().filter(|_| role == Role::Worker && seen.topology.runs());
+    let desired = match scaler {
+        Some(scaler) => number(object, "/spec/replicas").max(scaler.min_replicas),
+        None => seen.topology.desired(role),
+    };
     let observed = object.is_some_and(|object| {
         object["status"]["observedGeneration"].as_i64() >= object["metadata"]["generation"].as_i64()
     });
@@ -576,7 +579,10 @@ pub fn failed(
         status.conditions.iter().filter(|old| !["Ready", "Reconciling", "Stalled"].contains(&old.type_.as_str()));
     conditions.extend(kept.cloned());
     status.conditions = conditions;
-    status.observed_generation = generation;
+    if stalled {
+        // Of a pass that merely failed, the image that was chosen and the healing budget are still those of the former spec.
+        status.observed_generation = generation;
+    }
     status.phase = Some(if stalled { "Invalid" } else { "Degraded" }.to_owned());
     status
 }
