@@ -19,7 +19,7 @@ pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// How often everyone looks.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
-const _: () = assert!(RENEW_DEADLINE.as_secs() + RETRY_PERIOD.as_secs() < LEASE_DURATION.as_secs());
+const _: () = assert!(RENEW_DEADLINE.as_secs() < LEASE_DURATION.as_secs());
 
 /// What to write into the Lease, or nothing while somebody else holds it.
 pub fn next_spec(identity: &str, seen: &LeaseSpec, silent_for: Duration, now: Timestamp) -> Option<LeaseSpec> {
@@ -44,6 +44,14 @@ pub fn next_spec(identity: &str, seen: &LeaseSpec, silent_for: Duration, now: Ti
     })
 }
 
+/// For how long the lease still counts, as far as this candidate knows; nothing once a leader must have stopped.
+fn remaining(leads: bool, since_renewal: Duration) -> Option<Duration> {
+    match leads {
+        true => RENEW_DEADLINE.checked_sub(since_renewal).filter(|left| !left.is_zero()),
+        false => Some(RENEW_DEADLINE),
+    }
+}
+
 /// Stands for leader for as long as the process runs.
 pub struct Candidate {
     pub api: Api<Lease>,
@@ -63,9 +71,16 @@ impl Candidate {
         let mut seen = Seen { version: None, since: Instant::now() };
         let mut renewed_at = Instant::now();
         loop {
-            match timeout(RENEW_DEADLINE / 2, self.pass(&mut seen)).await {
+            let asked_at = Instant::now();
+            // A process that was frozen finds that out before it acts.
+            let Some(left) = remaining(*leads.borrow(), renewed_at.elapsed()) else {
+                warn!("the lease could not be renewed in time");
+                return;
+            };
+            match timeout(left.min(RENEW_DEADLINE / 2), self.pass(&mut seen)).await {
                 Ok(Ok(true)) => {
-                    renewed_at = Instant::now();
+                    // The others count from when they saw the write, which is no earlier.
+                    renewed_at = asked_at;
                     if !leads.send_replace(true) {
                         info!(identity = self.identity, "leading");
                     }
@@ -79,13 +94,10 @@ impl Candidate {
                 Ok(Err(error)) => debug!(%error, "the lease could not be read or written; trying again"),
                 Err(_) => debug!("the API server is too slow for the lease; trying again"),
             }
-            if *leads.borrow() && renewed_at.elapsed() > RENEW_DEADLINE {
-                warn!("the lease could not be renewed in time");
-                return;
-            }
+            let pause = remaining(*leads.borrow(), renewed_at.elapsed()).unwrap_or_default().min(RETRY_PERIOD);
             tokio::select! {
                 _ = stop.wait_for(|asked| *asked) => break,
-                () = tokio::time::sleep(RETRY_PERIOD) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
         if *leads.borrow() {
@@ -113,13 +125,7 @@ impl Candidate {
         };
         lease.spec = Some(next);
         // The resourceVersion that came along makes two candidates' writes exclude each other.
-        match self.api.replace(&self.name, &PostParams::default(), &lease).await {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.is_conflict() => {
-                Ok(held.holder_identity.as_deref() == Some(&self.identity))
-            }
-            Err(error) => Err(error),
-        }
+        self.api.replace(&self.name, &PostParams::default(), &lease).await.map(|_| true)
     }
 
     /// Empties the record, so that the next one needn't wait.
@@ -172,6 +178,17 @@ mod tests {
             let renewed = next_spec("b", &taken, silent, Timestamp::UNIX_EPOCH).unwrap();
             prop_assert_eq!(renewed.lease_transitions, Some(4));
             prop_assert_eq!(next_spec("a", &renewed, Duration::ZERO, Timestamp::UNIX_EPOCH), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_leader_stops_before_anybody_may_follow(since_renewal in 0u64..40_000) {
+            let since_renewal = Duration::from_millis(since_renewal);
+            // Neither a request nor a pause is begun that would last beyond it.
+            let until = remaining(true, since_renewal).map_or(Duration::ZERO, |left| since_renewal + left);
+            prop_assert!(until < LEASE_DURATION);
+            prop_assert_eq!(remaining(true, since_renewal).is_some(), since_renewal < RENEW_DEADLINE);
         }
     }
 
