@@ -27,7 +27,12 @@ const POST_DEADLINE: Duration = Duration::from_secs(10);
 /// Three questions in a row without an answer.
 const STALE_AFTER: Duration = Duration::from_secs(4);
 /// Coordinators that are asked at once.
-const CONCURRENCY: usize = 32;
+const CONCURRENCY: usize = 16;
+/// Bytes of an answer: 500 workers with 16,000 partitions take half of them. The image behind it is the tenant's.
+const ANSWER_MAX: usize = 4 << 20;
+/// Workers and indicators that are taken from an answer.
+const WORKERS_MAX: usize = 10_000;
+const INDICATORS_MAX: usize = 100;
 /// Answers of this span are kept as one smallest and one greatest number.
 const SPAN: Duration = Duration::from_secs(5);
 /// Spans that are kept where the queue decides how many workers there are: an hour, the longest window of the autoscaler.
@@ -284,7 +289,9 @@ impl Coordinators {
         let client = match self.client.get() {
             Some(client) => client.clone(),
             None => {
-                let made = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
+                // Who answers must not choose whom the operator talks to.
+                let direct = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+                let made = direct.build().map_err(|error| error.to_string())?;
                 self.client.get_or_init(|| made).clone()
             }
         };
@@ -317,7 +324,7 @@ impl Coordinators {
     }
 
     /// Whether the cluster should be looked at again.
-    fn record(&self, key: &Key, answer: Result<Scraped, reqwest::Error>) -> bool {
+    fn record(&self, key: &Key, answer: Result<Scraped, AskError>) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((_, known)) = known.get_mut(&uid_of(key)) else { return false };
         match answer {
@@ -360,10 +367,12 @@ impl Known {
         let kept = if self.target.scaled { SPANS } else { SPANS_SHOWN };
         let excess = self.spans.len().saturating_sub(kept);
         self.spans.drain(..excess);
-        for worker in &scraped.workers {
-            self.heard.insert(worker.id.clone(), now);
-        }
         self.heard.retain(|_, at| now.duration_since(*at) < FORGET_AFTER);
+        for worker in &scraped.workers {
+            if self.heard.len() < WORKERS_MAX || self.heard.contains_key(&worker.id) {
+                self.heard.insert(worker.id.clone(), now);
+            }
+        }
         self.answer = Some((scraped, now));
     }
 }
@@ -372,7 +381,77 @@ fn fresh(known: &Known) -> Option<&Scraped> {
     known.answer.as_ref().filter(|(_, at)| at.elapsed() < STALE_AFTER).map(|(scraped, _)| scraped)
 }
 
-async fn ask(client: &reqwest::Client, target: &Target) -> Result<Scraped, reqwest::Error> {
+/// Why a coordinator's answer is none.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+    #[error("the answer is larger than {ANSWER_MAX} bytes")]
+    TooLarge,
+    #[error("the answer can't be read")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+async fn ask(client: &reqwest::Client, target: &Target) -> Result<Scraped, AskError> {
     let request = client.get(&target.url).bearer_auth(&target.token).timeout(DEADLINE);
-    request.send().await?.error_for_status()?.json().await
+    let mut answer = request.send().await?.error_for_status()?;
+    let mut text = Vec::new();
+    while let Some(part) = answer.chunk().await? {
+        if text.len() + part.len() > ANSWER_MAX {
+            return Err(AskError::TooLarge);
+        }
+        text.extend_from_slice(&part);
+    }
+    let mut scraped: Scraped = serde_json::from_slice(&text)?;
+    scraped.workers.truncate(WORKERS_MAX);
+    while scraped.meta.len() > INDICATORS_MAX {
+        scraped.meta.pop_last();
+    }
+    Ok(scraped)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers every request with a head and then so many bytes.
+    async fn coordinator(head: &'static str, bytes: usize) -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4_096];
+                // Who asked may hang up before everything was said.
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(format!("HTTP/1.1 {head}\r\nconnection: close\r\n\r\n").as_bytes()).await;
+                for _ in 0..bytes / 1_024 {
+                    let _ = stream.write_all(&[b' '; 1_024]).await;
+                }
+                let _ = stream.write_all(b"{}").await;
+            }
+        });
+        Target { url, token: String::new(), wake_above: None, scaled: false }
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_is_none() {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let fits = coordinator("200 OK", ANSWER_MAX / 2).await;
+        assert_eq!(ask(&client, &fits).await.unwrap(), Scraped::default());
+        let endless = coordinator("200 OK", 4 * ANSWER_MAX).await;
+        assert!(matches!(ask(&client, &endless).await, Err(AskError::TooLarge)));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_followed_elsewhere() {
+        let coordinators = Coordinators::default();
+        let key = Key::new("a");
+        let target = coordinator("307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/", 0).await;
+        coordinators.follow(key.clone(), target);
+        let answer = coordinators.post(&key, "/api/v1/boost").await.unwrap();
+        assert_eq!(answer.status(), reqwest::StatusCode::TEMPORARY_REDIRECT);
+    }
 }
