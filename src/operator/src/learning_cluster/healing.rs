@@ -90,7 +90,9 @@ fn diagnose(pod: &PodView, patients: &Patients<'_>) -> Option<Sick> {
     }
     let waiting = pod.waiting.as_deref();
     let outdated = patients.templates.get(&role).is_some_and(|wanted| pod.template.as_ref() != Some(wanted));
-    if outdated && !pod.ready && waiting.is_some() {
+    // Of one that no node has room for, or whose volume isn't there, no container says why it waits.
+    let never_began = !pod.running && pod.in_this_state_for >= STUCK_AFTER;
+    if outdated && !pod.ready && (waiting.is_some() || never_began) {
         return sick("BrokenOldRevision", false);
     }
     if waiting == Some("CrashLoopBackOff") && pod.restarts >= RESTARTS && (patients.redis_up || role == Role::Redis) {
@@ -249,6 +251,10 @@ mod tests {
             ..pod(Role::Redis)
         };
         assert_eq!(examine(&old, None, false), Some("BrokenOldRevision"));
+        let unscheduled = PodView { waiting: None, ..old.clone() };
+        assert_eq!(examine(&unscheduled, None, false), Some("BrokenOldRevision"));
+        let starting = PodView { in_this_state_for: Duration::from_secs(5), ..unscheduled };
+        assert_eq!(examine(&starting, None, false), None);
         let new = PodView { template: Some("t".to_owned()), ..old };
         assert_eq!(examine(&new, None, false), None, "the same image fails on every node");
     }

@@ -21,7 +21,8 @@ pub struct PodView {
     pub running: bool,
     /// It was told to end.
     pub leaving: bool,
-    /// For how long it should have ended, its grace included.
+    /// For how long it should have ended, its grace included; nothing where it was ended by force, and somebody's finalizer
+    /// keeps its object.
     pub overdue: Option<Duration>,
     /// Since it became ready, or stopped to be, or was made.
     pub in_this_state_for: Duration,
@@ -67,6 +68,7 @@ impl PodView {
             overdue: metadata
                 .deletion_timestamp
                 .as_ref()
+                .filter(|_| metadata.deletion_grace_period_seconds != Some(0))
                 .map(|time| since(time.0))
                 .filter(|overdue| !overdue.is_zero()),
             in_this_state_for: changed.or(made).map_or(Duration::ZERO, since),
@@ -138,6 +140,9 @@ mod tests {
                     "state": {"running": {}}}],
             },
         }));
+        let mut forced = pod.clone();
+        forced.metadata.deletion_grace_period_seconds = Some(0);
+        assert_eq!(PodView::new(&forced, "2026-01-01T00:00:50Z".parse().unwrap()).overdue, None);
         let at = |text: &str| PodView::new(&pod, text.parse().unwrap());
         let early = at("2026-01-01T00:00:05Z");
         assert_eq!((early.role, early.ready, early.running, early.restarts), (Some(Role::Worker), true, true, 2));
