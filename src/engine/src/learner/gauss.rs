@@ -12,7 +12,26 @@ pub struct Gauss {
     squares: f32,
 }
 
+/// From this weight on a number that is far out doesn't count as it is.
+const KNOWN: f32 = 30.0;
+/// Deviations, squared, that a number may be out in any case: ten.
+const FAR: f32 = 100.0;
+
 impl Gauss {
+    /// As [`Gauss::insert`] with a weight of 1, but a number is taken to be no further out than about doubles the variance: a
+    /// single wrong one is soon forgotten, and a new range is followed within some events, however much wider it is.
+    pub fn insert_robust(&mut self, value: f32) {
+        let distance = value - self.mean;
+        let most = self.squares * FAR.max(self.weight);
+        // Without a division, as almost all are nearer.
+        if self.weight >= KNOWN && self.squares > 0.0 && !(distance * distance * (self.weight - 1.0) <= most) {
+            let far = (most / (self.weight - 1.0)).sqrt();
+            self.insert(self.mean + far.copysign(distance), 1.0);
+        } else {
+            self.insert(value, 1.0);
+        }
+    }
+
     pub fn insert(&mut self, value: f32, weight: f32) {
         self.weight += weight;
         let distance = value - self.mean;

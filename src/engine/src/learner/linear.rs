@@ -86,6 +86,11 @@ impl LeastSquares {
         self.target.original(0, sum + bias)
     }
 
+    /// The target, or the nearest one that isn't far beyond those before it.
+    pub fn plausible(&self, target: f64) -> f64 {
+        self.target.plausible(0, target)
+    }
+
     /// One step, as long as the row is short (Nagumo and Noda, 1967).
     pub fn learn(&mut self, standard: &[f32], target: f64) {
         const RATE: f32 = 0.1;

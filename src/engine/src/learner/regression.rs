@@ -12,6 +12,8 @@ use crate::math::exp;
 pub const MEMBERS: [&str; 3] = ["linear", "memory", "last"];
 /// How strongly one event moves the weights.
 const RATE: f64 = 0.5;
+/// An error counts as so many usual ones at most.
+const FAR: f64 = 10.0;
 /// Share of the weight that is dealt out anew with each event.
 const SHARE: f64 = 0.005;
 
@@ -21,7 +23,7 @@ pub fn reweigh(weights: &mut [f64; MEMBERS.len()], errors: [f64; MEMBERS.len()],
     let unit = unit.max(f64::MIN_POSITIVE);
     let mut sum = 0.0;
     for (weight, error) in weights.iter_mut().zip(errors) {
-        *weight *= exp(-rate * (error / unit).min(10.0) / 10.0);
+        *weight *= exp(-rate * (error / unit).min(FAR) / FAR);
         sum += *weight;
     }
     for weight in weights {
@@ -97,9 +99,10 @@ impl Regression {
     pub fn see(&mut self, target: f64, members: &[f64; MEMBERS.len()], pace: Pace) {
         let errors = members.map(|member| (member - target).abs());
         let least = errors.iter().copied().fold(f64::INFINITY, f64::min);
-        self.unit = if self.unit > 0.0 { self.unit * 0.99 + least * 0.01 } else { least };
+        // One target that is wrong must not make every other error look small.
+        self.unit = if self.unit > 0.0 { self.unit * 0.99 + least.min(FAR * self.unit) * 0.01 } else { least };
         reweigh(&mut self.weights, errors, self.unit, pace);
-        self.last = target;
+        self.last = self.linear.plausible(target);
     }
 
     /// Learns a row.
@@ -108,7 +111,7 @@ impl Regression {
         self.scale.standard(row, &mut standard);
         self.scale.insert(row);
         self.linear.learn(&standard, target);
-        self.memory.insert(&standard, target as f32, &[]);
+        self.memory.insert(&standard, self.linear.plausible(target) as f32, &[]);
     }
 
     pub fn bytes(&self) -> usize {

@@ -23,7 +23,7 @@ impl Scale {
                 if slot.weight() > WEIGHT_MAX {
                     slot.fade(0.5);
                 }
-                slot.insert(*value, 1.0);
+                slot.insert_robust(*value);
             }
         }
     }
@@ -44,6 +44,18 @@ impl Scale {
                 distance.signum()
             }
         }));
+    }
+
+    /// A value, or the nearest one that is no further out than ten deviations.
+    pub fn plausible(&self, place: usize, value: f64) -> f64 {
+        const DEVIATIONS: f64 = 10.0;
+        match self.slots.get(place).filter(|slot| slot.variance() > 0.0) {
+            Some(slot) => {
+                let (mean, far) = (f64::from(slot.mean()), DEVIATIONS * f64::from(slot.variance()).sqrt());
+                value.clamp(mean - far, mean + far)
+            }
+            None => value,
+        }
     }
 
     /// A standardised value in the units that it had.

@@ -27,6 +27,9 @@ const MATCHES_MAX: usize = 1_024;
 const RECURS: u32 = 2;
 /// A segment this much below the threshold is still just below it.
 const NEAR: f32 = 0.85;
+/// The range comes so much nearer to that of each signal within it.
+const FADE: f32 = 0.01;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Prototype {
     id: u64,
@@ -145,12 +148,20 @@ impl Patterns {
         matches
     }
 
+    /// The width of the range of the signals up to this one. It fades, and no signal more than doubles it: a single sample
+    /// that is far out would hide every edge of the others.
     fn widen(&mut self, signal: &[f32], learn: bool) -> f32 {
-        let (mut low, mut high) = self.range.unwrap_or((f32::INFINITY, f32::NEG_INFINITY));
+        let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
         for sample in signal {
             (low, high) = (smaller(low, *sample), larger(high, *sample));
         }
-        if learn {
+        if let Some(known) = self.range {
+            let width = known.1 - known.0;
+            let room = if width > 0.0 { width / 2.0 } else { f32::INFINITY };
+            low = larger(smaller(low, known.0 + FADE * (low - known.0)), known.0 - room);
+            high = smaller(larger(high, known.1 + FADE * (high - known.1)), known.1 + room);
+        }
+        if learn && low <= high {
             self.range = Some((low, high));
         }
         (high - low).max(f32::MIN_POSITIVE)
