@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::index::{Index, Query};
 use super::signature::{Scratch, Signatures};
 use crate::math::{larger, smaller};
+use crate::schema::SLOTS_MAX;
 
 /// Experiences of the short memory.
 const SHORT: usize = 500;
@@ -39,7 +40,7 @@ const SLOTS_A_LOOK: usize = 4;
 
 /// The experiences, in the order in which they came.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(from = "Stored")]
+#[serde(try_from = "Stored")]
 pub struct Memory {
     max: u32,
     width: usize,
@@ -65,9 +66,15 @@ struct Stored {
     next: usize,
 }
 
-impl From<Stored> for Memory {
-    fn from(stored: Stored) -> Self {
+impl TryFrom<Stored> for Memory {
+    type Error = &'static str;
+
+    fn try_from(stored: Stored) -> Result<Self, Self::Error> {
         let Stored { max, width, values, labels, next } = stored;
+        let rows = labels.len().next_multiple_of(BLOCK);
+        if width > SLOTS_MAX || values.len() != rows * width || next > labels.len() {
+            return Err("a memory's rows don't fit each other");
+        }
         let mut memory = Self { width, signatures: Signatures::new(width), ..Self::new(max) };
         if memory.is_wide() {
             let mut row = vec![0.0; width];
@@ -86,7 +93,7 @@ impl From<Stored> for Memory {
         if next > 0 && memory.len() < memory.capacity() {
             memory.fit();
         }
-        memory
+        Ok(memory)
     }
 }
 
@@ -601,6 +608,20 @@ pub fn mean(nearest: &[Neighbour]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stored_memory_whose_rows_do_not_fit_is_refused() {
+        let stored = |width: usize, values: usize, labels: usize, next: usize| {
+            let parts = (100u32, width, vec![0.5_f32; values], vec![1.0_f32; labels], next);
+            postcard::from_bytes::<Memory>(&postcard::to_stdvec(&parts).unwrap())
+        };
+        assert!(stored(2, 2 * BLOCK, 3, 0).is_ok());
+        for (width, values, labels, next) in
+            [(3, 2 * BLOCK, 3, 0), (1 << 60, 2 * BLOCK, 3, 0), (2, 2 * BLOCK, BLOCK + 1, 0), (2, 2 * BLOCK, 3, 4)]
+        {
+            assert!(stored(width, values, labels, next).is_err(), "{width} {values} {labels} {next}");
+        }
+    }
 
     #[test]
     fn the_oldest_goes_first_and_the_bound_holds() {

@@ -117,8 +117,33 @@ impl Beliefs {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
 pub struct Tree {
     nodes: Vec<Node>,
+}
+
+/// A tree as it is stored.
+#[derive(Deserialize)]
+struct Stored {
+    nodes: Vec<Node>,
+}
+
+impl TryFrom<Stored> for Tree {
+    type Error = &'static str;
+
+    /// A way down a tree ends: children come after their parents.
+    fn try_from(Stored { nodes }: Stored) -> Result<Self, Self::Error> {
+        let is_sound = |(at, node): (usize, &Node)| match node {
+            Node::Split { left, right, .. } => {
+                [left, right].into_iter().all(|child| (at + 1..nodes.len()).contains(&(*child as usize)))
+            }
+            Node::Leaf(_) => true,
+        };
+        match !nodes.is_empty() && nodes.iter().enumerate().all(is_sound) {
+            true => Ok(Self { nodes }),
+            false => Err("a tree's nodes don't fit each other"),
+        }
+    }
 }
 
 impl Default for Tree {
@@ -187,8 +212,11 @@ impl Tree {
         let at = favourites.leaf;
         let nodes = self.nodes.len();
         let Some(Node::Leaf(leaf)) = self.nodes.get_mut(at) else { return };
-        leaf.learn(row, class, weight, &favourites, random);
-        let bytes = nodes / 2 * leaf.observed.len() * leaf.counts.len() * size_of::<Gauss>();
+        let bytes = |classes: usize, features: usize| nodes / 2 * features * classes * size_of::<Gauss>();
+        // Classes that come after the tree has grown would make each leaf of it grow again.
+        let has_room = bytes(class + 1, leaf.observed.len()) <= 2 * BYTES_MAX;
+        leaf.learn(row, class, weight, &favourites, has_room, random);
+        let bytes = bytes(leaf.counts.len(), leaf.observed.len());
         let full = nodes + 2 > NODES_MAX || bytes > BYTES_MAX;
         if full || leaf.weight - leaf.looked_at < GRACE {
             return;
@@ -239,7 +267,16 @@ impl Leaf {
         top.map(|(class, _)| class)
     }
 
-    fn learn(&mut self, row: &[f32], class: usize, weight: f32, favourites: &Favourites, random: &mut Random) {
+    /// Learns a row; without room, of classes that were never seen here only how often they come.
+    fn learn(
+        &mut self,
+        row: &[f32],
+        class: usize,
+        weight: f32,
+        favourites: &Favourites,
+        has_room: bool,
+        random: &mut Random,
+    ) {
         if self.observed.is_empty() {
             self.choose(row.len(), random);
         }
@@ -260,6 +297,9 @@ impl Leaf {
             observed.min = smaller(observed.min, value);
             observed.max = larger(observed.max, value);
             if observed.classes.len() <= class {
+                if !has_room {
+                    continue;
+                }
                 observed.classes.resize(class + 1, Gauss::default());
             }
             observed.classes[class].insert(value, weight);
@@ -514,6 +554,40 @@ pub fn best(shares: &[f64]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stored_tree_without_an_end_is_refused() {
+        let leaf = || Node::Leaf(Box::default());
+        let split = |left, right| Node::Split { feature: 0, threshold: 0.5, left, right };
+        let stored = |nodes| postcard::from_bytes::<Tree>(&postcard::to_stdvec(&Tree { nodes }).unwrap());
+        assert!(stored(vec![split(1, 2), leaf(), leaf()]).is_ok());
+        assert!(stored(vec![split(0, 1), leaf()]).is_err(), "it leads to itself");
+        assert!(stored(vec![split(1, 2), leaf()]).is_err(), "a child is missing");
+        assert!(stored(vec![]).is_err());
+    }
+
+    #[test]
+    fn classes_that_come_when_a_tree_has_grown_keep_it_bounded() {
+        let (mut tree, mut random, mut scratch) = (Tree::default(), Random::new(3), Scratch::default());
+        let mut row = vec![0.0; 25];
+        let lesson = |tree: &mut Tree, random: &mut Random, class: usize, row: &mut [f32], scratch: &mut Scratch| {
+            row.iter_mut().for_each(|value| *value = random.unit() as f32);
+            tree.learn(row, class, 1.0, None, random, scratch);
+        };
+        for _ in 0..60_000 {
+            let class = usize::from(random.unit() > 0.5);
+            lesson(&mut tree, &mut random, class, &mut row, &mut scratch);
+            // Learnable, so that it grows.
+            row[0] = class as f32;
+        }
+        let grown = tree.bytes();
+        for class in 2..1_000 {
+            for _ in 0..20 {
+                lesson(&mut tree, &mut random, class, &mut row, &mut scratch);
+            }
+        }
+        assert!(tree.bytes() <= grown + 2 * BYTES_MAX, "{grown} bytes have become {}", tree.bytes());
+    }
 
     #[test]
     fn a_threshold_between_two_classes_is_found() {
