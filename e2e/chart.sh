@@ -49,7 +49,31 @@ policies=(--set 'defaultAlertPolicies.namespaces={a,b}' --api-versions hebb.dev/
 expect 'namespace: b' "${policies[@]}"
 expect '{{ target }} has learned nothing' "${policies[@]}"
 if render "${policies[@]:0:2}" | grep -q '^kind: AlertPolicy'; then fail "a policy comes before its definition"; fi
-if render | grep -qE '^kind: (PodMonitor|ServiceMonitor|PrometheusRule|AlertPolicy|ConfigMap)'; then fail "what is off by default is on"; fi
+if render | grep -qE '^kind: (PodMonitor|ServiceMonitor|PrometheusRule|AlertPolicy|ConfigMap|ValidatingWebhookConfiguration|Secret)'; then fail "what is off by default is on"; fi
+webhook=(--set webhook.enabled=true)
+expect 'kind: ValidatingWebhookConfiguration' "${webhook[@]}"
+expect 'failurePolicy: Ignore' "${webhook[@]}"
+expect 'failurePolicy: Fail' "${webhook[@]}" --set webhook.failurePolicy=Fail
+expect 'timeoutSeconds: 3' "${webhook[@]}" --set webhook.timeoutSeconds=3
+expect 'sideEffects: None' "${webhook[@]}"
+expect 'matchLabels: {kubernetes.io/metadata.name: team}' "${webhook[@]}" --set watchNamespace=team
+expect '{name: webhook, containerPort: 9444}' "${webhook[@]}" --set webhook.port=9444
+expect 'path: /validate/0123456789abcdef' "${webhook[@]}" --set webhook.token=0123456789abcdef
+expect 'cert-manager.io/inject-ca-from: hebb-system/hebb-operator-webhook' "${webhook[@]}" --set webhook.certManager.enabled=true
+expect 'kind: ClusterIssuer' "${webhook[@]}" --set webhook.certManager.enabled=true,webhook.certManager.issuerRef.name=ca,webhook.certManager.issuerRef.kind=ClusterIssuer
+one=$(render "${webhook[@]}")
+if grep -qE 'apiVersion: cert-manager|inject-ca-from' <<<"$one"; then fail "a webhook needs cert-manager that nobody asked for"; fi
+# value KEY: the text after a key of the rendered webhook.
+value() { sed -n "s/^ *$1: *//p" <<<"$one" | head -n 1; }
+[[ $(value token) == "$(sed -n 's|^ *path: /validate/||p' <<<"$one")" ]] || fail "the operator and the API server have different tokens"
+[[ $(value ca.crt) == "$(value caBundle)" ]] || fail "the API server trusts another authority than the webhook's"
+openssl verify -CAfile <(value ca.crt | base64 -d) -verify_hostname hebb-operator-webhook.hebb-system.svc <(value tls.crt | base64 -d) >/dev/null ||
+  fail "the certificate isn't the webhook's"
+if diff <(grep -v '^ *\(token\|ca.crt\|tls.crt\|tls.key\|caBundle\|path\|hebb.dev/webhook-token\): ' <<<"$one") <(render) | grep '^>'; then fail "the webhook takes something away"; fi
+refuse "${webhook[@]}" --set webhook.failurePolicy=Maybe
+refuse "${webhook[@]}" --set webhook.timeoutSeconds=31
+refuse "${webhook[@]}" --set webhook.token=short
+refuse "${webhook[@]}" --set webhook.port=8080
 refuse --set 'defaultAlertPolicies.namespaces={Team}'
 refuse --set grafanaDashboards.on=true
 refuse --set replica=2

@@ -18,3 +18,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
+{{- /* What only the API server is told. Made once for a render, and kept by an upgrade. */}}
+{{- define "hebb.webhookToken" -}}
+{{- if not .Values.webhook.token }}
+{{- $kept := (lookup "v1" "Secret" .Release.Namespace (printf "%s-webhook-token" (include "hebb.name" .))).data | default dict }}
+{{- $_ := set .Values.webhook "token" (index $kept "token" | default (randAlphaNum 32 | b64enc) | b64dec) }}
+{{- end }}
+{{- .Values.webhook.token }}
+{{- end }}

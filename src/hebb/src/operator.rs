@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hebb_alert::notify::{Egress, Net};
-use hebb_operator::{Defaults, Settings};
+use hebb_operator::{Defaults, Settings, Webhook};
 use tracing::info;
 
 use crate::alerts::receiver_roots;
@@ -47,6 +47,35 @@ pub struct Options {
     /// Certificates (PEM) that receivers of alerts are trusted by, besides those of the system
     #[arg(long, env = "HEBB_RECEIVER_CA", value_name = "FILE")]
     receiver_ca: Option<PathBuf>,
+    #[command(flatten)]
+    webhook: WebhookOptions,
+}
+
+/// How the admission webhook is served.
+#[derive(Args)]
+struct WebhookOptions {
+    /// Where to serve the admission webhook over TLS [default: nowhere]
+    #[arg(long, env = "HEBB_WEBHOOK_LISTEN", requires = "webhook_certificates")]
+    webhook_listen: Option<SocketAddr>,
+    /// Folder with the webhook's tls.crt and tls.key (PEM); changed files count from the next connection on
+    #[arg(long, env = "HEBB_WEBHOOK_CERTIFICATES", value_name = "DIR", requires = "webhook_listen")]
+    webhook_certificates: Option<PathBuf>,
+    /// What the webhook's path ends with, /validate/TOKEN, known to the API server only [default: none, /validate]
+    #[arg(long, env = "HEBB_WEBHOOK_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = token)]
+    webhook_token: Option<String>,
+}
+
+/// A token that stands in a path as it is, and can't be guessed.
+fn token(text: &str) -> Result<String, String> {
+    let good = (16..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if good { Ok(text.to_owned()) } else { Err("16 to 128 letters and digits are needed".to_owned()) }
+}
+
+impl WebhookOptions {
+    fn settings(self) -> Option<Webhook> {
+        let (listen, certificates) = self.webhook_listen.zip(self.webhook_certificates)?;
+        Some(Webhook { listen, certificates, token: self.webhook_token })
+    }
 }
 
 /// The API server's address in a pod: no receiver may have the operator call it.
@@ -70,6 +99,7 @@ pub fn run(options: Options) -> Outcome {
         lease_namespace: options.lease_namespace,
         lease_name: options.lease_name,
         listen: options.listen,
+        webhook: options.webhook.settings(),
     };
     runtime()?.block_on(async move {
         let (asked, stop) = tokio::sync::watch::channel(false);

@@ -3,6 +3,7 @@
 //! One operator at a time acts, by a Lease; the others wait. Every controller reads what is, decides purely what should
 //! be, writes the difference, and says in the status what came of it.
 
+mod admission;
 mod alert_policy;
 mod conditions;
 mod context;
@@ -35,10 +36,13 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, watcher};
 use kube::{Api, Client, ResourceExt};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info};
 
+use self::admission::Desk;
+pub use self::admission::Webhook;
 use self::alert_policy::Pasts;
 use self::context::{Context, Failures, Paces, Written};
 use self::http::WatchAge;
@@ -77,6 +81,8 @@ pub struct Settings {
     pub egress: Egress,
     /// Certificates (PEM) that receivers are trusted by, besides those of the system.
     pub receiver_roots: Vec<u8>,
+    /// How the admission webhook is served; without it there is none.
+    pub webhook: Option<Webhook>,
 }
 
 /// Why the operator ended.
@@ -142,9 +148,7 @@ pub async fn run_with(
     let client = builder.with_layer(&watches).build();
     let metrics = Metrics::new()?;
     let age = WatchAge::default();
-    let listener = tokio::net::TcpListener::bind(settings.listen)
-        .await
-        .map_err(|source| OperatorError::Listen { address: settings.listen, source })?;
+    let listener = listen(settings.listen).await?;
     let mut tasks: JoinSet<Result<(), OperatorError>> = JoinSet::new();
     let router = http::router(metrics.clone(), age.clone(), watches);
     let asked = stopped(stop.clone());
@@ -152,6 +156,22 @@ pub async fn run_with(
         let served = axum::serve(listener, router).with_graceful_shutdown(asked).await;
         served.map_err(|_| OperatorError::Task("HTTP server"))
     });
+    if let Some(webhook) = settings.webhook.clone() {
+        let listener = listen(webhook.listen).await?;
+        let desk = Desk {
+            client: client.clone(),
+            metrics: metrics.clone(),
+            defaults: settings.defaults.clone(),
+            egress: settings.egress.clone(),
+            namespace: settings.namespace.clone(),
+        };
+        let asked = stop.clone();
+        // Whoever leads: a review needs nobody's leave, and the others would otherwise be idle.
+        tasks.spawn(async move {
+            admission::serve(listener, webhook, desk, asked).await;
+            Ok(())
+        });
+    }
     let lease_api: Api<Lease> = Api::namespaced(client.clone(), &settings.lease_namespace);
     tasks.spawn(prove_watching(lease_api.clone(), settings.lease_name.clone(), age, metrics.clone(), stop.clone()));
 
@@ -199,6 +219,11 @@ pub async fn run_with(
         flatten(Some(ended))?;
     }
     Ok(())
+}
+
+/// Opens a port.
+async fn listen(address: SocketAddr) -> Result<TcpListener, OperatorError> {
+    TcpListener::bind(address).await.map_err(|source| OperatorError::Listen { address, source })
 }
 
 fn flatten(ended: Option<Result<Result<(), OperatorError>, tokio::task::JoinError>>) -> Result<(), OperatorError> {

@@ -16,6 +16,8 @@ pub struct Metrics {
     watch_age: Histogram,
     watch_ages: GaugeVec,
     told: IntCounterVec,
+    admitted: IntCounterVec,
+    admission: Histogram,
 }
 
 impl Metrics {
@@ -55,6 +57,28 @@ impl Metrics {
             Opts::new("hebb_alert_deliveries_total", "Attempts to deliver alerts, by outcome: delivered, failed"),
             &["outcome"],
         )?;
+        let admitted = IntCounterVec::new(
+            Opts::new(
+                "hebb_admission_reviews_total",
+                "Reviews of the webhook by kind and outcome: allowed, warned, refused, malformed, late",
+            ),
+            &["kind", "outcome"],
+        )?;
+        let admission = Histogram::with_opts(
+            HistogramOpts::new(
+                "hebb_admission_duration_seconds",
+                "Duration of a review that got a verdict, in seconds",
+            )
+            .buckets(vec![0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]),
+        )?;
+        // They stand there with nothing in them where there is no webhook.
+        for outcome in ["allowed", "warned", "refused"] {
+            for kind in ["LearningCluster", "AlertPolicy"] {
+                admitted.with_label_values(&[kind, outcome]);
+            }
+        }
+        registry.register(Box::new(admitted.clone()))?;
+        registry.register(Box::new(admission.clone()))?;
         registry.register(Box::new(told.clone()))?;
         registry.register(Box::new(watch_ages.clone()))?;
         registry.register(Box::new(duration.clone()))?;
@@ -62,7 +86,7 @@ impl Metrics {
         registry.register(Box::new(writes.clone()))?;
         registry.register(Box::new(leads.clone()))?;
         registry.register(Box::new(watch_age.clone()))?;
-        Ok(Self { registry, duration, outcomes, writes, leads, watch_age, watch_ages, told })
+        Ok(Self { registry, duration, outcomes, writes, leads, watch_age, watch_ages, told, admitted, admission })
     }
 
     /// A pass has ended.
@@ -84,6 +108,17 @@ impl Metrics {
     /// A message was handed over, or not.
     pub fn told(&self, outcome: &str) {
         self.told.with_label_values(&[outcome]).inc();
+    }
+
+    /// A review of the webhook got its verdict.
+    pub fn admitted(&self, kind: &str, outcome: &str, duration: Duration) {
+        self.admission.observe(duration.as_secs_f64());
+        self.admitted.with_label_values(&[kind, outcome]).inc();
+    }
+
+    /// A request to the webhook got none.
+    pub fn not_admitted(&self, outcome: &str) {
+        self.admitted.with_label_values(&["Other", outcome]).inc();
     }
 
     /// How long each watch has been silent.

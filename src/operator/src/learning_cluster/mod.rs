@@ -6,7 +6,7 @@ pub mod certificate;
 pub mod elections;
 mod healing;
 pub mod known;
-mod observe;
+pub mod observe;
 pub mod plan;
 pub mod pods;
 mod quantity;

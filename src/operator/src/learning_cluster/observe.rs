@@ -117,7 +117,7 @@ async fn pems(
 }
 
 /// Why cert-manager hasn't made a Secret, if it hasn't. A kind that the API server doesn't know is answered without any details.
-async fn certificate_request(client: &Client, namespace: &str, name: &str) -> Result<Fault, kube::Error> {
+pub async fn certificate_request(client: &Client, namespace: &str, name: &str) -> Result<Fault, kube::Error> {
     let pending = || {
         let message =
             format!("cert-manager hasn't made Secret {name} yet: kubectl describe certificate {name} says why");

@@ -111,6 +111,7 @@ impl Scenario {
             listen: address,
             egress: hebb_alert::notify::Egress::default(),
             receiver_roots: Vec::new(),
+            webhook: None,
         };
         let (stop, asked) = watch::channel(false);
         let task = tokio::spawn(hebb_operator::run_with(crate::plane::config().await, settings, asked));
