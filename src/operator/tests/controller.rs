@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic, and so do the functions that it calls")]
 
+mod admission;
 mod backups;
 mod certificates;
 mod plane;
@@ -72,6 +73,7 @@ async fn run_all(client: &Client) -> Vec<String> {
     running
         .spawn_local(certificates::a_certificate_that_is_of_no_use_is_said_and_harms_nothing_that_runs(client.clone()));
     running.spawn_local(certificates::cert_manager_is_asked_for_a_certificate(client.clone()));
+    running.spawn_local(admission::the_webhook_refuses_warns_and_hinders_nobody(client.clone()));
     running.spawn_local(what_could_not_work_is_refused_by_name(client.clone()));
     let mut failed = Vec::new();
     while let Some(ended) = running.join_next().await {

@@ -101,3 +101,39 @@ fn config((certificate, key): &(Vec<u8>, Vec<u8>)) -> Result<ServerConfig, Usele
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn pair() -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    #[tokio::test]
+    async fn a_new_pair_is_shown_and_one_that_does_not_fit_together_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let certificates = Certificates::new(folder.path().to_owned());
+        let write = |certificate: &str, key: &str| {
+            std::fs::write(folder.path().join(CERTIFICATE), certificate).unwrap();
+            std::fs::write(folder.path().join(KEY), key).unwrap();
+        };
+        assert!(certificates.shown().await.is_none(), "there is nothing to show");
+        let (one, other) = (pair(), pair());
+        write(&one.0, &one.1);
+        let first = certificates.shown().await.unwrap();
+        assert!(Arc::ptr_eq(&first, &certificates.shown().await.unwrap()), "the same files are the same certificate");
+        for (certificate, key) in [(&other.0, &one.1), (&other.0, &"no key".to_owned()), (&String::new(), &one.1)] {
+            write(certificate, key);
+            assert!(Arc::ptr_eq(&first, &certificates.shown().await.unwrap()));
+        }
+        std::fs::remove_file(folder.path().join(KEY)).unwrap();
+        assert!(Arc::ptr_eq(&first, &certificates.shown().await.unwrap()));
+        write(&other.0, &other.1);
+        assert!(!Arc::ptr_eq(&first, &certificates.shown().await.unwrap()));
+    }
+}

@@ -115,3 +115,60 @@ fn owned(metadata: &ObjectMeta) -> Found {
         None => Found::Unowned,
     }
 }
+
+#[cfg(test)]
+pub mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A client of an API server that has a Secret `there`, denies `denied`, and never answers about `slow`.
+    pub fn client() -> Client {
+        let service = tower::service_fn(|request: Request<Body>| async move {
+            let path = request.uri().path().to_owned();
+            let failed = |code: u16, reason: &str| {
+                (
+                    code,
+                    json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason}),
+                )
+            };
+            let (code, body) = match path.rsplit('/').next().unwrap_or_default() {
+                "slow" => std::future::pending::<(u16, Value)>().await,
+                "denied" => failed(403, "Forbidden"),
+                "there" => {
+                    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "there"}, "data": {"k": "eA=="}});
+                    (200, secret)
+                }
+                _ => failed(404, "NotFound"),
+            };
+            let body = Body::from(body.to_string().into_bytes());
+            Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+        });
+        Client::new(service, "ns")
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_found_out_in_time_is_no_fact() {
+        let secret = |name: &str| Thing::Secret(name.to_owned());
+        let asked = ["there", "gone", "denied", "slow"].map(secret).into_iter().collect();
+        let found = find(&client(), "ns", asked).await;
+        let known =
+            [(secret("gone"), Found::Missing), (secret("there"), Found::Keys(BTreeSet::from(["k".to_owned()])))];
+        assert_eq!(found, BTreeMap::from(known));
+    }
+
+    #[test]
+    fn whose_an_object_is_is_told_from_its_metadata() {
+        let of = |metadata: Value| owned(&serde_json::from_value(metadata).unwrap());
+        let owner = |kind: &str, controller: bool| json!({"ownerReferences": [{"apiVersion": "v1", "kind": kind, "name": "o", "uid": "u", "controller": controller}]});
+        assert_eq!(of(json!({})), Found::Unowned);
+        assert_eq!(of(owner("Deployment", false)), Found::Unowned);
+        assert_eq!(of(owner("Deployment", true)), Found::OwnedBy("Deployment o".to_owned()));
+        assert_eq!(of(owner("LearningCluster", true)), Found::There);
+        assert_eq!(of(json!({"labels": {"app.kubernetes.io/managed-by": "hebb-operator"}})), Found::There);
+    }
+}

@@ -27,7 +27,7 @@ use super::{Desk, Webhook};
 use crate::stopped;
 
 /// Connections at once. The API server keeps a few; more wait in the system's queue.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 256;
 /// Reviews that are answered at once: so many bodies, and what is read from them, are in memory at most.
 const REVIEWS_MAX: usize = 8;
 /// Bytes of a review: the object and what it was before, each at most as large as the API server stores one.
@@ -190,4 +190,71 @@ async fn answer(shared: &Shared, request: Request<Body>) -> Result<Response, Una
     drop(body);
     let verdict = shared.desk.answer(&review).await;
     Ok(Json(review.answered(&verdict)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use hebb_alert::notify::Egress;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::admission::facts;
+    use crate::learning_cluster::topology::example;
+    use crate::metrics::Metrics;
+
+    fn shared(namespace: Option<&str>) -> Arc<Shared> {
+        let desk = Desk {
+            client: facts::tests::client(),
+            metrics: Metrics::new().unwrap(),
+            defaults: example::defaults(),
+            egress: Egress::default(),
+            namespace: namespace.map(str::to_owned),
+        };
+        Arc::new(Shared { desk, path: digest("/validate/t"), places: Semaphore::new(1) })
+    }
+
+    async fn said(shared: &Arc<Shared>, method: Method, path: &str, body: impl Into<Body>) -> (u16, String) {
+        let request = Request::builder().method(method).uri(path).body(body.into()).unwrap();
+        let answer = validate(shared.clone(), request).await.into_response();
+        let code = answer.status().as_u16();
+        let body = to_bytes(answer.into_body(), BODY_MAX).await.unwrap();
+        (code, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn asked() -> String {
+        let object = json!({
+            "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster", "metadata": {"name": "demo"},
+            "spec": {"gateway": {"auth": {"secretRef": {"name": "gone"}}}},
+        });
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+            "uid": "u", "kind": {"group": "hebb.dev", "kind": "LearningCluster"}, "operation": "CREATE",
+            "namespace": "ns", "object": object,
+        }})
+        .to_string()
+    }
+
+    #[tokio::test]
+    async fn who_asks_otherwise_gets_a_code_and_no_verdict() {
+        let shared = shared(None);
+        let huge = vec![b' '; BODY_MAX + 1];
+        assert_eq!(said(&shared, Method::POST, "/validate/t", "{").await.0, 400);
+        assert_eq!(said(&shared, Method::POST, "/validate/t", huge).await.0, 413);
+        assert_eq!(said(&shared, Method::POST, "/validate/u", asked()).await.0, 404);
+        assert_eq!(said(&shared, Method::POST, "/validate", asked()).await.0, 404);
+        assert_eq!(said(&shared, Method::GET, "/validate/t", "").await.0, 404);
+        let place = shared.places.acquire().await.unwrap();
+        assert_eq!(said(&shared, Method::POST, "/validate/t", asked()).await.0, 503);
+        drop(place);
+        assert_eq!(said(&shared, Method::POST, "/validate/t", asked()).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn an_operator_of_one_namespace_looks_nowhere_else() {
+        for (namespace, looks) in [(None, true), (Some("ns"), true), (Some("other"), false)] {
+            let (code, body) = said(&shared(namespace), Method::POST, "/validate/t", asked()).await;
+            let answer: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((code, &answer["response"]["allowed"]), (200, &json!(true)));
+            assert_eq!(body.contains("there is no Secret gone yet"), looks, "{namespace:?}: {body}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ fn text(secret: &Secret, key: &str) -> String {
 }
 
 /// A certificate for a host and all in it, with its key and who vouches for it.
-fn issued(host: &str) -> Value {
+pub fn issued(host: &str) -> Value {
     let named = |names: Vec<String>, common: &str| {
         let mut parameters = CertificateParams::new(names).unwrap();
         parameters.distinguished_name.push(DnType::CommonName, common);

@@ -19,6 +19,18 @@ pub struct ControlPlane {
     started: Option<tempfile::TempDir>,
 }
 
+/// Where the programs of a group are; they are built once.
+pub fn binaries(group: &str) -> PathBuf {
+    let output = Command::new(scripts().join("binaries.sh")).arg(group).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().into()
+}
+
+/// The file that says how to reach the API server.
+pub fn kubeconfig() -> &'static Path {
+    KUBECONFIG.get().unwrap()
+}
+
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../e2e/cluster")
 }
@@ -48,7 +60,7 @@ impl ControlPlane {
 
 /// How to reach the one that was started.
 pub async fn config() -> kube::Config {
-    let kubeconfig = Kubeconfig::read_from(KUBECONFIG.get().unwrap()).unwrap();
+    let kubeconfig = Kubeconfig::read_from(kubeconfig()).unwrap();
     kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
 }
 

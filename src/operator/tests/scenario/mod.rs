@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hebb_api::{AlertPolicy, LearningCluster};
-use hebb_operator::{Defaults, OperatorError, Settings};
+use hebb_operator::{Defaults, OperatorError, Settings, Webhook};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -35,6 +35,11 @@ pub async fn within<T>(what: &str, limit: Duration, ask: impl AsyncFn() -> Optio
         assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// A port of the loopback address that nobody uses.
+pub async fn free_address() -> SocketAddr {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 /// A LearningCluster with this spec.
@@ -94,9 +99,12 @@ impl Scenario {
 
     /// Starts an operator for this namespace.
     pub async fn operator(&self, identity: &str, image: &str) -> Operator {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        self.operator_with(identity, image, None).await
+    }
+
+    /// As [`Scenario::operator`], with an admission webhook.
+    pub async fn operator_with(&self, identity: &str, image: &str, webhook: Option<Webhook>) -> Operator {
+        let address = free_address().await;
         let settings = Settings {
             defaults: Defaults {
                 image: image.to_owned(),
@@ -111,7 +119,7 @@ impl Scenario {
             listen: address,
             egress: hebb_alert::notify::Egress::default(),
             receiver_roots: Vec::new(),
-            webhook: None,
+            webhook,
         };
         let (stop, asked) = watch::channel(false);
         let task = tokio::spawn(hebb_operator::run_with(crate::plane::config().await, settings, asked));
@@ -265,7 +273,8 @@ impl Operator {
         }
     }
 
-    async fn sum(&self, metric: &str) -> f64 {
+    /// The sum of a metric's lines that begin so.
+    pub async fn sum(&self, metric: &str) -> f64 {
         let text = self.metrics().await;
         let lines = text.lines().filter(|line| line.starts_with(metric));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
