@@ -73,6 +73,9 @@ if diff <(grep -v '^ *\(token\|ca.crt\|tls.crt\|tls.key\|caBundle\|path\|hebb.de
 refuse "${webhook[@]}" --set webhook.failurePolicy=Maybe
 refuse "${webhook[@]}" --set webhook.timeoutSeconds=31
 refuse "${webhook[@]}" --set webhook.token=short
+# The API server takes nothing else in a path.
+refuse "${webhook[@]}" --set webhook.token=0123456789ABCDEF
+value token | grep -qE '^[0-9a-z]{40}$' || fail "a token that the API server refuses: $(value token)"
 refuse "${webhook[@]}" --set webhook.port=8080
 refuse --set 'defaultAlertPolicies.namespaces={Team}'
 refuse --set grafanaDashboards.on=true

@@ -22,7 +22,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "hebb.webhookToken" -}}
 {{- if not .Values.webhook.token }}
 {{- $kept := (lookup "v1" "Secret" .Release.Namespace (printf "%s-webhook-token" (include "hebb.name" .))).data | default dict }}
-{{- $_ := set .Values.webhook "token" (index $kept "token" | default (randAlphaNum 32 | b64enc) | b64dec) }}
+{{- $_ := set .Values.webhook "token" (index $kept "token" | default (randAlphaNum 40 | lower | b64enc) | b64dec) }}
 {{- end }}
 {{- .Values.webhook.token }}
 {{- end }}

@@ -65,10 +65,11 @@ struct WebhookOptions {
     webhook_token: Option<String>,
 }
 
-/// A token that stands in a path as it is, and can't be guessed.
+/// A token that the API server takes for a part of a path, and that can't be guessed.
 fn token(text: &str) -> Result<String, String> {
-    let good = (16..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if good { Ok(text.to_owned()) } else { Err("16 to 128 letters and digits are needed".to_owned()) }
+    let good =
+        (16..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if good { Ok(text.to_owned()) } else { Err("16 to 128 lower-case letters and digits are needed".to_owned()) }
 }
 
 impl WebhookOptions {

@@ -15,7 +15,7 @@ const GENERATED: &str = "00000";
 pub enum Subject {
     Cluster(Box<LearningCluster>),
     Policy(Box<AlertPolicy>),
-    /// One that this version's types can't read; why.
+    /// One that the definition takes and this version's types can't read, as a newer or older version might; why.
     Unreadable(String),
 }
 
@@ -49,7 +49,7 @@ impl Subject {
                 let namespace = policy.namespace().unwrap_or_default();
                 Policy::new(&namespace, &policy.name_any(), &policy.spec).err().unwrap_or_default()
             }
-            Self::Unreadable(why) => vec![format!("this version of the operator can't read the object: {why}")],
+            Self::Unreadable(_) => Vec::new(),
         }
     }
 }
@@ -80,11 +80,14 @@ impl Submission {
             return None;
         }
         let subject = Subject::read(review.kind, &review.namespace, &review.object);
-        let before = match is_new {
-            true => Vec::new(),
-            false => Subject::read(review.kind, &review.namespace, &review.former).problems(),
+        // Of one that couldn't be read nobody knows what was wrong.
+        let before = match (is_new, Subject::read(review.kind, &review.namespace, &review.former)) {
+            (true, _) => Some(Vec::new()),
+            (false, Subject::Unreadable(_)) => None,
+            (false, former) => Some(former.problems()),
         };
-        let (standing, problems) = subject.problems().into_iter().partition(|problem| before.contains(problem));
+        let was_there = |problem: &String| before.as_ref().is_none_or(|before| before.contains(problem));
+        let (standing, problems) = subject.problems().into_iter().partition(was_there);
         Some(Self { subject, is_new, problems, standing })
     }
 }

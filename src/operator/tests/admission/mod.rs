@@ -1,6 +1,7 @@
 //! The admission webhook as the chart registers it, asked by a real API server: what it refuses, what it warns of, and whom it
 //! never hinders. It is served by an operator that doesn't lead.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,11 +10,10 @@ use hebb_operator::Webhook;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Secret, Service};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt};
+use kube::Client;
+use kube::api::{Api, DeleteParams, PostParams};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -21,7 +21,6 @@ use crate::certificates::issued;
 use crate::scenario::{Scenario, free_address, policy, within};
 use crate::{PATIENT, plane};
 
-const TOKEN: &str = "0123456789abcdefghij";
 const DENIED: &str = "admission webhook \"validate.hebb.dev\" denied the request: ";
 /// Requests of a test that the webhook gets no time for would say nothing.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,25 +30,46 @@ fn base64(text: &str) -> Value {
     serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap()
 }
 
-/// The chart's registration of the webhook for a namespace, at an address of this machine.
-async fn registration(namespace: &str, url: &str, authority: &str) -> ValidatingWebhookConfiguration {
-    let helm = plane::binaries("helm").join("helm");
+/// Has Helm install the chart in the scenario's namespace, or upgrade what it installed there. Nothing here runs its pods.
+async fn helm(scenario: &Scenario) {
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/hebb");
-    let values = format!("webhook.enabled=true,webhook.token={TOKEN},watchNamespace={namespace}");
-    let output = Command::new(helm)
-        .args(["template", "hebb", "--namespace", namespace, "--show-only", "templates/webhook.yaml", "--set", &values])
+    // The definitions are there, and those of all scenarios.
+    let values = format!("webhook.enabled=true,crds.install=false,watchNamespace={}", scenario.namespace());
+    let output = Command::new(plane::binaries("helm").join("helm"))
+        .args(["upgrade", "--install", "hebb", "--namespace", scenario.namespace(), "--set", &values])
+        .arg("--kubeconfig")
+        .arg(plane::kubeconfig())
         .arg(chart)
         .output()
         .await
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let documents = serde_yaml::Deserializer::from_str(&text).map(|part| Value::deserialize(part).unwrap());
-    let mut found = documents.into_iter().find(|it| it["kind"] == "ValidatingWebhookConfiguration").unwrap();
-    let client = &mut found["webhooks"][0]["clientConfig"];
-    assert_eq!(client["service"]["path"], format!("/validate/{TOKEN}"));
-    *client = json!({"url": url, "caBundle": base64(authority)});
-    serde_json::from_value(found).unwrap()
+}
+
+/// The chart's registration of the webhook.
+fn registrations(scenario: &Scenario) -> (Api<ValidatingWebhookConfiguration>, String) {
+    (Api::all(scenario.client().clone()), format!("hebb-operator-webhook.{}", scenario.namespace()))
+}
+
+/// What the chart keeps in its Secrets: the authority, the certificate and the token.
+async fn kept(scenario: &Scenario) -> [Option<ByteString>; 3] {
+    let secrets = scenario.api::<Secret>();
+    let value = async |name: &str, key: &str| secrets.get(name).await.unwrap().data.unwrap_or_default().remove(key);
+    [
+        value("hebb-operator-webhook-tls", "ca.crt").await,
+        value("hebb-operator-webhook-tls", "tls.crt").await,
+        value("hebb-operator-webhook-token", "token").await,
+    ]
+}
+
+/// Leads what the chart registered to an address of this machine, whose certificate is of an authority.
+async fn lead_to(scenario: &Scenario, address: SocketAddr, token: &str, authority: &str) {
+    let (api, name) = registrations(scenario);
+    let mut registered = serde_json::to_value(api.get(&name).await.unwrap()).unwrap();
+    let url = format!("https://{address}/validate/{token}");
+    registered["webhooks"][0]["clientConfig"] = json!({"url": url, "caBundle": base64(authority)});
+    let registered = serde_json::from_value(registered).unwrap();
+    api.replace(&name, &PostParams::default(), &registered).await.unwrap();
 }
 
 fn write(folder: &Path, certificate: &Value) {
@@ -108,32 +128,29 @@ pub async fn the_webhook_refuses_warns_and_hinders_nobody(client: Client) {
     let first = issued("127.0.0.1");
     write(folder.path(), &first);
     let address = free_address().await;
-    let webhook = Webhook { listen: address, certificates: folder.path().to_owned(), token: Some(TOKEN.to_owned()) };
-    let other = scenario.operator_with("b", "hebb:1", Some(webhook)).await;
-
     // One that was stored before anybody looked.
     scenario.create(&policy("old", routed("nobody"))).await;
-    let url = format!("https://{address}/validate/{TOKEN}");
-    let registered = registration(scenario.namespace(), &url, first["ca.crt"].as_str().unwrap()).await;
-    let registrations: Api<ValidatingWebhookConfiguration> = Api::all(scenario.client().clone());
-    registrations.create(&PostParams::default(), &registered).await.unwrap();
+    helm(&scenario).await;
+    let made = kept(&scenario).await;
+    let token = String::from_utf8(made[2].clone().unwrap().0).unwrap();
+    let webhook = Webhook { listen: address, certificates: folder.path().to_owned(), token: Some(token.clone()) };
+    let other = scenario.operator_with("b", "hebb:1", Some(webhook)).await;
+
+    lead_to(&scenario, address, &token, first["ca.crt"].as_str().unwrap()).await;
     is_asked(&scenario, "the API server asks the webhook").await;
     assert!(!other.is_leading().await, "whoever answers needs no lease");
 
     what_is_submitted_is_refused_or_warned_of(&scenario).await;
     what_was_bad_before_can_be_changed_and_deleted(&scenario).await;
-    requests_that_are_no_review_are_told_so(&first, &address.to_string()).await;
+    requests_that_are_no_review_are_told_so(&first, address, &token).await;
 
     // Another authority: whoever still showed the former certificate wouldn't be trusted.
     let second = issued("127.0.0.1");
     write(folder.path(), &second);
-    let trusted = json!({"webhooks": [{
-        "name": "validate.hebb.dev", "clientConfig": {"caBundle": base64(second["ca.crt"].as_str().unwrap())},
-    }]});
-    let name = registered.name_any();
-    registrations.patch(&name, &PatchParams::default(), &Patch::Strategic(&trusted)).await.unwrap();
+    lead_to(&scenario, address, &token, second["ca.crt"].as_str().unwrap()).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     is_asked(&scenario, "a new certificate is shown without a restart").await;
+    requests_that_are_no_review_are_told_so(&second, address, &token).await;
 
     let refused = other.sum("hebb_admission_reviews_total{kind=\"AlertPolicy\",outcome=\"refused\"}").await;
     let warned = other.sum("hebb_admission_reviews_total{kind=\"LearningCluster\",outcome=\"warned\"}").await;
@@ -142,7 +159,16 @@ pub async fn the_webhook_refuses_warns_and_hinders_nobody(client: Client) {
     other.stop().await.unwrap();
     let (taken, said) = applied(&scenario, "AlertPolicy", "nobody-looks", &routed("nobody")).await;
     assert!(taken, "an operator that is away blocks somebody: {said}");
-    registrations.delete(&name, &DeleteParams::default()).await.unwrap();
+
+    // An upgrade registers what its Secrets hold, and they hold the same as before.
+    let (api, name) = registrations(&scenario);
+    api.delete(&name, &DeleteParams::default()).await.unwrap();
+    helm(&scenario).await;
+    assert_eq!(kept(&scenario).await, made);
+    let client = api.get(&name).await.unwrap().webhooks.unwrap().remove(0).client_config;
+    assert_eq!((client.ca_bundle, client.url), (made[0].clone(), None));
+    assert_eq!(client.service.and_then(|service| service.path), Some(format!("/validate/{token}")));
+    api.delete(&name, &DeleteParams::default()).await.unwrap();
     leader.stop().await.unwrap();
 }
 
@@ -211,13 +237,14 @@ async fn what_was_bad_before_can_be_changed_and_deleted(scenario: &Scenario) {
     assert!(taken, "{said}");
 }
 
-async fn requests_that_are_no_review_are_told_so(certificate: &Value, address: &str) {
+/// Asks the webhook directly, trusting nobody but the authority of one certificate.
+async fn requests_that_are_no_review_are_told_so(certificate: &Value, address: SocketAddr, token: &str) {
     let mut config = kube::Config::new(format!("https://{address}").parse().unwrap());
     let authority = certificate["ca.crt"].as_str().unwrap();
     config.root_cert = Some(vec![CertificateDer::from_pem_slice(authority.as_bytes()).unwrap().to_vec()]);
     config.default_retry = false;
     let client = Client::try_from(config).unwrap();
-    let path = format!("/validate/{TOKEN}");
+    let path = format!("/validate/{token}");
     for (path, body, code, named) in [
         (path.as_str(), "{".to_owned(), 400, "the body is no AdmissionReview"),
         (path.as_str(), "{}".to_owned(), 400, "is known here"),
@@ -226,7 +253,10 @@ async fn requests_that_are_no_review_are_told_so(certificate: &Value, address: &
     ] {
         let request = http::Request::post(path).body(body.into_bytes()).unwrap();
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.request_text(request)).await.unwrap();
-        let kube::Error::Api(status) = answer.unwrap_err() else { panic!("{path}: no answer of the webhook") };
-        assert!(status.code == code && status.message.contains(named), "{path}: {status:?}");
+        let said = match answer {
+            Err(kube::Error::Api(status)) => (status.code, status.message.clone()),
+            other => (0, format!("{other:?}")),
+        };
+        assert!(said.0 == code && said.1.contains(named), "{path}: {said:?}");
     }
 }
