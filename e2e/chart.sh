@@ -64,7 +64,7 @@ expect 'kind: ClusterIssuer' "${webhook[@]}" --set webhook.certManager.enabled=t
 one=$(render "${webhook[@]}")
 if grep -qE 'apiVersion: cert-manager|inject-ca-from' <<<"$one"; then fail "a webhook needs cert-manager that nobody asked for"; fi
 # value KEY: the text after a key of the rendered webhook.
-value() { sed -n "s/^ *$1: *//p" <<<"$one" | head -n 1; }
+value() { sed -n "s/^ *$1: *//p" <<<"$one" | head -n 1 | tr -d '"'; }
 [[ $(value token) == "$(sed -n 's|^ *path: /validate/||p' <<<"$one")" ]] || fail "the operator and the API server have different tokens"
 [[ $(value ca.crt) == "$(value caBundle)" ]] || fail "the API server trusts another authority than the webhook's"
 openssl verify -CAfile <(value ca.crt | base64 -d) -verify_hostname hebb-operator-webhook.hebb-system.svc <(value tls.crt | base64 -d) >/dev/null ||
