@@ -74,7 +74,7 @@ def main():
     tools = parser.parse_args()
     results = []
     for name, train, classes, test, truth in sets():
-        for how, method in {"library": "hebb, patterns as features", "rocket": "hebb, convolutions"}.items():
+        for how, method in {"library": "hebb, patterns as features", "domain": "hebb, a domain of whole signals"}.items():
             results.append({"set": name, "method": method, **own(tools, how, train, classes, test, truth), "peer": False})
             show(results[-1])
         for method, make in PEERS.items():

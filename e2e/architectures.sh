@@ -39,6 +39,7 @@ spec:
     - {name: numbers, task: Regression}
     - {name: shapes, task: Patterns}
     - {name: governed, task: Governed}
+    - {name: signals, task: TimeSeriesClassification}
 YAML
 
 base=$((20000 + $$ % 10000))
@@ -77,6 +78,15 @@ write() {
     printf "url = \"%s/event\"\nfail\nsilent\noutput = /dev/null\n", api
     printf "data = \"{\\\"id\\\":\\\"%s\\\",\\\"vector\\\":[%s,%s,%s],\\\"moral_value\\\":0.%d}\"\nnext\n", $1, $2 / 70, $3 / 9, $4 / 80, $1 % 10
   }' | sed '$d' | curl -K - --fail-early
+  # Every sixth waits for its label, which doesn't come; signals of one channel and of several would be of two domains.
+  lines "$3" 1200 | awk -F, '{
+    part = (NR - 1) % 24 + 1; first[part] = $2 / 11; second[part] = part % 9 ? $4 / 7 : "-0.0"
+    if (part < 24) next
+    printf "{\"id\":\"%s\",\"signal\":[[", $1
+    for (i = 1; i <= 24; i++) printf "%s%s", first[i], i < 24 ? "," : "],["
+    for (i = 1; i <= 24; i++) printf "%s%s", second[i], i < 24 ? "," : "]]"
+    if (NR / 24 % 6) printf ",\"label\":\"%s\"", $11
+    print "}" }' | stream signals
   # A cycle of meta-learning or two.
   sleep 7
   kill -9 "$server"

@@ -26,6 +26,7 @@ spec:
     - {name: d, task: Classification, partitions: 2}
     - {name: numbers, task: Regression}
     - {name: shapes, task: Patterns, partitions: 2}
+    - {name: gestures, task: TimeSeriesClassification}
 YAML
 LOG_LEVEL=warn "$hebb" start -f "$data/cluster.yaml" --data-dir "$data/hebb" --port "$base" \
   --coordinator-port $((base + 1)) --worker-port $((base + 2)) &
@@ -43,6 +44,7 @@ for _ in {1..100}; do
 done
 # Something to be found under the names that the document gives as examples.
 curl -fsS "$url/v1/domains/d/infer-and-adapt" -d '{"id":"e1","features":[1,2.5],"label":"up"}' >/dev/null
+curl -fsS "$url/v1/domains/gestures/infer-and-adapt" -d '{"id":"g1","signal":[0,1,4,1,0],"label":"up"}' >/dev/null
 curl -fsS "$url/v1/domains/shapes/perceive" -d '{"id":"s1","signal":[0,1,4,1,0]}' >/dev/null
 
 checks=not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance

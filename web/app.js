@@ -205,6 +205,7 @@ async function library(name) {
 async function more(domain) {
   switch (domain.task) {
     case "Classification":
+    case "TimeSeriesClassification":
       return qualitySection(await look("quality", domain.name));
     case "Patterns":
       return library(domain.name);
@@ -226,7 +227,7 @@ function thresholdChart(name) {
 
 async function sparks(isKnown) {
   const first = state.overview.domains.slice(0, SPARKS_MAX);
-  const metric = { Classification: "recent_accuracy", Regression: "mean_absolute_error", Patterns: "patterns", Governed: "rejection_rate" };
+  const metric = { Classification: "recent_accuracy", Regression: "mean_absolute_error", Patterns: "patterns", Governed: "rejection_rate", TimeSeriesClassification: "recent_accuracy" };
   const bodies = await Promise.all(first.map((domain) => isKnown({ domain: domain.name }, metric[domain.task]) ? history({ domain: domain.name }, metric[domain.task], 1) : null));
   return new Map(first.map((domain, index) => [domain.name, bodies[index]]));
 }

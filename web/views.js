@@ -103,9 +103,9 @@ export function domainFacts(overview, name) {
   const domain = overview.domains.find((one) => one.name === name);
   if (!domain) return [el("h1", {}, name), el("p", {}, "There is no such domain.")];
   const detail = overview.details[name] ?? {};
-  const isClasses = domain.task === "Classification";
+  const isClasses = hasClasses(domain);
   return [
-    el("h1", {}, name, el("small", {}, ` ${domain.task.toLowerCase()}`)),
+    el("h1", {}, name, el("small", {}, ` ${domain.task.replace(/\B[A-Z]/g, " $&").toLowerCase()}`)),
     facts(
       isClasses && fact("Recent accuracy", percent(domain.recent_accuracy)),
       isClasses && fact("Accuracy", percent(domain.labels ? domain.accuracy : null), "of all labels"),
@@ -121,14 +121,16 @@ export function domainFacts(overview, name) {
   ];
 }
 
-const takesLabels = ({ task }) => task === "Classification" || task === "Regression";
+const hasClasses = ({ task }) => task === "Classification" || task === "TimeSeriesClassification";
+const takesFeatures = ({ task }) => task === "Classification" || task === "Regression";
+const takesLabels = (domain) => hasClasses(domain) || takesFeatures(domain);
 
 /** The end of a domain's page: where it lives and what it holds. */
 export function domainDetails(overview, name) {
   const domain = overview.domains.find((one) => one.name === name);
   if (!domain) return [];
   const detail = overview.details[name] ?? {};
-  const isClasses = domain.task === "Classification";
+  const isClasses = hasClasses(domain);
   const classes = detail.classes ?? [];
   return [
     el("div", { class: "columns" },
@@ -140,9 +142,9 @@ export function domainDetails(overview, name) {
         domain.partitions.length > ROWS_MAX && el("p", { class: "quiet" }, `${domain.partitions.length - ROWS_MAX} more are not shown.`)),
       el("section", { "aria-label": "What it has learned" }, el("h2", {}, "What it has learned"),
         facts(
-          takesLabels(domain) && fact("Features", number(detail.features)),
+          takesFeatures(domain) && fact("Features", number(detail.features)),
           takesLabels(domain) && fact("Updates", number(detail.updates), "of the learner"),
-          takesLabels(domain) && fact("Experiences", number(detail.experiences), "in memory"),
+          takesFeatures(domain) && fact("Experiences", number(detail.experiences), "in memory"),
           fact("Memory", bytes(detail.memory_bytes)),
           fact("Repeated", number(detail.duplicates), "entries, learned once"),
           fact("Did not fit", number(detail.rejected), "entries")),

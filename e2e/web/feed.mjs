@@ -1,4 +1,4 @@
-// A stream that the dashboard is tested with: classes that drift, numbers and signals. The same numbers in every run.
+// A stream that the dashboard is tested with: classes that drift, numbers, signals and their classes. The same numbers in every run.
 //   feed.mjs http://127.0.0.1:8080 SECONDS EVENTS_PER_SECOND
 
 /** A small generator of numbers from 0 to 1 (mulberry32), so that a run can be repeated. */
@@ -17,7 +17,7 @@ const THRESHOLDS = [8, 13, 5, 9.5];
 export async function feed(gateway, seconds, perSecond) {
   const next = random(1);
   const run = Math.floor(Date.now() / 1000).toString(36);
-  const sent = { sensors: 0, load: 0, signals: 0, vectors: 0 };
+  const sent = { sensors: 0, load: 0, signals: 0, vectors: 0, gestures: 0 };
   const end = Date.now() + seconds * 1000;
   const batch = Math.max(10, Math.round(perSecond / 2));
   // What is told apart changes three times on the way.
@@ -46,6 +46,7 @@ export async function feed(gateway, seconds, perSecond) {
     });
     if (!answer.ok) throw new Error(`perceive: ${answer.status} ${await answer.text()}`);
     sent.signals += 1;
+    sent.gestures += await stream(gateway, "gestures", [{ id: `${run}-${sent.gestures}`, signal: [signal, signal], label: kind }]);
     for (let number = 0; number < 6; number += 1) {
       const vector = { domain: "vectors", id: `${run}-${sent.vectors}`, vector: [next(), next(), next()], moral_value: next() };
       const judged = await fetch(`${gateway}/event`, {

@@ -20,7 +20,7 @@ const [binary, output] = process.argv.slice(2);
 const here = dirname(fileURLToPath(import.meta.url));
 const FEED_SECONDS = 24;
 const PER_SECOND = 700;
-const PAGES = { overview: "#/", learning: "#/learning", alerts: "#/alerts", topology: "#/topology", sensors: "#/domain/sensors", load: "#/domain/load", signals: "#/domain/signals", vectors: "#/domain/vectors" };
+const PAGES = { overview: "#/", learning: "#/learning", alerts: "#/alerts", topology: "#/topology", sensors: "#/domain/sensors", load: "#/domain/load", signals: "#/domain/signals", vectors: "#/domain/vectors", gestures: "#/domain/gestures" };
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -99,19 +99,20 @@ async function main() {
     const { body: overview } = await until("what was sent was applied and seen", async () => {
       const answer = await json(`${coordinator}/api/v1/overview`);
       const events = Object.fromEntries(answer.body.domains.map((domain) => [domain.name, domain.events]));
-      return JSON.stringify(events) === JSON.stringify({ load: sent.load, sensors: sent.sensors, signals: sent.signals, vectors: sent.vectors }) && answer;
+      return JSON.stringify(events) === JSON.stringify({ gestures: sent.gestures, load: sent.load, sensors: sent.sensors, signals: sent.signals, vectors: sent.vectors }) && answer;
     });
-    const events = sent.load + sent.sensors + sent.signals + sent.vectors;
+    const events = sent.load + sent.sensors + sent.signals + sent.vectors + sent.gestures;
     await until("the page shows every event", async () => (await fact("Events")) === number(events));
-    assert.equal(await fact("Partitions"), "10/10");
+    assert.equal(await fact("Partitions"), "11/11");
     assert.equal(await fact("Workers"), "1");
     assert.equal(await fact("Lag"), "0");
     const links = await browser.run("return [...document.querySelectorAll('tbody th a')].map((link) => link.textContent)");
-    assert.deepEqual(links, ["load", "sensors", "signals", "vectors"]);
+    assert.deepEqual(links, ["gestures", "load", "sensors", "signals", "vectors"]);
 
     await checkClasses(browser, coordinator, overview, fact);
     await checkNumbers(browser, coordinator, overview, fact);
     await checkPatterns(browser, coordinator);
+    await checkWholeSignals(browser, coordinator, sent, fact);
     await checkMemory(browser, coordinator, sent);
     await checkTopology(browser, overview);
     await checkLearning(browser, coordinator, fact);
@@ -250,6 +251,16 @@ async function checkPatterns(browser, coordinator) {
   assert.equal(points, body.patterns[0].prototype.length);
 }
 
+async function checkWholeSignals(browser, coordinator, sent, fact) {
+  const { body: quality } = await json(`${coordinator}/api/v1/quality?domain=gestures`);
+  // The first two came before there was an answer.
+  assert.ok(quality.labels === sent.gestures - 2 && quality.accuracy > 0.5, JSON.stringify(quality).slice(0, 200));
+  await chartsOf(browser, PAGES.gestures, 4);
+  assert.equal(await fact("Labels"), number(sent.gestures));
+  assert.equal(await browser.run("return document.querySelector('h1 small').textContent"), " time series classification");
+  await until("the confusion is drawn", () => browser.run("return document.querySelectorAll('.matrix .count').length > 0"));
+}
+
 async function checkMemory(browser, coordinator, sent) {
   const { body } = await json(`${coordinator}/api/v1/memory?domain=vectors`);
   const judged = body.memories.reduce((sum, one) => sum + one.accepted + one.rejected, 0);
@@ -331,7 +342,7 @@ async function checkLooks(browser, coordinator) {
         await browser.run("localStorage.clear(); sessionStorage.clear()");
         await browser.go("about:blank");
         await browser.go(`${coordinator}/${hash}`);
-        const wanted = { topology: ".tile", alerts: ".timeline li", sensors: ".matrix", signals: ".library svg", vectors: ".rhythm" }[name] ?? "#charts figure svg";
+        const wanted = { topology: ".tile", alerts: ".timeline li", sensors: ".matrix", gestures: ".matrix", signals: ".library svg", vectors: ".rhythm" }[name] ?? "#charts figure svg";
         await until(`${name} is drawn`, () => browser.run(`return document.querySelectorAll('${wanted}').length > 0`));
         const excess = await browser.run("return document.documentElement.scrollWidth - innerWidth");
         assert.ok(excess <= 0, `${name} is ${excess} px wider than a screen of ${width}`);
@@ -381,7 +392,7 @@ async function checkToken(browser, address, fact) {
   await enter("wrong");
   await until("a wrong token is told", async () => (await browser.run("return document.querySelector('form.token')?.textContent ?? ''")).includes("missing or wrong"));
   await enter("let-me-in");
-  await until("the right token opens the page", async () => (await fact("Partitions")) === "10/10");
+  await until("the right token opens the page", async () => (await fact("Partitions")) === "11/11");
   await chartsOf(browser, PAGES.sensors, 4);
 }
 

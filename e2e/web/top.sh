@@ -39,18 +39,19 @@ node "$here/feed.mjs" "http://127.0.0.1:$base" 14 700 >/dev/null
 sleep 3
 
 summary=$("$hebb" top --url "$url" --summary)
-events=$(node -p 'const s = JSON.parse(process.argv[1]); if (s.partitions !== 10 || s.unowned !== 0 || s.domains.length !== 4) throw s; s.domains[1].events' "$summary")
+events=$(node -p 'const s = JSON.parse(process.argv[1]); if (s.partitions !== 11 || s.unowned !== 0 || s.domains.length !== 5) throw s; s.domains[2].events' "$summary")
 if "$hebb" top --url http://127.0.0.1:1 --summary 2>/dev/null; then echo "a coordinator that isn't there was summarised" >&2; exit 1; fi
 
 tmux -L "$socket" -f /dev/null new-session -d -s top -x 140 -y 36 "$hebb top --url $url --refresh 1"
 sees 'DOMAIN +TASK +QUALITY'
 sees "sensors +classes +[0-9.]+ % +[▁▂▃▄▅▆▇█]+ .* $events "
-sees 'partitions 10/10'
+sees 'gestures +signals +[0-9.]+ %'
+sees 'partitions 11/11'
 press s
 sees 'sort \(lag\)'
 press s s s s
 sees 'sort \(name\)'
-press Down Enter
+press Down Down Enter
 sees 'recent accuracy over the last hour'
 sees 'PARTITION +OWNER'
 press Escape

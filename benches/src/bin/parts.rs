@@ -6,8 +6,8 @@ use std::path::Path;
 use hebb_benches::{read_floats, seconds};
 use hebb_engine::parts::{Adwin, Keep, Memory, Neighbours};
 use hebb_engine::{
-    Entry, EntryId, Event, Features, Input, Label, Outcome, Partition, PartitionConfig, Prediction, Rocket,
-    RowDetector, SeriesDetector, Task, Value,
+    Entry, EntryId, Event, Features, Input, Label, Outcome, Partition, PartitionConfig, Prediction, RowDetector,
+    SeriesDetector, Task, Value,
 };
 
 #[global_allocator]
@@ -27,14 +27,14 @@ fn main() -> Result<()> {
         ["perceive", file, chunk] => perceive(&read_floats(Path::new(file))?, chunk.parse()?),
         ["series", file, out] => series(&read_floats(Path::new(file))?, Path::new(out)),
         ["rows", file, width, out] => rows(&read_floats(Path::new(file))?, width.parse()?, Path::new(out)),
-        [how @ ("library" | "rocket"), file, channels, length, count] => {
+        [how @ ("library" | "domain"), file, channels, length, count] => {
             let width: usize = channels.parse::<usize>()? * length.parse::<usize>()?;
             let values = read_floats(Path::new(file))?;
             let rows = values.chunks_exact(width + 1).map(|row| (&row[1..], row[0] as usize)).collect::<Vec<_>>();
-            signals(*how == "rocket", &rows, channels.parse()?, count.parse()?)
+            signals(*how == "domain", &rows, channels.parse()?, count.parse()?)
         }
         _ => Err("usage: parts memory FILE WIDTH COUNT WANTED, keep FILE WIDTH COUNT, drift FILE RUN CHANGE, perceive FILE CHUNK, \
-            series FILE OUT, rows FILE WIDTH OUT, library|rocket FILE CHANNELS LENGTH COUNT"
+            series FILE OUT, rows FILE WIDTH OUT, library|domain FILE CHANNELS LENGTH COUNT"
             .into()),
     }
 }
@@ -187,16 +187,17 @@ fn write_scores(scores: &[f32], taken: f64, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Classifies whole signals: the first `count` are learned in one pass, the others are told apart. By convolutions, or by the
-/// patterns that a domain of task `Patterns` finds in them as the features of a classification.
-fn signals(by_convolutions: bool, rows: &[(&[f32], usize)], channels: usize, count: usize) -> Result<()> {
+/// Classifies whole signals: the first `count` are learned in one pass, the others are told apart. By a domain of task
+/// `TimeSeriesClassification`, or by the patterns that a domain of task `Patterns` finds in them as the features of a
+/// classification.
+fn signals(by_domain: bool, rows: &[(&[f32], usize)], channels: usize, count: usize) -> Result<()> {
     let (train, test) = rows.split_at(count);
-    let mut rocket = Rocket::new(channels, 1);
+    let mut domain = Signals::new(channels);
     let mut library = Library::new(channels);
     let started = seconds();
     for (signal, class) in train {
-        if by_convolutions {
-            rocket.learn(signal, *class);
+        if by_domain {
+            domain.apply(signal, Some(*class))?;
         } else {
             library.apply(signal, Some(*class))?;
         }
@@ -205,7 +206,7 @@ fn signals(by_convolutions: bool, rows: &[(&[f32], usize)], channels: usize, cou
     let started = seconds();
     let mut right = 0;
     for (signal, class) in test {
-        let found = if by_convolutions { rocket.classify(signal) } else { library.apply(signal, None)? };
+        let found = if by_domain { domain.apply(signal, None)? } else { library.apply(signal, None)? };
         right += usize::from(found == Some(*class));
     }
     println!(
@@ -215,6 +216,44 @@ fn signals(by_convolutions: bool, rows: &[(&[f32], usize)], channels: usize, cou
         test.len() as f64 / (seconds() - started),
     );
     Ok(())
+}
+
+/// A domain of whole signals.
+struct Signals {
+    channels: usize,
+    partition: Partition,
+    entries: u64,
+}
+
+impl Signals {
+    fn new(channels: usize) -> Self {
+        let config = PartitionConfig::new(Task::TimeSeriesClassification);
+        Self { channels, partition: Partition::new(config), entries: 0 }
+    }
+
+    /// The class of a signal, which is learned where it is told.
+    fn apply(&mut self, signal: &[f32], class: Option<usize>) -> Result<Option<usize>> {
+        self.entries += 1;
+        let samples = signal.chunks(signal.len() / self.channels);
+        let input = Input::Channels(samples.map(<[f32]>::to_vec).collect());
+        let entry = match class {
+            Some(class) => {
+                let label = Some(Label::Class(class.to_string()));
+                Entry::Event(Event { id: self.entries.to_string(), input, label })
+            }
+            None => Entry::Infer(input),
+        };
+        predicted(self.partition.apply(EntryId { at_ms: self.entries, seq: 0 }, &entry))
+    }
+}
+
+/// The class that is answered, by its number.
+fn predicted(outcome: Outcome) -> Result<Option<usize>> {
+    let Outcome::Answer(answer) = outcome else { return Err(format!("{outcome:?}").into()) };
+    Ok(match answer.prediction {
+        Some(Prediction::Class(class)) => class.parse().ok(),
+        _ => None,
+    })
 }
 
 /// A domain of patterns, by channel, and a classification that is told which patterns a signal has, how often and how alike.
@@ -251,11 +290,6 @@ impl Library {
         self.known.extend(features.keys().map(|name| (name.clone(), 0.0)));
         let features = features.into_iter().map(|(name, value)| (name, Value::Number(value))).collect();
         let label = class.map(|class| Label::Class(class.to_string()));
-        let outcome = self.classifier.apply(at, &event(Input::Features(Features::Named(features)), label));
-        let Outcome::Answer(answer) = outcome else { return Err(format!("{outcome:?}").into()) };
-        Ok(match answer.prediction {
-            Some(Prediction::Class(class)) => class.parse().ok(),
-            _ => None,
-        })
+        predicted(self.classifier.apply(at, &event(Input::Features(Features::Named(features)), label)))
     }
 }

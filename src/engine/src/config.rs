@@ -13,6 +13,20 @@ pub enum Task {
     Patterns,
     /// Which vectors are worth keeping.
     Governed,
+    /// Which class a whole signal belongs to.
+    TimeSeriesClassification,
+}
+
+impl Task {
+    /// Whether its labels and predictions are classes.
+    pub fn has_classes(self) -> bool {
+        matches!(self, Self::Classification | Self::TimeSeriesClassification)
+    }
+
+    /// Whether its events take labels.
+    pub fn has_labels(self) -> bool {
+        self.has_classes() || self == Self::Regression
+    }
 }
 
 /// When a labelled event updates the learner.

@@ -57,8 +57,21 @@ pub struct Event {
 pub enum Input {
     /// A record of features, for `Classification` and `Regression`; for `Governed` a dense one of always the same length.
     Features(Features),
-    /// Consecutive samples of one signal, for `Patterns`.
+    /// Consecutive samples of one signal, for `Patterns`; for `TimeSeriesClassification` all of it.
     Signal(Vec<f32>),
+    /// A whole signal of several channels, for `TimeSeriesClassification`: the samples of each, equally many.
+    Channels(Vec<Vec<f32>>),
+}
+
+impl Input {
+    /// The channels of a signal; none of features.
+    pub fn channels(&self) -> Vec<&[f32]> {
+        match self {
+            Input::Features(_) => Vec::new(),
+            Input::Signal(samples) => vec![samples],
+            Input::Channels(channels) => channels.iter().map(Vec::as_slice).collect(),
+        }
+    }
 }
 
 /// The features of one event.
@@ -99,7 +112,7 @@ pub enum Value {
 /// What was true of an event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Label {
-    /// The class, for `Classification`.
+    /// The class, for `Classification` and `TimeSeriesClassification`.
     Class(String),
     /// The target, for `Regression`; for `Governed` what the vector is worth, 0 to 1.
     Number(f64),

@@ -38,7 +38,6 @@ pub use math::NUMBER_MAX;
 pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;
 pub use quality::{CalibrationBin, Confused, Quality};
-pub use rocket::Rocket;
 pub use snapshot::{SnapshotError, VERSION as SNAPSHOT_VERSION, version_of as snapshot_version};
 
 /// Parts of the engine, to be measured by themselves.

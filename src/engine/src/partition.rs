@@ -26,6 +26,7 @@ use crate::pattern::Patterns;
 use crate::quality::Tally;
 use crate::random::Random;
 use crate::recent::{Awaited, Recent, Remembered};
+use crate::rocket::{self, Rocket};
 use crate::schema::{SLOTS_MAX, Schema};
 use crate::score::Score;
 use crate::snapshot::{self, SnapshotError};
@@ -35,6 +36,10 @@ use crate::vitals::Vitals;
 const CLASSES_MAX: usize = 1_000;
 /// Bytes of an id or of a class's name.
 const NAME_MAX: usize = 256;
+/// Bytes of what waits for labels; beyond it the oldest are forgotten first.
+const AWAITED_BYTES_MAX: usize = 64 << 20;
+/// The same of whole signals: they are large, and each checkpoint holds them.
+const AWAITED_SIGNAL_BYTES_MAX: usize = 16 << 20;
 /// The member that predicts alone before the ensemble votes.
 const COLD_MEMBER: usize = 1;
 /// What is remembered of a vector.
@@ -67,6 +72,8 @@ pub struct Partition {
     state: State,
     /// Reused between entries; no part of the state.
     row: Vec<f32>,
+    /// The row of a whole signal.
+    features: Vec<f64>,
     opinion: Opinion,
     /// For people to look at; no part of the state either.
     tally: Tally,
@@ -112,6 +119,7 @@ enum Model {
     Regression(Box<Regression>),
     Patterns(Box<Patterns>, Random, Box<SeriesDetector>),
     Governed(Box<Governor>),
+    TimeSeriesClassification(Box<Rocket>),
 }
 
 impl Learned {
@@ -122,16 +130,25 @@ impl Learned {
             Task::Regression => Model::Regression(Box::new(Regression::new(memory))),
             Task::Patterns => Model::Patterns(Box::default(), Random::new(config.seed), Box::default()),
             Task::Governed => Model::Governed(Box::new(Governor::new(memory, Governance::default()))),
+            Task::TimeSeriesClassification => Model::TimeSeriesClassification(Box::new(Rocket::new(config.seed))),
         };
         Self { schema: Schema::default(), classes: Vec::new(), class_of: BTreeMap::new(), experiences: 0, model }
+    }
+
+    fn classes_max(&self) -> usize {
+        match self.model {
+            Model::TimeSeriesClassification(_) => rocket::CLASSES_MAX,
+            _ => CLASSES_MAX,
+        }
     }
 
     fn class(&mut self, name: &str) -> Result<usize, Rejection> {
         if let Some(class) = self.class_of.get(name) {
             return Ok(*class as usize);
         }
-        if self.classes.len() >= CLASSES_MAX || name.len() > NAME_MAX {
-            return Err(Rejection::TooManyClasses { max: CLASSES_MAX as u32 });
+        let max = self.classes_max();
+        if self.classes.len() >= max || name.len() > NAME_MAX {
+            return Err(Rejection::TooManyClasses { max: max as u32 });
         }
         let class = self.classes.len();
         self.class_of.insert(name.to_owned(), class as u32);
@@ -190,7 +207,7 @@ impl Partition {
     }
 
     fn with_state(state: State) -> Self {
-        Self { state, row: Vec::new(), opinion: Opinion::default(), tally: Tally::default() }
+        Self { state, row: Vec::new(), features: Vec::new(), opinion: Opinion::default(), tally: Tally::default() }
     }
 
     /// What the partition was told.
@@ -219,6 +236,7 @@ impl Partition {
             Model::Regression(model) => (model.experiences(), 0, model.bytes()),
             Model::Patterns(model, _, detector) => (0, model.len(), model.bytes() + detector.bytes()),
             Model::Governed(model) => (model.len(), 0, model.bytes()),
+            Model::TimeSeriesClassification(model) => (0, 0, model.bytes()),
         };
         let mut statistics = Statistics {
             entries: counts.entries,
@@ -328,7 +346,7 @@ impl Partition {
             Model::Classification(model) => Present::Votes(model.weights()),
             Model::Regression(model) => Present::Estimates(model.weights()),
             Model::Patterns(patterns, ..) => Present::Signals(patterns),
-            Model::Governed(_) => Present::Nothing,
+            Model::Governed(_) | Model::TimeSeriesClassification(_) => Present::Nothing,
         };
         Outcome::Cycle(Box::new(meta.cycle(&config.hyperparameters, &present)))
     }
@@ -363,7 +381,7 @@ impl Partition {
     fn library(&self, query: &LibraryQuery) -> Vec<LibraryPattern> {
         match &self.state.learned.model {
             Model::Patterns(patterns, ..) => patterns.query(query),
-            Model::Classification(_) | Model::Regression(_) | Model::Governed(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -396,6 +414,7 @@ impl Partition {
             Model::Regression(model) => model.limit(memory_max_vectors),
             Model::Patterns(model, ..) => model.limit(max_local_patterns),
             Model::Governed(model) => model.limit(memory_max_vectors),
+            Model::TimeSeriesClassification(_) => {}
         }
         Ok(Outcome::Done)
     }
@@ -411,6 +430,12 @@ impl Partition {
                 }
             }
             (Task::Classification | Task::Regression, Input::Features(_)) => {}
+            (Task::TimeSeriesClassification, Input::Signal(_) | Input::Channels(_)) => {
+                if let Model::TimeSeriesClassification(model) = &self.state.learned.model {
+                    model.check(&input.channels())?;
+                }
+            }
+            (Task::TimeSeriesClassification, _) => return Err(wrong_input("a signal")),
             (Task::Governed, Input::Features(Features::Dense(vector))) => self.check_vector(vector)?,
             (Task::Governed, _) => return Err(wrong_input("a vector of numbers")),
             (Task::Patterns, _) => return Err(wrong_input("a signal")),
@@ -422,18 +447,19 @@ impl Partition {
     fn check_label(&self, label: Option<&Label>, wrong: impl Fn(&str) -> Rejection) -> Result<(), Rejection> {
         let Some(label) = label else { return Ok(()) };
         match (self.state.config.task, label) {
-            (Task::Classification, Label::Class(class)) => {
+            (Task::Classification | Task::TimeSeriesClassification, Label::Class(class)) => {
                 let learned = &self.state.learned;
-                let room = learned.classes.len() < CLASSES_MAX && class.len() <= NAME_MAX;
+                let max = learned.classes_max();
+                let room = learned.classes.len() < max && class.len() <= NAME_MAX;
                 if room || learned.class_of.contains_key(class) {
                     Ok(())
                 } else {
-                    Err(Rejection::TooManyClasses { max: CLASSES_MAX as u32 })
+                    Err(Rejection::TooManyClasses { max: max as u32 })
                 }
             }
             (Task::Regression, Label::Number(number)) if in_range(*number) => Ok(()),
             (Task::Regression, Label::Number(_)) => Err(Rejection::OutOfRange("the label".to_owned())),
-            (Task::Classification, Label::Number(_)) => Err(wrong("a class")),
+            (Task::Classification | Task::TimeSeriesClassification, Label::Number(_)) => Err(wrong("a class")),
             (Task::Regression, Label::Class(_)) => Err(wrong("a number")),
             (Task::Governed, Label::Number(number)) if (0.0..=1.0).contains(number) => Ok(()),
             (Task::Governed, _) => Err(wrong("a number between 0 and 1")),
@@ -441,11 +467,29 @@ impl Partition {
         }
     }
 
-    /// Writes the row of an input; nothing for a signal.
+    /// Writes the row of an input; of a signal only where its class is asked for.
     fn fill_row(&mut self, input: &Input) -> Result<(), Rejection> {
-        match input {
-            Input::Features(features) => self.state.learned.schema.row(features, &mut self.row),
-            Input::Signal(_) => Ok(()),
+        match (&mut self.state.learned.model, input) {
+            (_, Input::Features(features)) => self.state.learned.schema.row(features, &mut self.row),
+            (Model::TimeSeriesClassification(model), signal) => {
+                let channels = signal.channels();
+                model.meet(&channels);
+                model.features(&channels, &mut self.features);
+                Ok(())
+            }
+            (_, Input::Signal(_) | Input::Channels(_)) => Ok(()),
+        }
+    }
+
+    /// The same, and nothing is learned from it.
+    fn read_row(&mut self, input: &Input) -> Result<(), Rejection> {
+        match (&self.state.learned.model, input) {
+            (_, Input::Features(features)) => self.state.learned.schema.read(features, &mut self.row),
+            (Model::TimeSeriesClassification(model), signal) => {
+                model.features(&signal.channels(), &mut self.features);
+                Ok(())
+            }
+            (_, Input::Signal(_) | Input::Channels(_)) => Ok(()),
         }
     }
 
@@ -511,7 +555,11 @@ impl Partition {
         self.state.counts.events += 1;
         self.state.counts.applied_digest = self.state.counts.applied_digest.wrapping_add(event_digest(id));
         let horizon = self.state.config.hyperparameters.horizon_events;
-        self.state.recent.insert(id, remembered, horizon);
+        let awaited_bytes_max = match self.state.config.task {
+            Task::TimeSeriesClassification => AWAITED_SIGNAL_BYTES_MAX,
+            _ => AWAITED_BYTES_MAX,
+        };
+        self.state.recent.insert(id, remembered, horizon, awaited_bytes_max);
     }
 
     fn event(&mut self, at: EntryId, event: &Event) -> Result<Answer, Rejection> {
@@ -552,7 +600,7 @@ impl Partition {
             shares: self.opinion.told(),
         };
         let (learned, drift) = match &event.label {
-            Some(label) => self.teach(label, &told, predicted.expected)?,
+            Some(label) => self.teach(&event.input, label, &told, predicted.expected)?,
             None => (false, false),
         };
         let takes_labels = self.state.config.task != Task::Patterns;
@@ -588,9 +636,7 @@ impl Partition {
             return Err(Rejection::WrongInput { task: Task::Governed, expected });
         }
         self.check(input, None)?;
-        if let Input::Features(features) = input {
-            self.state.learned.schema.read(features, &mut self.row)?;
-        }
+        self.read_row(input)?;
         let (patterns, anomaly) = self.perceive(input, false);
         let predicted = self.predict();
         Ok(Answer {
@@ -633,6 +679,18 @@ impl Partition {
             Predicted { prediction: None, confidence: 0.0, path, votes: Vec::new(), expected: None, found: None };
         match &learned.model {
             Model::Patterns(..) | Model::Governed(_) => nothing,
+            Model::TimeSeriesClassification(model) => {
+                model.consider(&self.features, &mut self.opinion.shares);
+                let cold = !model.is_settled() || self.opinion.shares.len() < 2;
+                let path = if cold { AnswerPath::ColdStart } else { AnswerPath::Ensemble };
+                let Some(top) = best(&self.opinion.shares) else { return Predicted { path, ..nothing } };
+                Predicted {
+                    prediction: Some(Prediction::Class(learned.classes[top].clone())),
+                    confidence: self.opinion.shares[top] as f32,
+                    path,
+                    ..nothing
+                }
+            }
             Model::Classification(model) => {
                 let classes = learned.classes.len();
                 if classes == 0 {
@@ -685,11 +743,17 @@ impl Partition {
     }
 
     /// Scores the prediction, then lets the gate decide about the lesson: whether it was learned, and whether it drifted.
-    fn teach(&mut self, label: &Label, told: &Told, expected: Option<[f64; 3]>) -> Result<(bool, bool), Rejection> {
+    fn teach(
+        &mut self,
+        input: &Input,
+        label: &Label,
+        told: &Told,
+        expected: Option<[f64; 3]>,
+    ) -> Result<(bool, bool), Rejection> {
         let Told { prediction, confidence, shares } = told;
         let confidence = *confidence;
         let parameters = self.state.config.hyperparameters.clone();
-        let State { score, learned, counts, meta, .. } = &mut self.state;
+        let State { score, learned, meta, .. } = &mut self.state;
         let cold = learned.experiences < u64::from(parameters.cold_start_experiences);
         let opens = |right: bool| {
             cold || match parameters.gate_mode {
@@ -706,17 +770,28 @@ impl Partition {
                 };
                 let known = self.opinion.shares.len();
                 let class = learned.class(name)?;
-                let Model::Classification(model) = &mut learned.model else { return Ok((false, false)) };
                 let probability = shares.get(class).copied().unwrap_or(0.0);
                 score.classified(predicted, f64::from(probability), class);
                 if let Some(predicted) = predicted {
                     self.tally.count(predicted, confidence, class);
                 }
+                let right = predicted == Some(class);
+                let model = match &mut learned.model {
+                    Model::Classification(model) => model,
+                    Model::TimeSeriesClassification(model) => {
+                        let drifted = model.see(&self.features, &self.opinion.shares, class);
+                        let opened = opens(right) || !model.is_settled();
+                        if opened {
+                            model.learn(&input.channels(), &self.features, class);
+                        }
+                        return Ok(self.taught(opened, drifted));
+                    }
+                    _ => return Ok((false, false)),
+                };
                 if class >= known || known == 0 {
                     // The members must know of the class before they are told.
                     model.consider(&self.row, learned.classes.len(), &mut self.opinion);
                 }
-                let right = predicted == Some(class);
                 meta.experience.vote(MemberVote::new(right, class, &self.opinion.members, &self.opinion.shares));
                 let drifted = model.see(class, &self.opinion, meta.tuning.pace());
                 let opened = opens(right);
@@ -746,11 +821,17 @@ impl Partition {
                 (opened, false)
             }
         };
-        learned.experiences += 1;
         meta.lived();
+        Ok(self.taught(opened, drifted))
+    }
+
+    /// Counts a label.
+    fn taught(&mut self, opened: bool, drifted: bool) -> (bool, bool) {
+        let State { learned, counts, .. } = &mut self.state;
+        learned.experiences += 1;
         counts.updates += u64::from(opened);
         counts.drifts += u64::from(drifted);
-        Ok((opened, drifted))
+        (opened, drifted)
     }
 
     /// Joins a label with its event: scored by the prediction of then, learned with the state of now.
@@ -762,6 +843,10 @@ impl Partition {
         if known.record.labelled {
             return Ok(FeedbackOutcome::AlreadyLabelled);
         }
+        if let (Model::TimeSeriesClassification(model), Some(awaited)) = (&self.state.learned.model, &known.awaited) {
+            // After a reset signals may have another number of channels.
+            model.check(&awaited.input.channels())?;
+        }
         let EventRecord { prediction, confidence, .. } = known.record.clone();
         let Some(awaited) = self.state.recent.label(id) else {
             // Its input was forgotten to keep the bound of bytes.
@@ -770,7 +855,7 @@ impl Partition {
         self.fill_row(&awaited.input)?;
         let expected = self.predict().expected;
         let shares = awaited.shares.unwrap_or_else(|| self.opinion.told());
-        self.teach(label, &Told { prediction, confidence, shares }, expected)?;
+        self.teach(&awaited.input, label, &Told { prediction, confidence, shares }, expected)?;
         Ok(FeedbackOutcome::Joined)
     }
 }

@@ -10,9 +10,6 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::answer::EventRecord;
 use crate::entry::{Features, Input, Value};
 
-/// Bytes of what waits for labels; beyond it the oldest are forgotten first.
-const AWAITED_BYTES_MAX: usize = 64 << 20;
-
 /// One remembered event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Remembered {
@@ -37,6 +34,7 @@ impl Awaited {
             Input::Features(Features::Dense(values)) => values.len() * 8,
             Input::Features(Features::Named(values)) => values.iter().map(|(name, value)| named(name, value)).sum(),
             Input::Signal(samples) => samples.len() * 4,
+            Input::Channels(channels) => channels.iter().map(|samples| samples.len() * 4 + 24).sum(),
         };
         input + self.shares.as_ref().map_or(0, |shares| shares.len() * 4)
     }
@@ -99,11 +97,12 @@ impl Recent {
         Some(awaited)
     }
 
-    /// Remembers an event that isn't remembered yet; the oldest go beyond `max`.
-    pub fn insert(&mut self, id: &str, event: Remembered, max: u32) {
+    /// Remembers an event that isn't remembered yet; the oldest go beyond `max`, and what they keep for their labels beyond so
+    /// many bytes of it.
+    pub fn insert(&mut self, id: &str, event: Remembered, max: u32, awaited_bytes_max: usize) {
         self.push(id.into(), event);
         self.limit(max);
-        while self.awaited_bytes > AWAITED_BYTES_MAX && self.forgotten < self.events.len() {
+        while self.awaited_bytes > awaited_bytes_max && self.forgotten < self.events.len() {
             if let Some(awaited) = self.events[self.forgotten].1.awaited.take() {
                 self.awaited_bytes -= awaited.bytes();
             }
@@ -148,6 +147,8 @@ mod tests {
     use crate::answer::AnswerPath;
     use crate::entry::EntryId;
 
+    const BYTES_MAX: usize = 64 << 20;
+
     #[test]
     fn long_texts_are_forgotten_before_they_are_more_than_the_bound() {
         let mut recent = Recent::default();
@@ -161,10 +162,10 @@ mod tests {
                 path: AnswerPath::ColdStart,
                 labelled: false,
             };
-            recent.insert(&format!("e-{number}"), Remembered { record, awaited: Some(awaited) }, 1_000);
+            recent.insert(&format!("e-{number}"), Remembered { record, awaited: Some(awaited) }, 1_000, BYTES_MAX);
         }
         let stored = postcard::to_stdvec(&recent).unwrap().len();
-        assert!((AWAITED_BYTES_MAX / 2..AWAITED_BYTES_MAX).contains(&stored), "{stored} bytes");
+        assert!((BYTES_MAX / 2..BYTES_MAX).contains(&stored), "{stored} bytes");
         assert!(recent.get("e-0").is_some(), "its id is still known");
         assert!(recent.label("e-0").is_none() && recent.label("e-99").is_some());
     }

@@ -39,6 +39,15 @@ fn input(task: Task) -> BoxedStrategy<Input> {
             prop_oneof![1 => signal, 2 => features.prop_map(Input::Features), 17 => vector].boxed()
         }
         Task::Patterns => prop_oneof![9 => signal, 1 => features.prop_map(Input::Features)].boxed(),
+        Task::TimeSeriesClassification => {
+            let channels = (1usize..4, 1usize..60)
+                .prop_flat_map(|(count, length)| {
+                    let channel = prop::collection::vec(-1.0f32..1.0, length..=length);
+                    prop::collection::vec(channel, count..=count)
+                })
+                .prop_map(Input::Channels);
+            prop_oneof![16 => signal, 3 => channels, 1 => features.prop_map(Input::Features)].boxed()
+        }
         _ => prop_oneof![1 => signal, 19 => features.prop_map(Input::Features)].boxed(),
     }
 }
@@ -199,16 +208,27 @@ proptest! {
     }
 
     #[test]
+    fn a_classification_of_signals_replays_byte_for_byte(
+        entries in prop::collection::vec(entry(Task::TimeSeriesClassification), 1..140),
+        crashes in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        checkpoints in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        check(Task::TimeSeriesClassification, &entries, &crashes, &checkpoints);
+    }
+
+    #[test]
     fn a_read_beside_the_log_is_answered_as_in_it_and_leaves_no_trace(
         classes in prop::collection::vec(entry(Task::Classification), 1..80),
         numbers in prop::collection::vec(entry(Task::Regression), 1..80),
         signals in prop::collection::vec(entry(Task::Patterns), 1..60),
         vectors in prop::collection::vec(entry(Task::Governed), 1..80),
+        whole in prop::collection::vec(entry(Task::TimeSeriesClassification), 1..40),
     ) {
         check_peeks(Task::Classification, &classes);
         check_peeks(Task::Regression, &numbers);
         check_peeks(Task::Patterns, &signals);
         check_peeks(Task::Governed, &vectors);
+        check_peeks(Task::TimeSeriesClassification, &whole);
     }
 
     #[test]
@@ -340,6 +360,66 @@ fn a_rejected_entry_leaves_what_was_learned_as_it_was() {
 }
 
 #[test]
+fn a_signal_out_of_bounds_is_refused_and_one_of_any_length_is_not() {
+    let mut partition = Partition::new(PartitionConfig::new(Task::TimeSeriesClassification));
+    let mut apply = |number: usize, input: Input| {
+        let label = Some(Label::Class((number % 3).to_string()));
+        partition.apply(at(number), &Entry::Event(Event { id: number.to_string(), input, label }))
+    };
+    for number in 0..50 {
+        let length = [1, 2, 9, 65_536, 300][number % 5];
+        let signal = match number % 3 {
+            0 => vec![7.5; length],
+            1 => (0..length).map(|place| (place % 5) as f32).collect(),
+            _ => (0..length).map(|place| if place % 2 == 0 { 1e15 } else { -1e15 }).collect(),
+        };
+        let Outcome::Answer(answer) = apply(number, Input::Signal(signal)) else { panic!("an answer") };
+        assert!(answer.learned && (0.0..=1.0).contains(&answer.confidence), "{number}: {answer:?}");
+    }
+    for (input, why) in [
+        (Input::Signal(vec![]), "equally long"),
+        (Input::Channels(vec![]), "equally long"),
+        (Input::Channels(vec![vec![1.0], vec![]]), "equally long"),
+        (Input::Signal(vec![0.0; 65_537]), "65536 samples at most"),
+        (Input::Channels(vec![vec![0.0]; 65]), "1 to 64 channels"),
+        (Input::Channels(vec![vec![0.0]; 2]), "1 channels, as the first had"),
+        (Input::Signal(vec![0.0, f32::NAN]), "sample 1 of channel 0"),
+        (Input::Signal(vec![1.1e16]), "sample 0 of channel 0"),
+        (Input::Features(Features::Dense(vec![1.0])), "a signal"),
+    ] {
+        let Outcome::Rejected(rejection) = apply(60, input) else { panic!("not refused: {why}") };
+        assert!(rejection.to_string().contains(why), "{rejection}");
+    }
+    let statistics = partition.statistics();
+    assert_eq!((statistics.events, statistics.labels, statistics.rejected), (50, 50, 9));
+    assert!(statistics.log_loss.is_finite() && statistics.memory_bytes < 8 << 20, "{statistics:?}");
+    let restored = Partition::restore(&partition.snapshot()).unwrap();
+    assert_eq!(restored.digest(), partition.digest());
+}
+
+#[test]
+fn signals_that_wait_for_labels_are_kept_within_their_bound() {
+    let mut partition = Partition::new(PartitionConfig::new(Task::TimeSeriesClassification));
+    for number in 0..100 {
+        let input = Input::Signal(vec![number as f32; 65_536]);
+        partition.apply(at(number), &Entry::Event(Event { id: number.to_string(), input, label: None }));
+    }
+    assert!(partition.snapshot().len() < 17 << 20);
+    let mut feedback = |id: usize| {
+        let label = Label::Class("a".to_owned());
+        partition.apply(at(100 + id), &Entry::Feedback { id: id.to_string(), label })
+    };
+    assert_eq!(feedback(10), Outcome::Feedback(FeedbackOutcome::Unknown));
+    assert_eq!(feedback(99), Outcome::Feedback(FeedbackOutcome::Joined));
+    // A reset forgets how many channels there were; what waits for its label is then of another number.
+    partition.apply(at(300), &Entry::Control(Control::Reset));
+    let input = Input::Channels(vec![vec![1.0, 2.0]; 2]);
+    partition.apply(at(301), &Entry::Event(Event { id: "two".to_owned(), input, label: None }));
+    let late = Entry::Feedback { id: "98".to_owned(), label: Label::Class("a".to_owned()) };
+    assert!(matches!(partition.apply(at(302), &late), Outcome::Rejected(_)));
+}
+
+#[test]
 fn the_largest_numbers_leave_every_answer_a_number_and_larger_ones_are_refused() {
     let mut partition = Partition::new(PartitionConfig::new(Task::Regression));
     let event = |number: usize, feature: f64, label: f64| {
@@ -454,6 +534,7 @@ fn a_snapshot_of_an_earlier_version_goes_on_where_it_stood() {
                 let Outcome::Governor(state) = apply(150, Entry::Query(Query::Governor)) else { panic!("a state") };
                 assert_eq!((state.accepted + state.rejected, state.rhythm), (150, Rhythm { wake: 8, sleep: 3 }));
             }
+            Task::TimeSeriesClassification => unreachable!("no version before 3 had it"),
         }
         // In version 2 every other one of the last ten waits for its label.
         if version == 2 && matches!(task, Task::Classification | Task::Regression) {

@@ -151,6 +151,7 @@ fn task(task: hebb_api::Task) -> Task {
         hebb_api::Task::Regression => Task::Regression,
         hebb_api::Task::Patterns => Task::Patterns,
         hebb_api::Task::Governed => Task::Governed,
+        hebb_api::Task::TimeSeriesClassification => Task::TimeSeriesClassification,
     }
 }
 

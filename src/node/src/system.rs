@@ -334,9 +334,8 @@ impl System {
                 stands
             }
         };
-        let has_labels = |task| matches!(task, Task::Classification | Task::Regression);
         // Of a domain with labels, events without one don't say which kind; a label of the other kind is refused by the engine.
-        if stands == task || (has_labels(stands) && has_labels(task)) {
+        if stands == task || (stands.has_labels() && task.has_labels()) {
             return Ok(());
         }
         Err(SystemError::OtherTask { name: name.to_owned(), task: stands })

@@ -15,7 +15,9 @@ pub struct DomainSpec {
     /// Name of the domain, part of its address: lower-case letters, digits and '-', at most 63.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// What is to be learned. Can't change.
+    /// What is to be learned: which class (Classification) or number (Regression) belongs to an event, which shapes recur in
+    /// signals (Patterns), which vectors are worth keeping (Governed), or which class a whole signal belongs to
+    /// (TimeSeriesClassification). Can't change.
     pub task: Task,
     /// Number of partitions that the domain's events are split into, by key. Can't change. Default: 1.
     #[serde(default = "one")]
@@ -39,6 +41,8 @@ pub enum Task {
     Patterns,
     /// Which vectors are worth keeping: governed memory, by `POST /event` and `GET /state`.
     Governed,
+    /// Which class a whole signal, of one channel or several, belongs to.
+    TimeSeriesClassification,
 }
 
 /// What `engine.syncInterval` may be.

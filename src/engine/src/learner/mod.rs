@@ -34,7 +34,7 @@ use crate::random::Random;
 /// Names of the members, in the order of their weights.
 pub const MEMBERS: [&str; 7] = ["forest", "memory", "recent_memory", "linear", "bayes", "sequence", "stack"];
 /// Chance that a drift is told where there is none.
-const DRIFT: f64 = 0.001;
+pub const DRIFT: f64 = 0.001;
 /// The members whose opinions the stack joins: all before it.
 const STACKED: usize = MEMBERS.len() - 1;
 /// Lessons between two looks at which features tell the classes apart.

@@ -156,8 +156,8 @@ impl Experience {
         match task {
             Task::Classification => Self::Votes(VecDeque::new()),
             Task::Regression => Self::Estimates(VecDeque::new()),
-            // Of a governed memory nothing is recorded: it has nothing to tune.
-            Task::Patterns | Task::Governed => Self::Signals(VecDeque::new()),
+            // Of governed memories and of whole signals nothing is recorded: they have nothing to tune.
+            Task::Patterns | Task::Governed | Task::TimeSeriesClassification => Self::Signals(VecDeque::new()),
         }
     }
 

@@ -184,7 +184,7 @@ impl Meta {
             Task::Classification | Task::Regression => {
                 &[(Knob::Rate, 0.5), (Knob::Rate, 2.0), (Knob::Share, 0.25), (Knob::Share, 4.0)]
             }
-            Task::Governed => &[],
+            Task::Governed | Task::TimeSeriesClassification => &[],
             Task::Patterns => &[
                 (Knob::LearningRate, 0.5),
                 (Knob::LearningRate, 2.0),

@@ -195,7 +195,7 @@ impl Source {
 /// What tells best how a domain does.
 pub fn main_metric(domain: &DomainStatus) -> &'static str {
     match domain.task {
-        Task::Classification => "recent_accuracy",
+        Task::Classification | Task::TimeSeriesClassification => "recent_accuracy",
         Task::Regression => "mean_absolute_error",
         Task::Patterns => "patterns",
         Task::Governed => "events_per_second",

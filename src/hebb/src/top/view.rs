@@ -138,13 +138,13 @@ fn domain(frame: &mut Frame<'_>, area: Rect, look: &Snapshot, overview: &Overvie
             Span::from(format!("{name}  ")).bold(),
             Span::from(format!("{}  {}", task(domain.task), quality(overview, domain))),
             Span::from(match domain.task {
-                Task::Classification => format!(
+                task if task.has_classes() => format!(
                     "  of all labels {}  kappa {}  log-loss {}",
                     percent(domain.accuracy),
                     number(detail.kappa),
                     number(detail.log_loss)
                 ),
-                Task::Regression | Task::Patterns | Task::Governed => String::new(),
+                _ => String::new(),
             }),
             Span::from(format!("  drifts {}", domain.drifts)).fg(DRIFT),
         ]),
@@ -291,14 +291,14 @@ fn sparkline(points: &[Point], cells: usize) -> Line<'static> {
 fn quality(overview: &Overview, domain: &DomainStatus) -> String {
     let detail = overview.details.get(&domain.name);
     match (domain.task, domain.recent_accuracy) {
-        (Task::Classification, Some(accuracy)) => percent(accuracy),
+        (Task::Classification | Task::TimeSeriesClassification, Some(accuracy)) => percent(accuracy),
         (Task::Regression, _) => {
             let error = detail.and_then(|detail| detail.mean_absolute_error);
             error.map_or_else(|| "no labels".to_owned(), |error| format!("error {error:.3}"))
         }
         (Task::Patterns, _) => format!("{} patterns", detail.and_then(|detail| detail.patterns).unwrap_or(0)),
         (Task::Governed, _) => format!("{} events", domain.events),
-        (Task::Classification, None) => "no labels".to_owned(),
+        (Task::Classification | Task::TimeSeriesClassification, None) => "no labels".to_owned(),
     }
 }
 
@@ -308,6 +308,7 @@ fn task(task: Task) -> &'static str {
         Task::Regression => "numbers",
         Task::Patterns => "patterns",
         Task::Governed => "governed",
+        Task::TimeSeriesClassification => "signals",
     }
 }
 

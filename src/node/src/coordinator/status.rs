@@ -218,7 +218,7 @@ fn domain_status(
     if status.labels > 0 {
         status.accuracy = correct as f64 / status.labels as f64;
         let recent = recent / status.labels as f64;
-        status.recent_accuracy = (domain.config.task == Task::Classification).then_some(recent);
+        status.recent_accuracy = domain.config.task.has_classes().then_some(recent);
     }
     (status.knn_failure_rate, status.kl_divergence) = (failures.value(), divergence.value());
     status.rejection_rate = rejections.value();

@@ -118,7 +118,7 @@ async fn one_event(shared: &Shared, domain: &str, body: &[u8], manner: Manner) -
 pub async fn begin_event(shared: &Shared, domain: &str, body: &[u8], manner: Manner) -> Result<Begun, Failure> {
     let started = Instant::now();
     let body: EventBody = wire::parse(body)?;
-    let implied = body.label.as_ref().map_or(Task::Classification, wire::LabelBody::implied_task);
+    let implied = body.implied_task();
     // Checked before an unknown domain is made: a bad event changes nothing.
     let key = checked_key(body.key.as_deref())?;
     let known = shared.domains.find(domain).await?;
@@ -196,7 +196,7 @@ async fn infer(
         let domain = known_domain(&shared, &domain).await?;
         let key = checked_key(body.key.as_deref())?;
         let id = body.id.unwrap_or_default();
-        let input = wire::features_input(body.features.0, domain.config.task)?;
+        let input = wire::input(body.features, body.signal, domain.config.task)?;
         let partition = partition_of(&domain, key.as_deref(), &id);
         match consistency::read(&shared, &domain, &partition, &Entry::Infer(input), query.consistency, manner).await? {
             (Outcome::Answer(answer), staleness) => {

@@ -17,6 +17,8 @@ use super::consistency::Staleness;
 pub const FEATURES_MAX: usize = 4_096;
 /// Samples of one signal.
 pub const SIGNAL_MAX: usize = 65_536;
+/// Channels of one signal.
+pub const CHANNELS_MAX: usize = 64;
 /// Signals of one batch.
 pub const BATCH_MAX: usize = 1_000;
 /// Signals of one batch that are under way at once, unless it says how many.
@@ -53,8 +55,10 @@ pub struct EventBody {
     pub id: Option<String>,
     /// Events with one key share a partition.
     pub key: Option<String>,
-    /// What was observed.
-    pub features: FeaturesBody,
+    /// What was observed: this, or a signal.
+    pub features: Option<FeaturesBody>,
+    /// A whole signal, where its class is asked for.
+    pub signal: Option<WholeSignal>,
     /// What was true.
     pub label: Option<LabelBody>,
 }
@@ -136,6 +140,43 @@ impl<'de> Deserialize<'de> for BatchSignal {
         }
         deserializer.deserialize_any(SignalVisitor)
     }
+}
+
+/// The samples of a signal, or of each of its channels.
+#[derive(Debug)]
+pub struct WholeSignal(pub Vec<Vec<f32>>);
+
+impl<'de> Deserialize<'de> for WholeSignal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ItemsVisitor;
+        impl<'de> Visitor<'de> for ItemsVisitor {
+            type Value = WholeSignal;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of numbers, or a list of channels, each a list of numbers")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<WholeSignal, A::Error> {
+                let (mut samples, mut channels) = (Vec::new(), Vec::new());
+                while let Some(item) = items.next_element()? {
+                    match item {
+                        SignalItem::Sample(sample) if channels.is_empty() => samples.push(sample),
+                        SignalItem::Channel(channel) if samples.is_empty() => channels.push(channel),
+                        _ => return Err(serde::de::Error::custom("the signal has samples beside channels")),
+                    }
+                }
+                Ok(WholeSignal(if channels.is_empty() { vec![samples] } else { channels }))
+            }
+        }
+        deserializer.deserialize_seq(ItemsVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SignalItem {
+    Sample(f32),
+    Channel(Vec<f32>),
 }
 
 /// A list of numbers, or an object of values by name.
@@ -261,17 +302,23 @@ impl LabelBody {
     /// The label as the task understands it.
     pub fn for_task(self, task: Task) -> Result<Label, WireError> {
         match (task, self) {
-            (Task::Classification, LabelBody::Text(class)) => {
+            (Task::Classification | Task::TimeSeriesClassification, LabelBody::Text(class)) => {
                 bounded("the label", &class)?;
                 Ok(Label::Class(class))
             }
-            (Task::Classification, LabelBody::Integer(class)) => Ok(Label::Class(class.to_string())),
-            (Task::Classification, LabelBody::Float(class)) if class.fract() == 0.0 => {
+            (Task::Classification | Task::TimeSeriesClassification, LabelBody::Integer(class)) => {
+                Ok(Label::Class(class.to_string()))
+            }
+            (Task::Classification | Task::TimeSeriesClassification, LabelBody::Float(class))
+                if class.fract() == 0.0 =>
+            {
                 Ok(Label::Class(format!("{class:.0}")))
             }
-            (Task::Classification, LabelBody::Float(class)) => Err(WireError::Unfit(format!(
-                "the label {class} is not a class: a Classification domain takes strings, booleans and whole numbers"
-            ))),
+            (Task::Classification | Task::TimeSeriesClassification, LabelBody::Float(class)) => {
+                Err(WireError::Unfit(format!(
+                    "the label {class} is not a class: a {task:?} domain takes strings, booleans and whole numbers"
+                )))
+            }
             (Task::Regression, LabelBody::Integer(target)) => Ok(Label::Number(target as f64)),
             (Task::Regression, LabelBody::Float(target)) => Ok(Label::Number(target)),
             (Task::Regression, LabelBody::Text(text)) => {
@@ -281,11 +328,14 @@ impl LabelBody {
             (Task::Patterns, _) => Err(WireError::Unfit("a Patterns domain takes no labels".to_owned())),
         }
     }
+}
 
-    /// The task that a domain has when its first event carries this label: nobody calls a class 3.7.
+impl EventBody {
+    /// The task that a domain has when this is its first event: nobody calls a class 3.7.
     pub fn implied_task(&self) -> Task {
-        match self {
-            LabelBody::Float(value) if value.fract() != 0.0 => Task::Regression,
+        match self.label {
+            _ if self.signal.is_some() => Task::TimeSeriesClassification,
+            Some(LabelBody::Float(value)) if value.fract() != 0.0 => Task::Regression,
             _ => Task::Classification,
         }
     }
@@ -318,11 +368,25 @@ fn not_governed() -> WireError {
     WireError::Unfit("a Governed domain takes vectors: use POST /event".to_owned())
 }
 
+/// What an event is of, within the bounds, for a domain that takes it.
+pub fn input(features: Option<FeaturesBody>, signal: Option<WholeSignal>, task: Task) -> Result<Input, WireError> {
+    match (features, signal) {
+        (Some(features), None) => features_input(features.0, task),
+        (None, Some(signal)) => whole_signal_input(signal, task),
+        (None, None) => Err(WireError::Shape("missing field `features`, or `signal` in its place".to_owned())),
+        (Some(_), Some(_)) => Err(WireError::Shape("there are both `features` and `signal`".to_owned())),
+    }
+}
+
 /// Features within the bounds, for a domain that takes them.
 pub fn features_input(features: Features, task: Task) -> Result<Input, WireError> {
     match task {
         Task::Patterns => return Err(WireError::Unfit("a Patterns domain takes signals: use perceive".to_owned())),
         Task::Governed => return Err(not_governed()),
+        Task::TimeSeriesClassification => {
+            let why = "a TimeSeriesClassification domain takes whole signals: send signal instead of features";
+            return Err(WireError::Unfit(why.to_owned()));
+        }
         Task::Classification | Task::Regression => {}
     }
     let found = features.len();
@@ -345,12 +409,15 @@ pub fn features_input(features: Features, task: Task) -> Result<Input, WireError
 
 /// A signal within the bounds, for a domain that takes one.
 pub fn signal_input(signal: Vec<f32>, task: Task) -> Result<Input, WireError> {
-    if task != Task::Patterns {
-        return Err(if task == Task::Governed {
-            not_governed()
-        } else {
-            WireError::Unfit("this domain takes features: use infer-and-adapt".to_owned())
-        });
+    match task {
+        Task::Patterns => {}
+        Task::Governed => return Err(not_governed()),
+        Task::TimeSeriesClassification => {
+            return Err(WireError::Unfit("this domain tells classes of signals: use infer-and-adapt".to_owned()));
+        }
+        Task::Classification | Task::Regression => {
+            return Err(WireError::Unfit("this domain takes features: use infer-and-adapt".to_owned()));
+        }
     }
     if signal.len() < 2 {
         return Err(WireError::Unfit("a signal has at least 2 samples".to_owned()));
@@ -364,6 +431,46 @@ pub fn signal_input(signal: Vec<f32>, task: Task) -> Result<Input, WireError> {
     Ok(Input::Signal(signal))
 }
 
+/// A whole signal within the bounds, for a domain that classifies them.
+fn whole_signal_input(signal: WholeSignal, task: Task) -> Result<Input, WireError> {
+    match task {
+        Task::TimeSeriesClassification => {}
+        Task::Governed => return Err(not_governed()),
+        Task::Patterns => return Err(WireError::Unfit("a Patterns domain takes signals by perceive".to_owned())),
+        Task::Classification | Task::Regression => {
+            return Err(WireError::Unfit(format!("a {task:?} domain takes features, no signal")));
+        }
+    }
+    let mut channels = signal.0;
+    let found = channels.len();
+    if found > CHANNELS_MAX {
+        return Err(WireError::TooLarge { what: "the signal", unit: "channels", found, max: CHANNELS_MAX });
+    }
+    let length = channels.first().map_or(0, Vec::len);
+    if length == 0 {
+        return Err(WireError::Unfit("the signal has no samples".to_owned()));
+    }
+    for (place, channel) in channels.iter().enumerate() {
+        if channel.len() != length {
+            return Err(WireError::Unfit(format!(
+                "channel {place} of the signal has {} samples and channel 0 has {length}: all have equally many",
+                channel.len()
+            )));
+        }
+        if let Some(sample) = channel.iter().position(|sample| sample.abs() > SAMPLE_MAX || sample.is_nan()) {
+            let of_channel = if found > 1 { format!(" of channel {place}") } else { String::new() };
+            return Err(WireError::Unfit(format!(
+                "sample {sample}{of_channel} of the signal is beyond ±{SAMPLE_MAX:e}"
+            )));
+        }
+    }
+    let found = found * length;
+    if found > SIGNAL_MAX {
+        return Err(WireError::TooLarge { what: "the signal", unit: "samples", found, max: SIGNAL_MAX });
+    }
+    Ok(if channels.len() == 1 { Input::Signal(channels.swap_remove(0)) } else { Input::Channels(channels) })
+}
+
 /// An event within the bounds. `fallback_id` names it where the client didn't.
 pub fn event(body: EventBody, task: Task, fallback_id: impl FnOnce() -> String) -> Result<Event, WireError> {
     let id = match body.id {
@@ -373,7 +480,7 @@ pub fn event(body: EventBody, task: Task, fallback_id: impl FnOnce() -> String) 
         }
         None => fallback_id(),
     };
-    let input = features_input(body.features.0, task)?;
+    let input = input(body.features, body.signal, task)?;
     let label = body.label.map(|label| label.for_task(task)).transpose()?;
     Ok(Event { id, input, label })
 }
@@ -551,7 +658,10 @@ mod tests {
         assert_eq!(LabelBody::Integer(1).for_task(Task::Regression), Ok(Label::Number(1.0)));
         assert!(LabelBody::Float(1.5).for_task(Task::Classification).is_err());
         assert!(LabelBody::Text("x".to_owned()).for_task(Task::Regression).is_err());
-        assert_eq!(LabelBody::Float(3.7).implied_task(), Task::Regression);
+        let implied = |body: &str| parse::<EventBody>(body.as_bytes()).unwrap().implied_task();
+        assert_eq!(implied(r#"{"features":[1],"label":3.7}"#), Task::Regression);
+        assert_eq!(implied(r#"{"features":[1],"label":3}"#), Task::Classification);
+        assert_eq!(implied(r#"{"signal":[1],"label":3}"#), Task::TimeSeriesClassification);
     }
 
     #[test]
@@ -563,5 +673,36 @@ mod tests {
             assert!(signal_input(vec![1.0, sample], Task::Patterns).is_err(), "{sample}");
         }
         assert!(signal_input(vec![1e15, -1e15], Task::Patterns).is_ok());
+    }
+
+    #[test]
+    fn a_whole_signal_comes_by_its_samples_or_by_its_channels() {
+        let task = Task::TimeSeriesClassification;
+        let input = |body: &str| read(body, task).map(|event| event.input);
+        assert_eq!(input(r#"{"signal":[1,2.5]}"#), Ok(Input::Signal(vec![1.0, 2.5])));
+        assert_eq!(input(r#"{"signal":[[1,2]]}"#), Ok(Input::Signal(vec![1.0, 2.0])));
+        assert_eq!(input(r#"{"signal":[[1,2],[3,4]]}"#), Ok(Input::Channels(vec![vec![1.0, 2.0], vec![3.0, 4.0]])));
+        for (body, why) in [
+            (r#"{"signal":[]}"#.to_owned(), "the signal has no samples"),
+            (r#"{"signal":[[],[]]}"#.to_owned(), "the signal has no samples"),
+            (r#"{"signal":[[1,2],[3]]}"#.to_owned(), "channel 1 of the signal has 1 samples and channel 0 has 2"),
+            (r#"{"signal":[1,2e15]}"#.to_owned(), "sample 1 of the signal is beyond"),
+            (r#"{"signal":[[1],[1e39]]}"#.to_owned(), "sample 0 of channel 1 of the signal is beyond"),
+            (r#"{"signal":[1,[2]]}"#.to_owned(), "samples beside channels"),
+            (r#"{"signal":[1,null]}"#.to_owned(), "not what this endpoint takes"),
+            (r#"{"signal":[1],"features":[1]}"#.to_owned(), "both `features` and `signal`"),
+            (r#"{"label":"a"}"#.to_owned(), "missing field `features`, or `signal`"),
+            (r#"{"features":[1]}"#.to_owned(), "send signal instead of features"),
+            (r#"{"signal":[1],"label":0.5}"#.to_owned(), "a TimeSeriesClassification domain takes strings"),
+            (format!(r#"{{"signal":[{}0]}}"#, "0,".repeat(SIGNAL_MAX)), "the signal has 65537 samples"),
+            (format!(r#"{{"signal":[{}[0]]}}"#, "[0],".repeat(CHANNELS_MAX)), "the signal has 65 channels"),
+        ] {
+            let refused = input(&body).unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+        }
+        for other in [Task::Classification, Task::Regression, Task::Patterns, Task::Governed] {
+            assert!(matches!(read(r#"{"signal":[1,2]}"#, other), Err(WireError::Unfit(_))), "{other:?}");
+        }
+        assert!(signal_input(vec![1.0, 2.0], task).is_err());
     }
 }

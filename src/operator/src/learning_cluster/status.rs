@@ -344,7 +344,12 @@ fn redis_status(cluster: &LearningCluster, seen: &Seen<'_>, count: Count, now: T
 fn sizing(spec: &LearningClusterSpec) -> Option<String> {
     let engine = &spec.engine;
     let learned = |domain: &DomainSpec| {
-        let each = if domain.task == Task::Patterns { engine.max_local_patterns } else { engine.memory.max_vectors };
+        let each = match domain.task {
+            Task::Patterns => engine.max_local_patterns,
+            Task::Classification | Task::Regression | Task::Governed => engine.memory.max_vectors,
+            // What it has learned is as much as a thousand vectors, however many signals there were.
+            Task::TimeSeriesClassification => 1_000,
+        };
         i64::from(domain.partitions) * i64::from(each)
     };
     let most: i64 = spec.domains.iter().map(learned).sum();

@@ -224,8 +224,8 @@ async fn look(State(shared): Coordinator, uri: Uri, headers: HeaderMap, query: L
     let Some(domain) = overview.status.domains.iter().find(|domain| domain.name == name) else {
         return ErrorBody::new("unknown_domain", "there is no such domain").respond(StatusCode::NOT_FOUND);
     };
-    if domain.task != question.task() {
-        let (is, wanted) = (domain.task, question.task());
+    if !question.asks().contains(&domain.task) {
+        let (is, wanted) = (domain.task, question.asks()[0]);
         return bad(format!("{name} is a {is:?} domain; this is asked of a {wanted:?} domain"));
     }
     match shared.board.looks.look(&shared.store, &name, question, domain.partitions.len() as u32).await {

@@ -41,12 +41,12 @@ pub enum Question {
 }
 
 impl Question {
-    /// The task of the domains that can answer.
-    pub fn task(self) -> Task {
+    /// Which domains can answer.
+    pub fn asks(self) -> &'static [Task] {
         match self {
-            Self::Patterns => Task::Patterns,
-            Self::Quality => Task::Classification,
-            Self::Memory => Task::Governed,
+            Self::Patterns => &[Task::Patterns],
+            Self::Quality => &[Task::Classification, Task::TimeSeriesClassification],
+            Self::Memory => &[Task::Governed],
         }
     }
 }

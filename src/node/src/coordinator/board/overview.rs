@@ -241,8 +241,9 @@ fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Total
     let sum = |field: fn(&Statistics) -> u64| statistics().map(field).sum::<u64>();
     let labels = sum(|one| one.labels);
     let weighed = |field: fn(&Statistics) -> f64| statistics().map(|one| field(one) * one.labels as f64).sum::<f64>();
-    let mean =
-        |field: fn(&Statistics) -> f64, of: Task| (task == of && labels > 0).then(|| weighed(field) / labels as f64);
+    let mean = |field: fn(&Statistics) -> f64, is_known: bool| {
+        (is_known && labels > 0).then(|| weighed(field) / labels as f64)
+    };
     let mut classes: Vec<String> = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     for class in statistics().flat_map(|one| &one.classes) {
@@ -259,10 +260,10 @@ fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Total
         features: statistics().map(|one| one.features).max().unwrap_or(0),
         memory_bytes: sum(|one| one.memory_bytes),
         patterns: (task == Task::Patterns).then(|| sum(|one| one.patterns)),
-        log_loss: mean(|one| one.log_loss, Task::Classification),
+        log_loss: mean(|one| one.log_loss, task.has_classes()),
         recent_log_loss: None,
-        kappa: mean(|one| one.kappa, Task::Classification),
-        mean_absolute_error: mean(|one| one.mean_absolute_error, Task::Regression),
+        kappa: mean(|one| one.kappa, task.has_classes()),
+        mean_absolute_error: mean(|one| one.mean_absolute_error, task == Task::Regression),
         // A report names some; of those that it leaves out, at least one partition has seen so many.
         class_count: partitions.iter().map(|report| report.class_count).fold(seen.len() as u64, u64::max),
         classes,
