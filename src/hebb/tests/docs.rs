@@ -11,7 +11,7 @@ use std::process::Command;
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// The rows of the requirements: a letter and how many there are.
-const ROWS: [(char, usize); 6] = [('K', 14), ('L', 7), ('P', 8), ('M', 7), ('G', 7), ('A', 7)];
+const ROWS: [(char, usize); 6] = [('K', 14), ('L', 7), ('P', 10), ('M', 7), ('G', 7), ('A', 7)];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

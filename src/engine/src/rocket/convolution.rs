@@ -1,5 +1,6 @@
 //! Kernels over signals: which there are, and what they give.
 
+use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
 /// Weights of a kernel: three are 2, the others -1.
@@ -63,16 +64,22 @@ impl Shifted {
         sums.clear();
         sums.resize(places.len(), 0.0);
         for channel in &convolution.channels {
-            let [a, b, c] = convolution.twos.map(|tap| &self.padded[*channel][places.start + tap * self.dilation..]);
-            let total = &self.totals[*channel][places.clone()];
-            for ((((sum, total), a), b), c) in sums.iter_mut().zip(total).zip(a).zip(b).zip(c) {
-                *sum += total + 3.0 * (a + b + c);
-            }
+            let twos = convolution.twos.map(|tap| &self.padded[*channel][places.start + tap * self.dilation..]);
+            add(sums, &self.totals[*channel][places.clone()], twos);
         }
     }
 }
 
+/// Adds a kernel's sums: those of all its weights if they were -1, and what three of them are beyond that.
+#[multiversion(targets("x86_64+avx2+avx512bw+avx512f+avx512vl", "x86_64+avx2"))]
+fn add(sums: &mut [f32], totals: &[f32], [a, b, c]: [&[f32]; 3]) {
+    for ((((sum, total), a), b), c) in sums.iter_mut().zip(totals).zip(a).zip(b).zip(c) {
+        *sum += total + 3.0 * (a + b + c);
+    }
+}
+
 /// The share of the sums that is above a threshold; 0 of none.
+#[multiversion(targets("x86_64+avx2+avx512bw+avx512f+avx512vl", "x86_64+avx2"))]
 pub fn share_above(sums: &[f32], threshold: f32) -> f64 {
     let above: u32 = sums.iter().map(|sum| u32::from(*sum > threshold)).sum();
     f64::from(above) / sums.len().max(1) as f64

@@ -206,9 +206,9 @@ impl Rocket {
                     Convolution { twos, dilation: *dilation, channels, padded, thresholds: Vec::new() };
                 let mut sums = Vec::new();
                 shifted[(number * KERNELS + kernel) % shifted.len()].convolve(&convolution, &mut sums);
-                sums.sort_by(f32::total_cmp);
                 let count = THRESHOLDS / dilations.len();
-                convolution.thresholds = quantiles.by_ref().take(count).map(|share| quantile(&sums, share)).collect();
+                convolution.thresholds =
+                    quantiles.by_ref().take(count).map(|share| quantile(&mut sums, share)).collect();
                 self.convolutions.push(convolution);
             }
         }
@@ -267,10 +267,13 @@ impl Rocket {
     }
 }
 
-/// The value that so large a share of sorted values is below; 0 of none.
-fn quantile(sorted: &[f32], share: f64) -> f32 {
-    let place = (share * sorted.len() as f64) as usize;
-    sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+/// The value that so large a share of the values, whose order changes, is below; 0 of none.
+fn quantile(values: &mut [f32], share: f64) -> f32 {
+    if values.is_empty() {
+        return 0.0;
+    }
+    let place = (share * values.len() as f64) as usize;
+    *values.select_nth_unstable_by(place.min(values.len() - 1), f32::total_cmp).1
 }
 
 #[cfg(test)]

@@ -172,11 +172,39 @@ impl<'de> Deserialize<'de> for WholeSignal {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum SignalItem {
     Sample(f32),
     Channel(Vec<f32>),
+}
+
+impl<'de> Deserialize<'de> for SignalItem {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ItemVisitor;
+        impl<'de> Visitor<'de> for ItemVisitor {
+            type Value = SignalItem;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sample, which is a number, or a channel, which is a list of them")
+            }
+
+            fn visit_f64<E>(self, sample: f64) -> Result<SignalItem, E> {
+                Ok(SignalItem::Sample(sample as f32))
+            }
+
+            fn visit_i64<E>(self, sample: i64) -> Result<SignalItem, E> {
+                Ok(SignalItem::Sample(sample as f32))
+            }
+
+            fn visit_u64<E>(self, sample: u64) -> Result<SignalItem, E> {
+                Ok(SignalItem::Sample(sample as f32))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, samples: A) -> Result<SignalItem, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(samples)).map(SignalItem::Channel)
+            }
+        }
+        deserializer.deserialize_any(ItemVisitor)
+    }
 }
 
 /// A list of numbers, or an object of values by name.
@@ -689,7 +717,7 @@ mod tests {
             (r#"{"signal":[1,2e15]}"#.to_owned(), "sample 1 of the signal is beyond"),
             (r#"{"signal":[[1],[1e39]]}"#.to_owned(), "sample 0 of channel 1 of the signal is beyond"),
             (r#"{"signal":[1,[2]]}"#.to_owned(), "samples beside channels"),
-            (r#"{"signal":[1,null]}"#.to_owned(), "not what this endpoint takes"),
+            (r#"{"signal":[1,null]}"#.to_owned(), "null, expected a sample, which is a number"),
             (r#"{"signal":[1],"features":[1]}"#.to_owned(), "both `features` and `signal`"),
             (r#"{"label":"a"}"#.to_owned(), "missing field `features`, or `signal`"),
             (r#"{"features":[1]}"#.to_owned(), "send signal instead of features"),
