@@ -715,7 +715,7 @@ mod tests {
             (r#"{"signal":[[],[]]}"#.to_owned(), "the signal has no samples"),
             (r#"{"signal":[[1,2],[3]]}"#.to_owned(), "channel 1 of the signal has 1 samples and channel 0 has 2"),
             (r#"{"signal":[1,2e15]}"#.to_owned(), "sample 1 of the signal is beyond"),
-            (r#"{"signal":[[1],[1e39]]}"#.to_owned(), "sample 0 of channel 1 of the signal is beyond"),
+            (r#"{"signal":[[1],[2e15]]}"#.to_owned(), "sample 0 of channel 1 of the signal is beyond"),
             (r#"{"signal":[1,[2]]}"#.to_owned(), "samples beside channels"),
             (r#"{"signal":[1,null]}"#.to_owned(), "null, expected a sample, which is a number"),
             (r#"{"signal":[1],"features":[1]}"#.to_owned(), "both `features` and `signal`"),
