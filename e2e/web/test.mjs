@@ -309,14 +309,14 @@ async function checkAlerts(browser, coordinator, fact) {
 
 async function checkTopology(browser, overview) {
   await browser.run("location.hash = '#/topology'");
-  await until("the topology", async () => (await browser.run("return document.querySelectorAll('.tile').length")) === 10);
+  await until("the topology", async () => (await browser.run("return document.querySelectorAll('.tile').length")) === 11);
   const lanes = await browser.run("return [...document.querySelectorAll('.lane h3')].map((lane) => lane.textContent)");
   assert.deepEqual(lanes, overview.workers.map((worker) => worker.id));
 }
 
 async function checkKeys(browser) {
   await browser.run("document.activeElement.blur()");
-  for (const [key, hash] of [["o", "#/"], ["l", "#/learning"], ["a", "#/alerts"], ["t", "#/topology"], ["2", "#/domain/sensors"]]) {
+  for (const [key, hash] of [["o", "#/"], ["l", "#/learning"], ["a", "#/alerts"], ["t", "#/topology"], ["3", "#/domain/sensors"]]) {
     await browser.press(key);
     await until(`${key} opens ${hash}`, async () => (await browser.run("return location.hash")) === hash, 5);
   }
