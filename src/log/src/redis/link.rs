@@ -481,9 +481,27 @@ impl From<Trouble> for LogError {
                 (ErrorKind::UnexpectedReturnType | ErrorKind::Parse, _) => {
                     return Self::Corrupt(error.category().to_owned());
                 }
+                // It doesn't know the flags that the scripts begin with.
+                (_, Some("ERR")) if error.detail().is_some_and(|detail| detail.contains("compiling script")) => {
+                    return Self::Invalid("this Redis is too old, it has to be 7.0 or newer".to_owned());
+                }
                 _ => {}
             }
         }
         Self::unavailable(trouble)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_without_flags_is_told_by_its_version() {
+        // As 6.2 answers to SCRIPT LOAD.
+        let detail = "Error compiling script (new function): user_script:1: unexpected symbol near '#'".to_owned();
+        let error = RedisError::from((ErrorKind::Server(ServerErrorKind::ResponseError), "ERR", detail));
+        let error = LogError::from(Trouble::Redis(error));
+        assert!(error.to_string().contains("7.0 or newer"), "{error}");
     }
 }

@@ -7,6 +7,11 @@ use redis::{Cmd, Script, ToRedisArgs};
 use super::primary::Request;
 use super::shards::slot;
 
+/// The first bytes of the scripts without which a Redis that has reached its `maxmemory` would stay full for ever: leases,
+/// beats and leadership go on, and a checkpoint trims the log. Most put a small value in the place of another. What makes
+/// Redis grow, entries first of all, has no such leave and is refused. Redis knows flags since 7.0.
+const ALLOW_OOM: &str = "#!lua flags=allow-oom\n";
+
 /// The history of the data that this primary has, as a word: Redis makes a new one up whenever a replica is promoted or a
 /// primary is started, which is whenever something may have been lost. Costs 10 µs.
 const LINEAGE: &str = r"
@@ -15,8 +20,8 @@ local function lineage()
 end
 ";
 
-/// The partition's keys: log, progress, which counts what is kept for a fallback too. Answers the ids, or the number of
-/// waiting entries where there is no room.
+/// Refused where Redis is full. The partition's keys: log, progress, which counts what is kept for a fallback too.
+/// Answers the ids, or the number of waiting entries where there is no room.
 const APPEND: &str = r"
 local waiting = math.max(0, redis.call('XLEN', KEYS[1]) - tonumber(redis.call('GET', KEYS[2]) or '0'))
 local count = (#ARGV - 1) / 2
@@ -86,34 +91,38 @@ return 1";
 /// Where Redis has lost the newest entries, the position may be past its last id, and after a step back of the clock new
 /// ids would be before it and never read. Adding an entry of that id moves the last id, and fails everywhere else. What was
 /// lost is missing behind a fallback, so none is kept then; nor where memory gets scarce, as a full Redis takes no entries.
-/// Of what needs memory the state is stored first: a full Redis refuses the first such write of a script, and no later one.
+/// A full Redis takes a checkpoint, as nothing else trims the log, and trims before it stores. But a large state where
+/// there was none trims nothing worth it: that is somebody who restores more than this Redis holds.
 const CHECKPOINT: &str = r"
-local function room()
+local function below(share)
   local memory = redis.call('INFO', 'memory')
   local max = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or '0')
-  return max == 0 or tonumber(string.match(memory, '\nused_memory:(%d+)') or '0') < max * 3 / 4
+  return max == 0 or tonumber(string.match(memory, '\nused_memory:(%d+)') or '0') < max * share
 end
 local stored = redis.call('HGET', KEYS[2], 'position')
+if not stored and #ARGV[7] > 1048576 and not below(1) then
+  return redis.error_reply('OOM there is no room for a further state')
+end
 if stored then
   local ms, seq = string.match(stored, '^(%d+)-(%d+)$')
   ms, seq = tonumber(ms), tonumber(seq)
   if tonumber(ARGV[4]) < ms or (tonumber(ARGV[4]) == ms and tonumber(ARGV[5]) < seq) then return 1 end
 end
 local stays = ARGV[8] and redis.call('HGET', KEYS[5], 'position') == ARGV[8]
-local kept = ARGV[8] and (stays or stored == ARGV[8]) and room()
-if kept and not stays then redis.call('RENAME', KEYS[2], KEYS[5]) end
-redis.call('HSET', KEYS[2], 'position', ARGV[3], 'epoch', ARGV[2], 'state', ARGV[7])
+local kept = ARGV[8] and (stays or stored == ARGV[8]) and below(3 / 4)
 local lost = type(redis.pcall('XADD', KEYS[3], ARGV[3], 'd', '')) == 'string'
 if kept and not lost then
-  redis.call('HSET', KEYS[2], 'kept', ARGV[8], 'since', ARGV[10], 'entries', ARGV[11], 'bytes', ARGV[12])
   redis.call('XTRIM', KEYS[3], 'MINID', '=', ARGV[9])
   redis.call('SET', KEYS[4], ARGV[11])
+  if not stays then redis.call('RENAME', KEYS[2], KEYS[5]) end
+  redis.call('HSET', KEYS[2], 'kept', ARGV[8], 'since', ARGV[10], 'entries', ARGV[11], 'bytes', ARGV[12])
 else
-  redis.call('HDEL', KEYS[2], 'kept', 'since', 'entries', 'bytes')
-  redis.call('UNLINK', KEYS[5])
   redis.call('XTRIM', KEYS[3], 'MINID', '=', ARGV[6])
   redis.call('DEL', KEYS[4])
+  redis.call('UNLINK', KEYS[5])
+  redis.call('HDEL', KEYS[2], 'kept', 'since', 'entries', 'bytes')
 end
+redis.call('HSET', KEYS[2], 'position', ARGV[3], 'epoch', ARGV[2], 'state', ARGV[7])
 return 1";
 
 /// Keys: owner, progress, checkpoint. Arguments: token, epoch, applied.
@@ -132,10 +141,12 @@ return {
   held == 1 and owner[1] or '', owner[2] or '0', redis.call('HGET', KEYS[2], 'position') or '',
   redis.call('HSTRLEN', KEYS[2], 'state')}";
 
-/// Keys: domains. Arguments: name, domain.
+/// Keys: domains. Arguments: name, domain. A full Redis refuses a new one, but tells of one that stands.
 const DECLARE: &str = r"
-redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-return redis.call('HGET', KEYS[1], ARGV[1])";
+local stands = redis.call('HGET', KEYS[1], ARGV[1])
+if stands then return stands end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return ARGV[2]";
 
 /// Keys: domains. Arguments: name, what stands, what is to stand. Numbers of 64 bits don't survive Lua, so the text is
 /// made by the caller and put in place where nobody else was faster.
@@ -202,7 +213,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2])
 return 1";
 
-/// Keys: term, beginnings, samples. Arguments: term, slot, beginning, batch.
+/// Keys: term, beginnings, samples. Arguments: term, slot, beginning, batch. Refused where Redis is full.
 const RECORD: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
@@ -246,23 +257,24 @@ pub(super) struct Scripts {
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        let fenced = |body: &str| Script::new(&format!("{LINEAGE}{FENCE}{body}"));
+        let vital = |body: &str| Script::new(&format!("{ALLOW_OOM}{body}"));
+        let fenced = |body: &str| vital(&format!("{LINEAGE}{FENCE}{body}"));
         Self {
             append: Script::new(APPEND),
-            claim: Script::new(&format!("{LINEAGE}{CLAIM}")),
+            claim: vital(&format!("{LINEAGE}{CLAIM}")),
             renew: fenced(RENEW),
             release: Script::new(RELEASE),
             checkpoint: fenced(CHECKPOINT),
             progress: fenced(PROGRESS),
             status: Script::new(STATUS),
             declare: Script::new(DECLARE),
-            configure: Script::new(CONFIGURE),
-            beat: Script::new(BEAT),
+            configure: vital(CONFIGURE),
+            beat: vital(BEAT),
             leave: Script::new(LEAVE),
-            members: Script::new(&format!("{LINEAGE}{MEMBERS}")),
-            campaign: Script::new(CAMPAIGN),
+            members: vital(&format!("{LINEAGE}{MEMBERS}")),
+            campaign: vital(CAMPAIGN),
             resign: Script::new(RESIGN),
-            assign: Script::new(ASSIGN),
+            assign: vital(ASSIGN),
             record: Script::new(RECORD),
             prune: Script::new(PRUNE),
         }

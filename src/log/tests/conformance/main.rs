@@ -10,6 +10,7 @@ mod certificates;
 mod failover;
 mod fallback;
 mod fleet;
+mod full;
 mod model;
 mod outage;
 mod reopen;

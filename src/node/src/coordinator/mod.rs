@@ -153,8 +153,12 @@ async fn pass(shared: &Shared, declared_in_term: &mut Option<u64>) -> Result<(),
     let leads = leadership.leader == shared.options.id;
     if leads && *declared_in_term != Some(leadership.term) {
         info!(term = leadership.term, "leading");
-        declare(shared).await?;
-        *declared_in_term = Some(leadership.term);
+        match declare(shared).await {
+            Ok(()) => *declared_in_term = Some(leadership.term),
+            // A store that is full takes no further domain, and has room again only if those that it has find owners.
+            Err(LogError::Unavailable(error)) => warn!(error, "domains can't be declared at the moment"),
+            Err(error) => return Err(error),
+        }
     }
     let status = if leads { Some(lead(shared, &leadership).await?) } else { None };
     if !leads {

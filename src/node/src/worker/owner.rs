@@ -297,8 +297,10 @@ async fn serve(context: &OwnerContext, mut owned: Owned, domain: &watch::Receive
 }
 
 async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receiver<Domain>) -> Result<(), LogError> {
-    configure(context, owned, domain).await?;
-    govern(context, owned).await?;
+    // A store that is full refuses these, and has room again only if owners go on; one that is away says so below.
+    if let Err(error) = tell_changes(context, owned, domain).await {
+        debug!(partition = %owned.claim.partition, %error, "what has changed can't be told yet");
+    }
     settle(context, owned)?;
     if owned.renewed_at.elapsed() >= RENEW_EVERY || Instant::now() >= owned.valid_until {
         renew(context, owned).await?;
@@ -396,6 +398,15 @@ async fn renew(context: &OwnerContext, owned: &mut Owned) -> Result<(), LogError
     owned.renewed_at = asked_at;
     owned.valid_until = asked_at + LEASE - LEASE_MARGIN;
     Ok(())
+}
+
+async fn tell_changes(
+    context: &OwnerContext,
+    owned: &mut Owned,
+    domain: &watch::Receiver<Domain>,
+) -> Result<(), LogError> {
+    configure(context, owned, domain).await?;
+    govern(context, owned).await
 }
 
 /// Brings changed hyperparameters into the log, so that every replay takes them up at the same place.

@@ -90,10 +90,16 @@ pub struct Redis {
 
 impl Redis {
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A server with more arguments.
+    pub async fn start_with(more: &[&str]) -> Self {
         let (directory, port) = (tempfile::tempdir().unwrap(), free_address().port());
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir"])
             .arg(directory.path())
+            .args(more)
             .stdout(Stdio::null())
             .spawn()
             .expect("these tests need a real Redis: apt-get install redis-server");

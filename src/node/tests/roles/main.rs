@@ -11,6 +11,8 @@ mod embedded;
 #[cfg(test)]
 mod eventual;
 #[cfg(test)]
+mod full;
+#[cfg(test)]
 mod governed;
 #[cfg(test)]
 mod handover;
