@@ -1,6 +1,8 @@
 //! What a call may carry, checked by every store before anything is sent or stored.
 
-use crate::{Batch, Domain, LogError, MAX_HISTORY_BYTES, MAX_SERIES_BYTES, Member, PartitionKey, Record, Tier};
+use crate::{
+    Batch, Domain, EntryId, LogError, MAX_HISTORY_BYTES, MAX_SERIES_BYTES, Member, PartitionKey, Record, Tier,
+};
 
 /// The most records of one append.
 pub const MAX_RECORDS: usize = 10_000;
@@ -10,6 +12,8 @@ pub const MAX_BATCH_BYTES: usize = 64 << 20;
 pub const MAX_STATE_BYTES: usize = 256 << 20;
 /// The most entries of one read.
 pub const MAX_READ: usize = 10_000;
+/// A read that has brought so many bytes may end, whatever follows.
+pub const READ_ENOUGH_BYTES: usize = 8 << 20;
 /// The most bytes of a name: that of a Kubernetes object.
 pub const MAX_NAME_BYTES: usize = 253;
 /// The most bytes of a member's report and of a domain's configuration.
@@ -116,4 +120,15 @@ pub fn records(records: &[Record]) -> Result<usize, LogError> {
     }
     size("the append", bytes, MAX_BATCH_BYTES)?;
     Ok(bytes)
+}
+
+/// The bytes of entries that were read.
+pub(crate) fn bytes(entries: &[(EntryId, Record)]) -> usize {
+    entries.iter().map(|(_, record)| record.entry.len()).sum()
+}
+
+/// Whether a read for `max` entries that brought these may have left some behind: it brought as many, or so many bytes that
+/// it may have ended early.
+pub fn may_go_on(entries: &[(EntryId, Record)], max: usize) -> bool {
+    max <= entries.len() || READ_ENOUGH_BYTES <= bytes(entries)
 }

@@ -228,7 +228,8 @@ pub trait Log: Send + Sync {
         waiting_max: u64,
     ) -> Result<Vec<EntryId>, LogError>;
 
-    /// The entries after a place, at most `max`; waits up to `wait` for the first one.
+    /// The entries after a place, at most `max`; waits up to `wait` for the first one. Once 8 MiB have come, it may end with
+    /// fewer than `max` although there are more: [`bounds::may_go_on`].
     ///
     /// # Errors
     /// [`LogError::Unavailable`], [`LogError::Corrupt`].

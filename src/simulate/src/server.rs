@@ -233,10 +233,16 @@ impl Log for Server {
                 let state = self.state();
                 let log = state.partitions.get(partition).map(|partition| &partition.log);
                 let from = log.map_or(0, |log| log.partition_point(|(id, _)| *id <= after));
+                let mut bytes = 0;
                 let entries: Vec<_> = log
                     .into_iter()
                     .flat_map(|log| log.range(from..))
                     .take(max.min(bounds::MAX_READ))
+                    .take_while(|(_, record)| {
+                        let before = bytes;
+                        bytes += record.entry.len();
+                        before < bounds::READ_ENOUGH_BYTES
+                    })
                     .cloned()
                     .collect();
                 if !entries.is_empty() {

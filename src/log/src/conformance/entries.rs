@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{NO_WAIT, PLENTY, START, Store, key, record, records};
-use crate::{EntryId, LogError, PartitionKey, Record, ReplyTo};
+use crate::{EntryId, LogError, PartitionKey, Record, ReplyTo, bounds};
 
 /// Order, ids, bytes and addressees.
 pub async fn entries_come_back_in_order_and_byte_by_byte<S: Store>(store: &S) -> Result<(), LogError> {
@@ -28,6 +28,30 @@ pub async fn entries_come_back_in_order_and_byte_by_byte<S: Store>(store: &S) ->
     assert_eq!(two.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids[1..3]);
     assert!(store.read(&key, ids[3], 10, NO_WAIT).await?.is_empty());
     assert!(store.append(&key, &[], 0).await?.is_empty());
+    Ok(())
+}
+
+/// An answer has a bounded size, and a reader knows whether it was all.
+pub async fn large_entries_are_read_in_parts<S: Store>(store: &S) -> Result<(), LogError> {
+    let key = key("large");
+    let mut written = Vec::new();
+    for part in 0..4_u8 {
+        let large: Vec<Record> = (0..6).map(|number| record(vec![6 * part + number; 1 << 20])).collect();
+        written.extend(store.append(&key, &large, PLENTY).await?.into_iter().zip(large));
+    }
+    written.extend(store.append(&key, &records(100), PLENTY).await?.into_iter().zip(records(100)));
+    let mut read: Vec<(EntryId, Record)> = Vec::new();
+    loop {
+        let after = read.last().map_or(START, |(id, _)| *id);
+        let part = store.read(&key, after, 256, NO_WAIT).await?;
+        assert!(bounds::bytes(&part) < bounds::READ_ENOUGH_BYTES + (17 << 20), "{} entries", part.len());
+        let may_go_on = bounds::may_go_on(&part, 256);
+        read.extend(part);
+        if !may_go_on {
+            break;
+        }
+    }
+    assert!(read == written, "{} of {}", read.len(), written.len());
     Ok(())
 }
 

@@ -34,6 +34,7 @@ macro_rules! conformance_suite {
     ($with:ident) => {
         $with! {
             entries_come_back_in_order_and_byte_by_byte, an_empty_log_reads_as_nothing, partitions_are_apart,
+            large_entries_are_read_in_parts,
             a_full_log_takes_all_or_none, what_is_out_of_bounds_is_refused, a_waiting_read_is_woken,
             a_blocked_read_blocks_nobody, many_reads_wait_at_once, appends_at_the_same_time_are_all_there,
             a_claim_is_new_resumed_or_held, an_expired_lease_is_for_the_taking, a_renewed_lease_holds,

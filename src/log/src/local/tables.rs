@@ -3,7 +3,7 @@
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 use tokio::sync::watch;
 
-use crate::{Checkpoint, EntryId, Kept, LogError, Record, ReplyTo};
+use crate::{Checkpoint, EntryId, Kept, LogError, Record, ReplyTo, bounds};
 
 /// Where an entry is: the partition's number, then its id.
 pub(super) type Place = (u32, u64, u64);
@@ -24,9 +24,6 @@ pub(super) const KEPT: TableDefinition<'_, u32, Beside> = TableDefinition::new("
 pub(super) const OWNERS: TableDefinition<'_, u32, Owned> = TableDefinition::new("owners");
 pub(super) const DOMAINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("domains");
 pub(super) const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
-
-/// The most bytes of one read; one entry is read even if it's larger.
-const MAX_READ_BYTES: usize = 64 << 20;
 
 /// The tables within one write.
 pub(super) struct Tables<'a> {
@@ -88,15 +85,16 @@ pub(super) fn read_after(
     let from =
         (std::ops::Bound::Excluded(place(number, after)), std::ops::Bound::Included((number, u64::MAX, u64::MAX)));
     let mut entries = Vec::new();
-    let mut room = MAX_READ_BYTES;
+    let mut bytes = 0;
     for found in log.range::<Place>(from).map_err(failed)?.take(max) {
         let (key, value) = found.map_err(failed)?;
         let ((_, at_ms, seq), value) = (key.value(), value.value());
-        if room < value.len() && !entries.is_empty() {
+        let record = decode(value)?;
+        bytes += record.entry.len();
+        entries.push((EntryId { at_ms, seq }, record));
+        if bounds::READ_ENOUGH_BYTES <= bytes {
             break;
         }
-        room = room.saturating_sub(value.len());
-        entries.push((EntryId { at_ms, seq }, decode(value)?));
     }
     Ok(entries)
 }

@@ -33,6 +33,30 @@ impl RedisStore {
         written.lasting().map(drop)
     }
 
+    /// The first entries after a place, in one answer.
+    async fn entries(
+        &self,
+        partition: &PartitionKey,
+        after: EntryId,
+        count: usize,
+        wait: Duration,
+        deadline: Duration,
+    ) -> Result<Vec<(EntryId, Record)>, LogError> {
+        let key = self.key(partition, "log");
+        let at_once = xread(&key, after, count, None);
+        if wait.is_zero() || !self.can_block(at_once.slot) {
+            let entries = entries(self.send(Way::Bulk, &at_once, deadline).await?)?;
+            if wait.is_zero() || !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
+        match self.block(&xread(&key, after, count, Some(wait)), wait, deadline).await? {
+            Some(answer) => entries(answer),
+            // All connections are waiting for entries, as this call would: to its caller it's the same.
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// The checkpoint under a key.
     async fn stored(&self, partition: &PartitionKey, name: &str) -> Result<Option<Checkpoint>, LogError> {
         bounds::partition(partition)?;
@@ -116,23 +140,29 @@ impl Log for RedisStore {
         wait: Duration,
     ) -> Result<Vec<(EntryId, Record)>, LogError> {
         bounds::partition(partition)?;
-        if max == 0 {
-            return Ok(Vec::new());
-        }
-        let key = self.key(partition, "log");
-        let wait = wait.min(MAX_WAIT);
-        let at_once = xread(&key, after, max, None);
-        if wait.is_zero() || !self.can_block(at_once.slot) {
-            let entries = entries(self.send(Way::Bulk, &at_once, deadline(0)).await?)?;
-            if wait.is_zero() || !entries.is_empty() {
-                return Ok(entries);
+        let (max, mut wait) = (max.min(bounds::MAX_READ), wait.min(MAX_WAIT));
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        while entries.len() < max && bytes < bounds::READ_ENOUGH_BYTES {
+            let after = entries.last().map_or(after, |(id, _)| *id);
+            let size = self.inner.sizes.expected(partition);
+            let count = size.count(max - entries.len());
+            let found = self.entries(partition, after, count, wait, deadline(size.bytes(count))).await;
+            let size = found.as_ref().map_or_else(|_| size.doubted(), |found| size.learned(count, found));
+            self.inner.sizes.expect(partition, size);
+            let found = found?;
+            let is_all = found.len() < count;
+            bytes += bounds::bytes(&found);
+            match entries.is_empty() {
+                true => entries = found,
+                false => entries.extend(found),
             }
+            if is_all {
+                break;
+            }
+            wait = Duration::ZERO;
         }
-        match self.block(&xread(&key, after, max, Some(wait)), wait).await? {
-            Some(answer) => entries(answer),
-            // All connections are waiting for entries, as this call would: to its caller it's the same.
-            None => Ok(Vec::new()),
-        }
+        Ok(entries)
     }
 
     async fn claim(
@@ -256,9 +286,9 @@ impl Log for RedisStore {
     }
 }
 
-fn xread(key: &str, after: EntryId, max: usize, wait: Option<Duration>) -> Call<'static> {
+fn xread(key: &str, after: EntryId, count: usize, wait: Option<Duration>) -> Call<'static> {
     let mut cmd = redis::cmd("XREAD");
-    cmd.arg("COUNT").arg(max.min(bounds::MAX_READ));
+    cmd.arg("COUNT").arg(count);
     if let Some(wait) = wait {
         cmd.arg("BLOCK").arg(millis(wait));
     }

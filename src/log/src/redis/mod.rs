@@ -33,6 +33,7 @@ mod replies;
 mod scripts;
 mod sentinel;
 mod shards;
+mod sizes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use self::primary::{Answer, Primary, Quorum, Way};
 use self::scripts::{Call, Scripts};
 use self::sentinel::Sentinels;
 use self::shards::Shards;
+use self::sizes::Sizes;
 use crate::{Durability, EntryId, LogError, PartitionKey, bounds};
 
 pub use self::config::{Address, DEFAULT_SERVICE, RedisConfig, Tls, Topology};
@@ -69,6 +71,7 @@ struct Inner {
     durability: Durability,
     scripts: Scripts,
     routes: Routes,
+    sizes: Sizes,
 }
 
 /// Whom a call goes to.
@@ -124,7 +127,8 @@ impl RedisStore {
             }
             Topology::Cluster { seeds } => Routes::Sharded(Arc::new(Shards::new(access, seeds))),
         };
-        Ok(Self { inner: Arc::new(Inner { cluster, durability, scripts: Scripts::new(), routes }) })
+        let sizes = Sizes::default();
+        Ok(Self { inner: Arc::new(Inner { cluster, durability, scripts: Scripts::new(), routes, sizes }) })
     }
 
     /// A store whose Redis has answered once.
@@ -187,10 +191,11 @@ impl RedisStore {
         Ok(Written { answer, replicated })
     }
 
-    /// Sends what blocks its connection for up to `wait`. Nothing where all connections are blocked that long.
-    async fn block(&self, call: &Call<'_>, wait: Duration) -> Result<Option<Value>, LogError> {
+    /// Sends what blocks its connection for up to `wait`, and may take `deadline` beyond that. Nothing where all connections
+    /// are blocked that long.
+    async fn block(&self, call: &Call<'_>, wait: Duration, deadline: Duration) -> Result<Option<Value>, LogError> {
         let way = Way::Alone { patience: CALL_DEADLINE.max(wait) };
-        match self.call(way, call, wait + CALL_DEADLINE, wait).await? {
+        match self.call(way, call, wait + deadline, wait).await? {
             Answer::One(answer) | Answer::Replicated(answer, _) => Ok(Some(answer)),
             Answer::NoRoom => Ok(None),
         }

@@ -11,6 +11,7 @@ mod failover;
 mod fallback;
 mod fleet;
 mod full;
+mod large;
 mod model;
 mod outage;
 mod reopen;

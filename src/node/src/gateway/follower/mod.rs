@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
 use self::room::{Room, Use};
-use self::tail::{BATCH, Base, Next, Reload, Unreadable};
+use self::tail::{Base, Next, Reload, Unreadable};
 use crate::memory::Memory;
 use crate::task::{Task, at_length};
 
@@ -397,9 +397,9 @@ impl Follower {
             let (log, key) = (copies.log.as_ref(), &self.seat.key);
             match tail::next(log, key, &base, self.position(), is_doubtful, Duration::ZERO).await? {
                 Next::Reload(why) => return self.restore(copies, Some(why)).await.map(|()| true),
-                Next::Entries(entries) => {
+                Next::Entries(entries, is_all) => {
                     self.apply(copies, &entries)?;
-                    if entries.len() < BATCH {
+                    if is_all {
                         self.keep(copies, asked_at)?;
                         self.seat.progress.send_replace(Progress::Current);
                         return Ok(true);
@@ -421,9 +421,9 @@ impl Follower {
             let (log, key) = (copies.log.as_ref(), &self.seat.key);
             match tail::next(log, key, &base, self.position(), false, wait).await? {
                 Next::Reload(why) => return self.restore(copies, Some(why)).await,
-                Next::Entries(entries) => {
+                Next::Entries(entries, is_all) => {
                     self.apply(copies, &entries)?;
-                    if entries.len() < BATCH {
+                    if is_all {
                         tokio::time::sleep_until(until.min(Instant::now() + GATHER)).await;
                     }
                 }
@@ -447,13 +447,14 @@ impl Follower {
             loop {
                 let asked_at = Instant::now();
                 let (log, key) = (copies.log.as_ref(), &self.seat.key);
-                let entries = match tail::next(log, key, &base, partition.position(), false, Duration::ZERO).await? {
-                    Next::Entries(entries) => entries,
+                let next = tail::next(log, key, &base, partition.position(), false, Duration::ZERO).await?;
+                let (entries, is_all) = match next {
+                    Next::Entries(entries, is_all) => (entries, is_all),
                     Next::Reload(_) => break,
                 };
                 copies.metrics.entries.inc_by(entries.len() as u64);
                 at_length(|| tail::apply(&mut partition, &entries))?;
-                if entries.len() < BATCH {
+                if is_all {
                     let (position, why) = (partition.position(), why_restored.map_or("begun", Reload::as_str));
                     let milliseconds = started.elapsed().as_millis() as u64;
                     info!(partition = %self.seat.key, %position, why, milliseconds, "a copy of the partition");

@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use hebb_engine::{Entry, EntryId, Partition};
+use hebb_log::bounds::may_go_on;
 use hebb_log::{Log, LogError, PartitionKey, PartitionStatus, Record};
 
-/// Entries of one read: of the largest signals 32 MiB, of usual events some ten kilobytes.
-pub const BATCH: usize = 128;
+/// Entries of one read: of usual events some ten kilobytes.
+const BATCH: usize = 128;
 
 /// What a copy was restored from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +68,8 @@ pub fn judge(base: &Base, position: EntryId, seen: &PartitionStatus, is_doubtful
 
 /// What follows a copy.
 pub enum Next {
-    /// These entries, in order; fewer than [`BATCH`] were all that there were.
-    Entries(Vec<(EntryId, Record)>),
+    /// These entries, in order, and whether they were all that there were.
+    Entries(Vec<(EntryId, Record)>, bool),
     /// Nothing that it could use.
     Reload(Reload),
 }
@@ -87,13 +88,14 @@ pub async fn next(
 ) -> Result<Next, LogError> {
     let entries = log.read(key, position, BATCH, wait).await?;
     if entries.is_empty() && !wait.is_zero() {
-        return Ok(Next::Entries(entries));
+        return Ok(Next::Entries(entries, true));
     }
+    let is_all = !may_go_on(&entries, BATCH);
     // Checkpoints only move on: one that isn't past the position now wasn't when the entries were read.
     let seen = log.status(key).await?;
     Ok(match judge(base, position, &seen, is_doubtful) {
         Some(why) => Next::Reload(why),
-        None => Next::Entries(entries),
+        None => Next::Entries(entries, is_all),
     })
 }
 
@@ -151,6 +153,30 @@ mod tests {
         let none = Base { epoch: 0, checkpointed: None };
         assert_eq!(judge(&none, at(0), &status(0, None), true), None);
         assert_eq!(judge(&none, at(0), &status(1, None), false), Some(Reload::Owner));
+    }
+
+    #[tokio::test]
+    async fn a_read_that_large_entries_end_early_is_not_all() -> Result<(), Failed> {
+        let store = LocalStore::in_memory()?;
+        let key = PartitionKey { domain: "d".to_owned(), index: 0 };
+        let large = Record { entry: vec![0; 1 << 20], reply_to: None };
+        store.append(&key, &vec![large; 60], u64::MAX).await?;
+        store.append(&key, &vec![Record { entry: vec![0; 6 << 20], reply_to: None }; 2], u64::MAX).await?;
+        let base = Base { epoch: 0, checkpointed: None };
+        let (mut position, mut found) = (EntryId::default(), 0);
+        loop {
+            let Next::Entries(entries, is_all) = next(&store, &key, &base, position, false, Duration::ZERO).await?
+            else {
+                return Err("there is no checkpoint".into());
+            };
+            found += entries.len();
+            if is_all {
+                break;
+            }
+            position = entries.last().ok_or("nothing, and that isn't all")?.0;
+        }
+        assert_eq!(found, 62);
+        Ok(())
     }
 
     /// What happens to a partition and its copy.
@@ -236,7 +262,7 @@ mod tests {
             };
             match next(&self.store, &self.key, &base, partition.position(), false, Duration::ZERO).await? {
                 Next::Reload(_) => {}
-                Next::Entries(entries) => {
+                Next::Entries(entries, _) => {
                     apply(&mut partition, &entries)?;
                     self.copy = Some((base, partition));
                 }
