@@ -31,6 +31,8 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const SEND_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Records of one append: the log takes them in about a millisecond.
 const BATCH_MAX: usize = 512;
+/// Bytes of one append, but for an entry that has more alone: the log takes 64 MiB, and these within 4 s at the slowest.
+const BATCH_BYTES: usize = 16 << 20;
 /// Requests that wait in one lane; more are refused.
 const LANE_MAX: usize = 4_096;
 /// Wait after a failed append.
@@ -355,14 +357,14 @@ impl Lane {
             let now = Instant::now();
             batch.retain(|queued| now < queued.deadline);
             if !batch.is_empty() {
-                self.append(&mut batch, BATCH_MAX).await;
+                let count = fitting(&batch);
+                self.append(&mut batch, count).await;
             }
         }
     }
 
-    /// Appends up to `count` of the batch and leaves in it what must be tried again.
+    /// Appends the first `count` of the batch and leaves in it the others, and what must be tried again.
     async fn append(&self, batch: &mut Vec<Queued>, count: usize) {
-        let count = count.min(batch.len());
         let mut spans: Vec<Span> = Vec::new();
         let records: Vec<Record> = batch[..count]
             .iter()
@@ -419,6 +421,16 @@ impl Lane {
     }
 }
 
+/// How many of a batch go into one append: the first of them in any case.
+fn fitting(batch: &[Queued]) -> usize {
+    let mut bytes = 0;
+    let fit = batch.iter().take_while(|queued| {
+        bytes += queued.entry.len();
+        bytes <= BATCH_BYTES
+    });
+    fit.count().max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use hebb_engine::{EntryId, Rejection};
@@ -460,6 +472,41 @@ mod tests {
         };
         answered.1?;
         assert!(matches!(answered.0??, Outcome::Rejected(Rejection::Unreadable)));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn large_entries_that_came_together_go_into_several_appends() -> Result<(), Box<dyn std::error::Error>> {
+        let local = LocalStore::in_memory()?;
+        let (store, gates) = Gated::store(&local);
+        let metrics = QueueMetrics::new(&Registry::new())?;
+        let dispatcher = Dispatcher::new(store, "gateway-0".to_owned(), 1_000, metrics);
+        let key = PartitionKey { domain: "gated".to_owned(), index: 0 };
+        // The first is on its way while the others gather.
+        let mut sent = vec![dispatcher.send(&key, b"first".to_vec(), OnFull::Wait).await?];
+        while local.status(&key).await?.waiting == 0 {
+            tokio::task::yield_now().await;
+        }
+        for number in 0..70 {
+            sent.push(dispatcher.send(&key, vec![number; 1 << 20], OnFull::Wait).await?);
+        }
+        gates.appends.add_permits(100);
+        let all = async {
+            while local.status(&key).await?.waiting < 71 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok::<_, LogError>(())
+        };
+        timeout(Duration::from_secs(20), all).await??;
+        let mut numbers = Vec::new();
+        let mut after = EntryId::default();
+        while let entries = local.read(&key, after, 100, Duration::ZERO).await?
+            && let Some((last, _)) = entries.last()
+        {
+            after = *last;
+            numbers.extend(entries.into_iter().map(|(_, record)| record.entry[0]));
+        }
+        assert!(numbers[1..].iter().copied().eq(0..70), "{numbers:?}");
         Ok(())
     }
 }
