@@ -6,10 +6,10 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::{JoinError, JoinHandle};
 
 /// A task that ends with its owner at the latest: nothing of a role outlives it.
-pub struct Task(JoinHandle<()>);
+pub struct Task<T = ()>(JoinHandle<T>);
 
-impl Task {
-    pub fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+impl<T: Send + 'static> Task<T> {
+    pub fn spawn(work: impl Future<Output = T> + Send + 'static) -> Self {
         Self(tokio::spawn(work))
     }
 
@@ -18,12 +18,12 @@ impl Task {
     }
 
     /// Waits for its end; an error says that it panicked.
-    pub async fn ended(mut self) -> Result<(), JoinError> {
+    pub async fn ended(mut self) -> Result<T, JoinError> {
         (&mut self.0).await
     }
 }
 
-impl Drop for Task {
+impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.0.abort();
     }

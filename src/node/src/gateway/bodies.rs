@@ -1,22 +1,30 @@
-//! The bodies of requests in memory: bounded in bytes, each and all together, and in time.
+//! The bodies of requests in memory, and the lines of streams: bounded in bytes, each and all together, and in time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use futures::StreamExt;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::reply::Failure;
 use super::wire::{BODY_MAX, WireError};
 
 /// Bytes of all bodies of one process: a quarter of a gateway's memory, and what they become takes about as much.
 const BODIES_MAX: usize = 64 << 20;
+/// Of these, what the lines of streams may have. A stream waits for room and a whole body is refused, so that without this
+/// rest streams to a partition that stands still would have all other requests refused.
+const LINES_MAX: usize = BODIES_MAX / 4 * 3;
+/// What a line counts beside its bytes: as much as becomes of a small one while it is under way.
+const LINE_BYTES: usize = 1 << 10;
 /// How long one body may take. A large one comes in time at half a megabit a second.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The room for bodies.
 pub struct Bodies {
-    room: Semaphore,
+    room: Arc<Semaphore>,
+    /// What lines may have of it.
+    lines: Arc<Semaphore>,
     timeout: Duration,
 }
 
@@ -24,6 +32,12 @@ pub struct Bodies {
 pub struct Whole<'a> {
     bytes: Vec<u8>,
     _room: Option<SemaphorePermit<'a>>,
+}
+
+/// The room of lines that are under way.
+pub struct Lines {
+    _lines: Option<OwnedSemaphorePermit>,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl std::ops::Deref for Whole<'_> {
@@ -36,7 +50,11 @@ impl std::ops::Deref for Whole<'_> {
 
 impl Default for Bodies {
     fn default() -> Self {
-        Self { room: Semaphore::new(BODIES_MAX), timeout: BODY_TIMEOUT }
+        Self {
+            room: Arc::new(Semaphore::new(BODIES_MAX)),
+            lines: Arc::new(Semaphore::new(LINES_MAX)),
+            timeout: BODY_TIMEOUT,
+        }
     }
 }
 
@@ -65,6 +83,16 @@ impl Bodies {
         };
         tokio::time::timeout(self.timeout, read).await.unwrap_or(Err(Failure::TooSlow(self.timeout)))
     }
+
+    /// Waits for the room of lines that have so many bytes together, in turn. It is given all at once, so that nobody waits
+    /// for the rest of it while others do; what is larger than all room has that alone.
+    pub async fn room_for(&self, lines: usize, bytes: usize) -> Lines {
+        let wanted = u32::try_from(LINES_MAX.min(bytes + lines * LINE_BYTES)).unwrap_or(u32::MAX);
+        // The semaphores are never closed.
+        let lines = self.lines.clone().acquire_many_owned(wanted).await.ok();
+        let room = self.room.clone().acquire_many_owned(wanted).await.ok();
+        Lines { _lines: lines, _room: room }
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_takes_room_as_it_comes_and_gives_it_back() {
-        let bodies = Bodies { room: Semaphore::new(10), timeout: BODY_TIMEOUT };
+        let bodies = Bodies { room: Arc::new(Semaphore::new(10)), ..Bodies::default() };
         let whole = bodies.read(body(vec![b"123", b"456"])).await.map_err(|why| why.to_string()).unwrap();
         assert_eq!((&*whole, bodies.room.available_permits()), (&b"123456"[..], 4));
         assert!(matches!(bodies.read(body(vec![b"123", b"45"])).await, Err(Failure::Busy)));
@@ -91,9 +119,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_does_not_come_is_not_waited_for() {
-        let bodies = Bodies { room: Semaphore::new(10), timeout: Duration::from_millis(20) };
+        let bodies =
+            Bodies { room: Arc::new(Semaphore::new(10)), timeout: Duration::from_millis(20), ..Bodies::default() };
         let silent = stream::iter([Ok::<_, std::io::Error>("1")]).chain(std::future::pending().into_stream());
         assert!(matches!(bodies.read(Body::from_stream(silent)).await, Err(Failure::TooSlow(_))));
         assert_eq!(bodies.room.available_permits(), 10);
+    }
+
+    #[tokio::test]
+    async fn lines_wait_for_room_and_leave_some_to_whole_bodies() {
+        let bodies = Bodies::default();
+        let first = bodies.room_for(1, 1 << 20).await;
+        // Larger than all room, it waits for the other alone.
+        let mut second = std::pin::pin!(bodies.room_for(1, 1 << 30));
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(first);
+        let second = second.now_or_never().unwrap();
+        let mut third = std::pin::pin!(bodies.room_for(64, 0));
+        assert!(third.as_mut().now_or_never().is_none());
+        assert_eq!(bodies.room.available_permits(), BODIES_MAX - LINES_MAX);
+        assert!(bodies.read(body(vec![b"123"])).await.is_ok());
+        drop(second);
+        drop(third.now_or_never().unwrap());
+        assert_eq!(bodies.room.available_permits(), BODIES_MAX);
+        assert_eq!(bodies.lines.available_permits(), LINES_MAX);
     }
 }

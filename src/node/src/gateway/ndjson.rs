@@ -10,18 +10,21 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt, stream};
+use futures::future::Either;
+use futures::{FutureExt, Stream, StreamExt, stream};
 use serde::Serialize;
 use tokio::time::timeout;
 
 use super::Shared;
 use super::admission::Admitted;
+use super::bodies::Lines;
 use super::dispatch::OnFull;
 use super::http::{self, Begun};
 use super::priority::Priority;
 use super::reply::Failure;
 use super::wire::{BODY_MAX, WireError};
 use crate::leftover::drain;
+use crate::task::Task;
 
 /// Lines that go through the gateway together, as far as they have arrived together.
 const GROUP_MAX: usize = 64;
@@ -30,8 +33,19 @@ const GROUPS_MAX: usize = 14;
 /// How long a stream may say nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
 
+/// From so many bytes on a group is waited for in a task of its own: a stream whose client doesn't read its answers isn't
+/// polled, and keeps the room of what is under way. Of smaller groups that is two megabytes at most.
+const LARGE: usize = 64 << 10;
+
 /// A line with when it was taken up and what became of it.
 type Taken = (Instant, Result<Begun, Failure>);
+
+/// Lines that are under way together, their bytes and their room.
+struct Group {
+    taken: Vec<Taken>,
+    bytes: usize,
+    room: Lines,
+}
 
 /// Answers a stream of `infer-and-adapt` events.
 pub async fn stream(
@@ -56,21 +70,42 @@ pub async fn stream(
     let answers = groups(reader, together)
         .then(move |lines| {
             let (shared, domain, admitted) = (begin.clone(), domain.clone(), admitted.clone());
-            async move {
-                let mut taken = Vec::with_capacity(lines.len());
-                for line in lines {
-                    shared.admission.pace(&admitted).await;
-                    taken.push(begin_line(&shared, &domain, line, priority).await);
-                }
-                taken
-            }
+            async move { begin_group(&shared, &domain, &admitted, lines, priority).await }
         })
-        .map(move |taken| {
+        .map(move |Group { taken, bytes, room }| {
             let shared = end.clone();
-            async move { Ok::<_, std::convert::Infallible>(finish(&shared, taken).await) }
+            let answers = async move {
+                let answers = finish(&shared, taken).await;
+                drop(room);
+                answers
+            };
+            match LARGE <= bytes {
+                true => Either::Left(Task::spawn(answers).ended()),
+                false => Either::Right(answers.map(Ok)),
+            }
         })
         .buffered(GROUPS_MAX);
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answers)).into_response()
+}
+
+/// Takes lines up, as soon as there is room for all of them.
+async fn begin_group(
+    shared: &Shared,
+    domain: &str,
+    admitted: &Admitted,
+    lines: Vec<Result<Vec<u8>, Failure>>,
+    priority: Priority,
+) -> Group {
+    for _ in &lines {
+        shared.admission.pace(admitted).await;
+    }
+    let bytes = lines.iter().flatten().map(Vec::len).sum();
+    let room = shared.bodies.room_for(lines.len(), bytes).await;
+    let mut taken = Vec::with_capacity(lines.len());
+    for line in lines {
+        taken.push(begin_line(shared, domain, line, priority).await);
+    }
+    Group { taken, bytes, room }
 }
 
 async fn begin_line(shared: &Shared, domain: &str, line: Result<Vec<u8>, Failure>, priority: Priority) -> Taken {

@@ -1,16 +1,22 @@
 //! Bodies that nobody wants: too large, or sent to where none is read. The client learns why, whatever it was sending.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use futures::{StreamExt, stream};
-use hebb_engine::Task;
+use hebb_engine::{EntryId, Task};
+use hebb_log::{LocalStore, PartitionKey};
+use hebb_node::{Store, stop_channel};
 use reqwest::{Body, Client, Response, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::handover::{Worker, front_end, identity};
 use crate::server::Server;
-use crate::support::settings;
+use crate::support::{Api, settings};
 
 /// More than the sockets of both sides hold, so that the client is still sending when the bound is passed.
 const LARGE: usize = 8 << 20;
@@ -96,4 +102,55 @@ async fn a_client_that_asks_first_is_refused_before_it_sends() {
     connection.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     server.stop().await;
+}
+
+/// Streams of large lines to a partition that nobody owns: the gateway takes up what it has room for, and everything is
+/// answered once there is an owner.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_slow_down_when_there_is_no_room_for_their_lines() {
+    const STREAMS: usize = 12;
+    const LINES: usize = 12;
+    let store = Store::new(LocalStore::in_memory().unwrap());
+    let (gateway, coordinator) = (identity("gateway"), identity("coordinator"));
+    let address = gateway.listen;
+    let (stopper, stop) = stop_channel();
+    let settings = settings(&[("d", Task::Classification, 1)]);
+    let front = tokio::spawn(front_end(store.clone(), settings, gateway, coordinator, stop));
+    Api::new(address).until("/v1/domains", |answer| answer.body["domains"][0]["name"] == "d").await;
+
+    let words: serde_json::Map<String, Value> =
+        (0..3_900).map(|number| (number.to_string(), Value::String("x".repeat(256)))).collect();
+    let line = Bytes::from(format!("{}\n", serde_json::json!({ "features": words })));
+    assert!(line.len() > 1_000_000 && line.len() <= 1 << 20, "{}", line.len());
+    let streams: Vec<_> = (0..STREAMS)
+        .map(|_| {
+            let lines = stream::iter(vec![line.clone(); LINES]).map(Ok::<_, std::io::Error>);
+            let request = Client::new()
+                .post(format!("http://{address}/v1/domains/d/infer-and-adapt"))
+                .header("content-type", "application/x-ndjson")
+                .body(Body::wrap_stream(lines));
+            tokio::spawn(async move { request.send().await.unwrap().text().await.unwrap() })
+        })
+        .collect();
+    let key = PartitionKey { domain: "d".to_owned(), index: 0 };
+    // What hears no answer is sent again, so that requests are counted and not entries.
+    let (mut requests, mut position, mut since) = (BTreeSet::new(), EntryId::default(), Instant::now());
+    while requests.is_empty() || since.elapsed() < Duration::from_millis(1_500) {
+        for (id, record) in store.log.read(&key, position, 8, Duration::from_millis(100)).await.unwrap() {
+            position = id;
+            if requests.insert(record.reply_to.unwrap().request) {
+                since = Instant::now();
+            }
+        }
+    }
+    // Of 64 MiB lines have three quarters.
+    assert!((40..=50).contains(&requests.len()), "{} lines of 1 MiB are under way", requests.len());
+    let worker = Worker::start(&store, "worker-0");
+    for stream in streams {
+        let answers = stream.await.unwrap();
+        assert_eq!(answers.lines().count(), LINES, "{answers}");
+    }
+    worker.stop().await;
+    stopper.stop();
+    front.await.unwrap();
 }
