@@ -24,7 +24,7 @@ impl Gauss {
         let distance = value - self.mean;
         let most = self.squares * FAR.max(self.weight);
         // Without a division, as almost all are nearer.
-        if self.weight >= KNOWN && self.squares > 0.0 && !(distance * distance * (self.weight - 1.0) <= most) {
+        if self.weight >= KNOWN && self.squares > 0.0 && distance * distance * (self.weight - 1.0) > most {
             let far = (most / (self.weight - 1.0)).sqrt();
             self.insert(self.mean + far.copysign(distance), 1.0);
         } else {
