@@ -56,6 +56,20 @@ fn a_spike_in_noise_is_found_where_it_is() {
 }
 
 #[test]
+fn a_spike_is_found_after_a_sample_that_was_wrong() {
+    for wrong in [1e4, 1e6, 1e15] {
+        let (mut detector, _) = watch(&normal(3, 10_000));
+        detector.watch(&[wrong]);
+        detector.watch(&normal(4, 2_000));
+        let mut signal = normal(5, 1_000);
+        signal[700] += 30.0;
+        let found = detector.watch(&signal).unwrap();
+        assert_eq!(found.at, 700, "{wrong}: {found:?}");
+        assert!(found.score > NOTABLE && found.z_score > 15.0, "{wrong}: {found:?}");
+    }
+}
+
+#[test]
 fn a_shift_of_the_level_in_noise_is_found_within_a_hundred_samples() {
     for seed in 1..20 {
         let (mut detector, _) = watch(&normal(seed, 5_000));

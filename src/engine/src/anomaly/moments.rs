@@ -14,7 +14,23 @@ pub struct Moments {
     share: f64,
 }
 
+/// From so many numbers on one that is far out doesn't count as it is.
+const KNOWN: f64 = 30.0;
+/// Deviations that a number may be out in any case.
+const FAR: f64 = 30.0;
+
 impl Moments {
+    /// A number, or the nearest one that is no further out than about doubles the variance: a single wrong one is soon
+    /// forgotten, and a new range is followed within some numbers, however much wider it is.
+    #[inline]
+    pub fn plausible(&self, number: f64) -> f64 {
+        if self.weight < KNOWN || self.deviation <= 0.0 {
+            return number;
+        }
+        let far = FAR.max(self.weight.sqrt()) * self.deviation;
+        number.clamp(self.mean - far, self.mean + far)
+    }
+
     #[inline]
     pub fn add(&mut self, number: f64, window: f64) {
         if self.weight < window {

@@ -153,16 +153,20 @@ impl SeriesDetector {
         }
         let beyond = (sample - self.high).max(self.low - sample).max(0.0);
         let novelty = self.novelty.rank(ratio(beyond, self.high - self.low));
-        (self.low, self.high) = (smaller(self.low, sample), larger(self.high, sample));
+        // No sample more than doubles the range: what is far beyond it would hide all that comes later.
+        let room = if self.level.weight > WARM { self.high - self.low } else { f64::INFINITY };
+        self.low = smaller(self.low, larger(sample, self.low - room));
+        self.high = larger(self.high, smaller(sample, self.high + room));
         let narrow = 1.0 / self.level.deviation.max(f64::MIN_POSITIVE);
         let z_score = bounded((sample - self.level.mean) * narrow);
         let deviation = self.deviation.rank(z_score.abs());
-        self.newest.add(sample, SHORT);
+        let plausible = self.level.plausible(sample);
+        self.newest.add(plausible, SHORT);
         let shift = bounded((self.newest.mean - self.level.mean).abs() * narrow);
         let shifted = self.shift.rank(shift);
         let surprise = self.follow(sample);
         let surprise = self.surprise.rank(surprise);
-        self.level.add(sample, LONG);
+        self.level.add(plausible, LONG);
         self.at = self.context(sample);
         self.last = sample;
 
@@ -201,6 +205,7 @@ impl SeriesDetector {
         let share = 1.0 / (weight + PRIOR);
         let variance = (weight * variance + PRIOR * self.step.variance) * share;
         let surprise = ratio((step - usual * weight * share).abs(), variance.sqrt());
+        let step = self.step.plausible(step);
         context.weight = (weight + 1.0).min(CONTEXT);
         let share = 1.0 / context.weight;
         context.step += (step - usual) * share;
