@@ -14,8 +14,8 @@ pub struct Gauss {
 
 /// From this weight on a number that is far out doesn't count as it is.
 const KNOWN: f32 = 30.0;
-/// Deviations, squared, that a number may be out in any case: ten.
-const FAR: f32 = 100.0;
+/// Deviations, squared, that a number may be out in any case: thirty.
+const FAR: f32 = 900.0;
 
 impl Gauss {
     /// As [`Gauss::insert`] with a weight of 1, but a number is taken to be no further out than about doubles the variance: a
