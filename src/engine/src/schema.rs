@@ -1,7 +1,7 @@
 //! Learns the schema of a domain from its events: which feature stands in which slot of a row.
 //!
 //! A number has a slot of its own; a category has a slot a value, which is 1 where the value holds. What an event doesn't
-//! say of a number is missing and stands as NaN. Past [`SLOTS_MAX`] a new category shares a slot with others by hash.
+//! say of a number is missing and stands as NaN. Past [`CATEGORIES_MAX`] a new category shares a slot with others by hash.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,8 @@ use crate::math::in_range;
 
 /// Slots of a row: the bound of everything that grows with features.
 pub const SLOTS_MAX: usize = 4_096;
+/// Of them, those of categories: a feature with ever new values, such as a user's id, leaves room for numbers.
+const CATEGORIES_MAX: usize = SLOTS_MAX / 4 * 3;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Schema {
@@ -101,7 +103,7 @@ impl Schema {
     /// The slot of a name; a number that comes too late has none, a category shares one.
     fn slot(&mut self, name: String, categorical: bool) -> Option<usize> {
         let known = self.known(&name, categorical);
-        if known.is_some() || self.categorical.len() >= SLOTS_MAX {
+        if known.is_some() || !self.has_room(categorical) {
             return known;
         }
         let slot = self.categorical.len();
@@ -110,12 +112,18 @@ impl Schema {
         Some(slot)
     }
 
+    /// Whether there is a slot for one more.
+    fn has_room(&self, categorical: bool) -> bool {
+        let categories = || self.categorical.iter().filter(|categorical| **categorical).count();
+        self.categorical.len() < SLOTS_MAX && !(categorical && categories() >= CATEGORIES_MAX)
+    }
+
     /// The slot that a name has without making one.
     fn known(&self, name: &str, categorical: bool) -> Option<usize> {
         if let Some(slot) = self.named.get(name) {
             return Some(usize::from(*slot));
         }
-        if !categorical || self.categorical.len() < SLOTS_MAX {
+        if !categorical || self.has_room(true) {
             return None;
         }
         let shared: Vec<usize> =
@@ -185,7 +193,9 @@ mod tests {
             schema.row(&named(&[("c", Value::Text(number.to_string()))]), &mut row).unwrap();
             assert_eq!(row.iter().filter(|value| **value == 1.0).count(), 1);
         }
-        assert_eq!(schema.len(), SLOTS_MAX);
+        assert_eq!(schema.len(), CATEGORIES_MAX);
+        schema.row(&named(&[("late", Value::Number(5.0))]), &mut row).unwrap();
+        assert_eq!(row.last(), Some(&5.0), "a number that comes late is seen all the same");
     }
 
     #[test]
