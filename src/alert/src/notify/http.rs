@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::{Edges, connect};
 use crate::retry::{FailureKind, SendError};
@@ -17,6 +18,8 @@ use crate::validate::url_problem;
 
 /// Bytes of an answer that are read.
 const ANSWER_MAX: usize = 4_096;
+/// How long the rest of an answer is waited for, once its status is known.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// Characters of an answer that an error repeats.
 const EXCERPT_MAX: usize = 120;
 
@@ -105,20 +108,26 @@ where
     let response = sender.send_request(request).await.map_err(lost)?;
     let status = response.status().as_u16();
     let retry_after = retry_after(response.headers(), Timestamp::now());
-    Ok(Answer { status, retry_after, excerpt: excerpt(response).await })
+    // What else is said by a receiver that took the message doesn't matter, and may never end.
+    let excerpt = if response.status().is_success() { String::new() } else { excerpt(response).await };
+    Ok(Answer { status, retry_after, excerpt })
 }
 
-/// The beginning of an answer. One that breaks off has still said its status.
+/// The beginning of an answer, as far as it comes in time. One that breaks off or stalls has still said its status.
 async fn excerpt(mut response: Response<Incoming>) -> String {
     let mut bytes = Vec::new();
-    while let Some(Ok(frame)) = response.frame().await {
-        if let Some(data) = frame.data_ref() {
-            bytes.extend_from_slice(&data[..data.len().min(ANSWER_MAX - bytes.len())]);
+    let read = async {
+        while let Some(Ok(frame)) = response.frame().await {
+            if let Some(data) = frame.data_ref() {
+                bytes.extend_from_slice(&data[..data.len().min(ANSWER_MAX - bytes.len())]);
+            }
+            if bytes.len() == ANSWER_MAX {
+                break;
+            }
         }
-        if bytes.len() == ANSWER_MAX {
-            break;
-        }
-    }
+    };
+    // An error says that there would have been more to wait for.
+    let _ = timeout(ANSWER_WITHIN, read).await;
     let text = String::from_utf8_lossy(&bytes);
     let words: Vec<&str> =
         text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).collect();

@@ -22,6 +22,8 @@ pub enum Behaviour {
     Hang,
     /// Answers without an end.
     Endless,
+    /// Begins an answer, and says no more while the connection stays open.
+    Stall(&'static str),
 }
 
 impl Behaviour {
@@ -117,6 +119,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, behaviour: Beha
         Behaviour::Endless => {
             let _ = stream.write_all(b"HTTP/1.1 500 Oops\r\n\r\n").await;
             while stream.write_all(&[b'x'; 1024]).await.is_ok() {}
+        }
+        Behaviour::Stall(beginning) => {
+            let _ = stream.write_all(beginning.as_bytes()).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
         }
     }
 }
