@@ -8,6 +8,8 @@ mod sink;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hebb_alert::notify::{Edges, Egress, Resolver, Secrets, send};
@@ -15,6 +17,9 @@ use hebb_alert::{FailureKind, Message, SendError};
 use hebb_api::{Receiver, SecretKeyRef};
 use jiff::Timestamp;
 use sink::Authority;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 const PASSWORD: &str = "s3cret-passw0rd";
 
@@ -122,5 +127,50 @@ async fn what_goes_wrong_with_mail_is_told_apart() {
         let error = server.send(security, port, to, password).await.unwrap_err();
         assert_eq!((error.kind, error.transient), (kind, transient), "{security} {to}: {error}");
         assert!(!error.reason.contains("passw0rd"), "{error}");
+    }
+}
+
+/// Bytes that a server without an end sends at most, should anybody take them.
+const FLOOD: usize = 64 << 20;
+
+/// Sends a line that never ends, and counts how much of it is taken.
+async fn flood(mut stream: impl AsyncWrite + Unpin, taken: &AtomicUsize) {
+    let part = [b'2'; 64 << 10];
+    while taken.load(Ordering::SeqCst) < FLOOD && stream.write_all(&part).await.is_ok() {
+        taken.fetch_add(part.len(), Ordering::SeqCst);
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+}
+
+#[tokio::test]
+async fn a_mail_server_that_never_ends_a_line_is_listened_to_only_so_far() {
+    let authority = Authority::new("mail.example", 2200);
+    let table: BTreeMap<_, _> = [("mail.example".to_owned(), vec!["127.0.0.1".parse().unwrap()])].into();
+    let egress = Egress { exceptions: vec!["127.0.0.1".parse().unwrap()], ..Egress::default() };
+    let edges = Edges::new(egress, Resolver::Table(table), authority.root.as_bytes(), None).unwrap();
+    for security in ["StartTls", "Tls"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let acceptor = (security == "Tls").then(|| TlsAcceptor::from(Arc::new(authority.server())));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&taken);
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            match acceptor {
+                Some(acceptor) => flood(acceptor.accept(stream).await.unwrap(), &counted).await,
+                None => flood(stream, &counted).await,
+            }
+        });
+        let receiver: Receiver = serde_yaml::from_str(&format!(
+            "{{name: r, email: {{host: mail.example, port: {port}, security: {security}, from: a@b.c, to: [a@b.c]}}}}"
+        ))
+        .unwrap();
+        let message = Message::test("default/p", Timestamp::UNIX_EPOCH);
+        let sent = send(&receiver, &message, &Secrets::default(), &edges, Duration::from_secs(10)).await;
+        let error = sent.unwrap_err();
+        assert_eq!((error.kind, error.transient), (FailureKind::ServerError, false), "{security}: {error}");
+        assert!(error.reason.contains("256 KiB"), "{security}: {error}");
+        // The system keeps some for whoever doesn't read.
+        assert!(taken.load(Ordering::SeqCst) < FLOOD / 2, "{security}: {taken:?}");
     }
 }

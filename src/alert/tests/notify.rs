@@ -95,9 +95,15 @@ async fn a_hanging_receiver_costs_no_more_than_the_deadline() {
 
 #[tokio::test]
 async fn what_a_receiver_has_said_stands_though_its_answer_never_ends() {
-    for beginning in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n"] {
+    for beginning in
+        ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n"]
+    {
         let sink = Sink::start(vec![Behaviour::Stall(beginning)]).await;
-        assert_eq!(deliver(&webhook(&sink.url("/")), &Secrets::default()).await, Ok(Delivered::default()), "{beginning}");
+        assert_eq!(
+            deliver(&webhook(&sink.url("/")), &Secrets::default()).await,
+            Ok(Delivered::default()),
+            "{beginning}"
+        );
     }
     let refusal = "HTTP/1.1 400 Bad Request\r\ntransfer-encoding: chunked\r\n\r\n5\r\nwrong\r\n";
     let error = check(Behaviour::Stall(refusal)).await;

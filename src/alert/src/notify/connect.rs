@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -65,11 +66,15 @@ fn refused(error: &io::Error) -> &'static str {
 }
 
 /// TLS to `host` over a connection.
-pub(super) async fn tls(edges: &Edges, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, SendError> {
+pub(super) async fn tls(
+    config: &Arc<ClientConfig>,
+    host: &str,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, SendError> {
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(bare)
         .map_err(|_| SendError::permanent(FailureKind::Tls, "the host's name isn't one that TLS knows"))?;
-    let connector = TlsConnector::from(Arc::clone(&edges.tls));
+    let connector = TlsConnector::from(Arc::clone(config));
     connector.connect(name, stream).await.map_err(|error| untrusted(&error))
 }
 

@@ -6,9 +6,12 @@ use std::time::{Duration, SystemTime};
 use hebb_api::{EmailReceiver, EmailSecurity};
 use lettre::message::{Mailbox, MessageBuilder, SinglePart};
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters};
+use lettre::transport::smtp::client::{
+    AsyncSmtpConnection, AsyncTokioStream, Certificate, CertificateStore, TlsParameters,
+};
 use lettre::transport::smtp::extension::ClientId;
 
+use super::bounded::{Bounded, READ_MAX, TooMuch};
 use super::{Edges, Secrets, connect};
 use crate::message::Message;
 use crate::retry::{FailureKind, SendError};
@@ -37,20 +40,19 @@ pub(super) async fn send(
     let port = email.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(default_port);
     let addresses = connect::resolve(edges, &email.host, port, email.allow_private).await?;
     let hello = ClientId::default();
-    let tls = match email.security {
-        EmailSecurity::None => None,
-        EmailSecurity::StartTls | EmailSecurity::Tls => Some(trust(edges, &email.host)?),
+    let tcp = connect::tcp(&addresses).await?;
+    let stream: Box<dyn AsyncTokioStream> = match email.security {
+        EmailSecurity::Tls => Box::new(Bounded::new(connect::tls(&edges.tls, &email.host, tcp).await?)),
+        EmailSecurity::StartTls | EmailSecurity::None => Box::new(Bounded::new(tcp)),
     };
-    let wrapper = tls.clone().filter(|_| email.security == EmailSecurity::Tls);
-    let mut connection = AsyncSmtpConnection::connect_tokio1(addresses.as_slice(), None, &hello, wrapper, None)
-        .await
-        .map_err(|e| refused(&e))?;
-    if let Some(tls) = tls.filter(|_| email.security == EmailSecurity::StartTls) {
-        connection.starttls(tls, &hello).await.map_err(|e| refused(&e))?;
+    let mut connection = AsyncSmtpConnection::connect_with_transport(stream, &hello).await.map_err(|e| refused(&e))?;
+    if email.security == EmailSecurity::StartTls {
+        connection.starttls(trust(edges, &email.host)?, &hello).await.map_err(|e| refused(&e))?;
     }
     if let Some(credentials) = credentials {
-        // Never in the clear, whatever an object says that nobody checked.
-        if !connection.is_encrypted() {
+        // Never in the clear, whatever an object says that nobody checked. Of TLS that was there before it the connection
+        // knows nothing.
+        if email.security != EmailSecurity::Tls && !connection.is_encrypted() {
             return Err(SendError::permanent(FailureKind::Tls, "a password isn't sent without TLS"));
         }
         connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map_err(|e| unauthorised(&e))?;
@@ -115,6 +117,10 @@ fn refused(error: &lettre::transport::smtp::Error) -> SendError {
     }
     if let Some(error) = io.filter(|error| connect::is_of_tls(error)) {
         return connect::untrusted(error);
+    }
+    if io.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<TooMuch>()) {
+        let reason = format!("the mail server answers without an end: more than {} KiB", READ_MAX / 1_024);
+        return SendError::permanent(FailureKind::ServerError, reason);
     }
     words = line(&words).chars().take(WORDS_MAX).collect();
     if error.is_tls() {

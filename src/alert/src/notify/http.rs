@@ -66,7 +66,7 @@ pub(super) async fn post(edges: &Edges, post: Post<'_>) -> Result<(), SendError>
     let request = request(&uri, post).map_err(|_| invalid())?;
     let stream = connect::tcp(&addresses).await?;
     let answer = if secure {
-        exchange(connect::tls(edges, &host, stream).await?, request).await
+        exchange(connect::tls(&edges.https, &host, stream).await?, request).await
     } else {
         exchange(stream, request).await
     };

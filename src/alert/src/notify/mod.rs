@@ -3,6 +3,7 @@
 //! Receivers are named by tenants, so connections go only where [`Egress`] lets them, redirects are not followed, every wait ends
 //! at the deadline, and no error says anything that is kept in a Secret.
 
+mod bounded;
 mod connect;
 mod discord;
 mod egress;
@@ -42,7 +43,10 @@ const NOTE_MAX: usize = 1_000;
 pub struct Edges {
     egress: Egress,
     resolver: Resolver,
+    /// Without a protocol's name in the handshake: for mail.
     tls: Arc<ClientConfig>,
+    /// The same with that of HTTP.
+    https: Arc<ClientConfig>,
     roots: Vec<CertificateDer<'static>>,
     files: Option<PathBuf>,
 }
@@ -82,12 +86,13 @@ impl Edges {
         // A certificate of the system that can't be parsed is of no use to anybody.
         store.add_parsable_certificates(trusted.iter().cloned());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = ClientConfig::builder_with_provider(provider)
+        let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(store)
             .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { egress, resolver, tls: Arc::new(tls), roots: trusted, files })
+        let mut https = tls.clone();
+        https.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { egress, resolver, tls: Arc::new(tls), https: Arc::new(https), roots: trusted, files })
     }
 }
 
