@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::message::Message;
 use crate::record::{Intent, OUTBOX_MAX, Record};
-use crate::retry::{Breaker, SendError, delay};
+use crate::retry::{Breaker, Deliveries, SendError, delay};
 use crate::time::{after, elapsed, reached};
 
 /// A message that couldn't be delivered for so long is given up: what is worth telling by then is decided on anew.
@@ -86,8 +86,7 @@ pub fn take_due(record: &mut Record, receivers: &[Receiver], now: Timestamp) -> 
         if !ready || !reached(intent.next_at, now, WAIT_MAX) || is_leased(intent, now) {
             continue;
         }
-        let on_trial = deliveries.is_some_and(|deliveries| deliveries.breaker != Breaker::Closed);
-        if on_trial && tried.contains(&receiver.name) {
+        if deliveries.is_some_and(is_on_trial) && tried.contains(&receiver.name) {
             continue;
         }
         tried.insert(receiver.name.clone());
@@ -101,6 +100,27 @@ pub fn take_due(record: &mut Record, receivers: &[Receiver], now: Timestamp) -> 
         });
     }
     due
+}
+
+/// When [`take_due`] finds a message next, unless a receipt comes first; nothing where none waits.
+pub(crate) fn next_attempt(record: &Record, now: Timestamp) -> Option<Timestamp> {
+    let leased = record.outbox.iter().filter(|intent| is_leased(intent, now));
+    let busy: BTreeSet<&str> = leased.map(|intent| intent.receiver.as_str()).collect();
+    let attempts = record.outbox.iter().filter_map(|intent| {
+        if is_leased(intent, now) {
+            return intent.leased_until;
+        }
+        let Some(deliveries) = record.deliveries.get(&intent.receiver) else { return Some(intent.next_at) };
+        // Its turn comes with what becomes of the one that is on its way.
+        let waits = is_on_trial(deliveries) && busy.contains(intent.receiver.as_str());
+        (!waits).then(|| deliveries.ready_at().map_or(intent.next_at, |ready| ready.max(intent.next_at)))
+    });
+    attempts.min()
+}
+
+/// Whether a receiver is tried by one message at a time.
+fn is_on_trial(deliveries: &Deliveries) -> bool {
+    deliveries.breaker != Breaker::Closed
 }
 
 fn is_leased(intent: &Intent, now: Timestamp) -> bool {
@@ -247,6 +267,26 @@ mod tests {
         assert_eq!(keys(&take_due(&mut record, &receivers(), at(30))), ["1", "3"]);
         receipt(&mut record, "1", Ok(()), at(31));
         assert_eq!(keys(&take_due(&mut record, &receivers(), at(31))), ["2"]);
+    }
+
+    #[test]
+    fn a_receiver_that_is_spared_is_due_when_something_may_be_sent_to_it() {
+        let mut record = record(&[intent("1", "a"), intent("2", "a")]);
+        record.groups.clear();
+        let due = |record: &Record, second| record.next_due(at(second)).map(|wait| wait.as_secs());
+        assert_eq!(due(&record, 0), Some(0));
+        record.deliveries.entry("a".to_owned()).or_default().breaker = Breaker::Open { until: at(30), times: 1 };
+        assert_eq!(take_due(&mut record, &receivers(), at(1)), []);
+        assert_eq!(due(&record, 1), Some(29));
+        // The second has to wait for the first, which has 15 s.
+        assert_eq!(keys(&take_due(&mut record, &receivers(), at(30))), ["1"]);
+        assert_eq!(due(&record, 31), Some(14));
+        let mut error = SendError::transient(FailureKind::RateLimited, "429");
+        error.retry_after = Some(Duration::from_secs(600));
+        receipt(&mut record, "1", Err(&error), at(32));
+        assert_eq!(due(&record, 32), Some(600));
+        receipt(&mut record, "1", Ok(()), at(40));
+        assert_eq!(due(&record, 40), Some(0));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::{ActionLog, finish};
 use crate::message::{Labels, Message};
-use crate::outbox::receipt;
+use crate::outbox::{next_attempt, receipt};
 use crate::retry::{Deliveries, SendError};
 use crate::state::Alert;
 
@@ -213,10 +213,10 @@ impl Record {
         }
     }
 
-    /// How long until a message is due; nothing where none waits.
+    /// How long until a message can be sent or a group is looked at; nothing where neither waits.
     pub fn next_due(&self, now: Timestamp) -> Option<Duration> {
-        let times = self.outbox.iter().map(|intent| intent.leased_until.unwrap_or(intent.next_at));
-        let times = times.chain(self.groups.values().map(|group| group.next_at).filter(|at| *at > now));
+        let groups = self.groups.values().map(|group| group.next_at).filter(|at| *at > now);
+        let times = groups.chain(next_attempt(self, now));
         times.min().map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO))
     }
 
