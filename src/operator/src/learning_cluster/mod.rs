@@ -535,15 +535,18 @@ fn admit(
     replacements: &mut Vec<Replacement>,
     now: Timestamp,
 ) -> Vec<healing::Sick> {
-    let mut admitted = Vec::new();
+    let mut admitted: Vec<healing::Sick> = Vec::new();
     for request in requests {
+        // One pod isn't replaced for two requests, nor charged twice to the budget.
+        let is_left = |pod: &&PodView| admitted.iter().all(|sick| sick.uid != pod.uid);
+        let pods: Vec<PodView> = pods.iter().filter(is_left).cloned().collect();
         let (chosen, nobody) = match request.what {
             Ask::Restart { role, pods: count } => {
                 let count = usize::try_from(count).unwrap_or(usize::MAX);
-                (healing::worst(pods, role, count), format!("there is no pod of the {} to restart", role.as_str()))
+                (healing::worst(&pods, role, count), format!("there is no pod of the {} to restart", role.as_str()))
             }
             Ask::Failover => {
-                let chosen = healing::primary_to_move(pods, primaries).into_iter().collect();
+                let chosen = healing::primary_to_move(&pods, primaries).into_iter().collect();
                 (
                     chosen,
                     "no primary is known that another server of redis.mode Sentinel or Cluster could replace"
@@ -820,5 +823,24 @@ mod tests {
         assert_eq!((admitted[0].uid.as_str(), answer.as_deref()), ("u1", Ok("restarts demo-redis-1")));
         let (admitted, answer) = ask(&primary);
         assert!(admitted.is_empty() && answer.unwrap_err().contains("budget"));
+    }
+
+    #[test]
+    fn requests_of_one_pass_restart_different_pods() {
+        let pods = [redis(0), redis(1)];
+        let spec = HealingSpec { max_replacements: 3, ..HealingSpec::default() };
+        let (requests, mut answers): (Vec<_>, Vec<_>) = (0..3)
+            .map(|_| {
+                let (answer, answered) = oneshot::channel();
+                (Request { what: Ask::Restart { role: Role::Redis, pods: 1 }, answer }, answered)
+            })
+            .unzip();
+        let mut replacements = Vec::new();
+        let admitted = admit(requests, &pods, &[], &spec, &mut replacements, Timestamp::UNIX_EPOCH);
+        let uids: Vec<&str> = admitted.iter().map(|sick| sick.uid.as_str()).collect();
+        assert_eq!((uids, replacements.len()), (vec!["u0", "u1"], 2));
+        let answers: Vec<_> = answers.iter_mut().map(|answered| answered.try_recv().unwrap()).collect();
+        assert_eq!(answers[1].as_deref(), Ok("restarts demo-redis-1"));
+        assert!(answers[2].as_ref().unwrap_err().contains("no pod of the redis"), "{answers:?}");
     }
 }

@@ -31,6 +31,12 @@ pub struct Request {
     pub answer: oneshot::Sender<Result<String, String>>,
 }
 
+impl Request {
+    fn is_waited_for(&self) -> bool {
+        !self.answer.is_closed()
+    }
+}
+
 /// The requests by the cluster's uid.
 #[derive(Default)]
 pub struct Requests(Mutex<HashMap<String, Vec<Request>>>);
@@ -38,7 +44,11 @@ pub struct Requests(Mutex<HashMap<String, Vec<Request>>>);
 impl Requests {
     /// Leaves a request for the next pass.
     pub fn put(&self, key: &ObjectRef<LearningCluster>, request: Request) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(uid_of(key)).or_default().push(request);
+        let mut requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = requests.entry(uid_of(key)).or_default();
+        // A cluster that isn't reconciled for long gathers none that were given up.
+        waiting.retain(Request::is_waited_for);
+        waiting.push(request);
     }
 
     /// Lets go of those to clusters whose uid isn't kept; who waits for their answers hears that nobody will answer.
@@ -46,9 +56,10 @@ impl Requests {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| keep(uid));
     }
 
-    /// Takes all requests.
+    /// Takes all requests but those that were given up: who asked was told that nothing came of them.
     pub fn take(&self, key: &ObjectRef<LearningCluster>) -> Vec<Request> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid_of(key)).unwrap_or_default()
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid_of(key));
+        taken.unwrap_or_default().into_iter().filter(Request::is_waited_for).collect()
     }
 }
 
@@ -93,6 +104,25 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_that_was_given_up_is_never_carried_out() {
+        let requests = Requests::default();
+        let key = ObjectRef::<LearningCluster>::new("demo").within("default");
+        let ask = || {
+            let (answer, answered) = oneshot::channel();
+            requests.put(&key, Request { what: Ask::Failover, answer });
+            answered
+        };
+        drop(ask());
+        drop(ask());
+        let answered = ask();
+        let taken = requests.take(&key);
+        assert_eq!(taken.len(), 1);
+        drop((taken, answered));
+        drop(ask());
+        assert!(requests.take(&key).is_empty());
+    }
 
     #[test]
     fn a_person_asks_once_with_each_value_and_is_told_what_can_be_asked() {
