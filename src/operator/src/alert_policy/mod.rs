@@ -7,6 +7,8 @@ mod act;
 mod observe;
 mod past;
 mod tell;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +27,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub use self::past::Pasts;
-use self::past::StoreError;
+use self::past::{POLICY_NAME_MAX, StoreError};
 use crate::conditions::{Desired, is_true, merge};
 use crate::context::Context;
 use crate::learning_cluster::with_causes;
@@ -51,6 +53,46 @@ pub enum Error {
     Deadline,
 }
 
+/// What a policy says of itself while its passes fail.
+struct Complaint {
+    /// Whether trying again can't help before somebody changes something.
+    stalled: bool,
+    /// A closed word.
+    reason: &'static str,
+    /// What has to come first.
+    until: String,
+}
+
+impl Error {
+    /// What the policy says of it; nothing where it can't be written to.
+    fn complaint(&self) -> Option<Complaint> {
+        let (stalled, reason, until) = match self {
+            Error::Status(_) => return None,
+            Error::Observe { .. } => (false, "ObserveFailed", "the API server lets the operator read it".to_owned()),
+            Error::Deadline => (false, "Deadline", "the API server answers faster".to_owned()),
+            Error::Store(StoreError::Read { .. }) => {
+                (false, "RecordNotRead", "the API server lets the operator read the ConfigMap".to_owned())
+            }
+            Error::Store(StoreError::Write { .. }) => {
+                let until =
+                    "the ConfigMap can be written, which a ResourceQuota, a webhook or the operator's role may forbid";
+                (false, "RecordNotStored", until.to_owned())
+            }
+            Error::Store(StoreError::Unreadable { .. }) => {
+                let until = "the ConfigMap is deleted, which begins anew, or a version of Hebb runs that can read it";
+                (true, "RecordUnreadable", until.to_owned())
+            }
+            Error::Store(StoreError::TooLarge(_)) => {
+                (true, "RecordTooLarge", "the policy has fewer rules or LearningClusters".to_owned())
+            }
+            Error::Store(StoreError::NameTooLong(_)) => {
+                (true, "NameTooLong", format!("it is made anew with a name of at most {POLICY_NAME_MAX} characters"))
+            }
+        };
+        Some(Complaint { stalled, reason, until })
+    }
+}
+
 /// Evaluates one policy, or says on it why it can't be read.
 pub async fn reconcile(policy: Arc<DeserializeGuard<AlertPolicy>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
@@ -65,6 +107,9 @@ pub async fn reconcile(policy: Arc<DeserializeGuard<AlertPolicy>>, context: Arc<
         }
     };
     let result = timeout(PASS_DEADLINE, pass).await.unwrap_or(Err(Error::Deadline));
+    if let (Ok(policy), Err(error)) = (&policy.0, &result) {
+        complain(policy, &context, error).await;
+    }
     let word = if result.is_ok() { "settled" } else { "failed" };
     context.metrics.reconciled("AlertPolicy", word, started.elapsed());
     result.inspect(|_| context.failures.forget(&policy.uid().unwrap_or_default()))
@@ -81,7 +126,7 @@ async fn pass(object: &AlertPolicy, context: &Arc<Context>) -> Result<Action, Er
     let name = object.name_any();
     let now = Timestamp::now();
     let policy = match Policy::new(&namespace, &name, &object.spec) {
-        Ok(policy) => Arc::new(policy),
+        Ok(policy) => policy,
         Err(problems) => {
             let facts = hebb_alert::invalid(&problems);
             report(object, context, AlertPolicyStatus::default(), facts, now).await?;
@@ -89,14 +134,16 @@ async fn pass(object: &AlertPolicy, context: &Arc<Context>) -> Result<Action, Er
         }
     };
     let targets = observe::targets(object, context).await?;
-    let mut past = context.pasts.take(context, object, &policy).await?;
+    let mut past = context.pasts.hold(context, object, &policy).await?;
+    let results = context.pasts.results(object);
+    let record = past.with(&results, now);
     let seen = Observation { now, targets: observe::seen(&targets) };
-    let decision = hebb_alert::evaluate(&policy, &mut past.history, past.record.clone(), &seen);
-    let stored = past.store(context, object, decision.record).await;
+    let decision = hebb_alert::evaluate(&policy, &mut past.history, record, &seen);
+    past.store(context, object, decision.record).await?;
+    context.pasts.settle(object, results.len());
     let interval = object.spec.interval.0;
     let next = past.record.next_due(now).map_or(interval, |due| due.min(interval)).max(SOONEST);
-    context.pasts.put_back(object, past);
-    stored?;
+    drop(past);
 
     for delivery in decision.sends {
         tell::send(context, object, delivery);
@@ -116,7 +163,7 @@ async fn pass(object: &AlertPolicy, context: &Arc<Context>) -> Result<Action, Er
     Ok(Action::requeue(next))
 }
 
-/// Writes the status if it says something new.
+/// Writes the status of an evaluation if it says something new.
 async fn report(
     object: &AlertPolicy,
     context: &Context,
@@ -132,21 +179,8 @@ async fn report(
         conditions: merge(&former.conditions, desired.collect(), generation, now),
         ..status
     };
-    if status == former {
+    if !write_status(object, context, &status).await? {
         return Ok(());
-    }
-    let api: Api<AlertPolicy> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
-    let patch = json!({
-        "apiVersion": AlertPolicy::api_version(&()),
-        "kind": AlertPolicy::kind(&()),
-        "status": status,
-    });
-    let parameters = PatchParams::apply(names::MANAGER).force();
-    context.metrics.wrote("alertpolicies/status", "apply");
-    match api.patch_status(&object.name_any(), &parameters, &Patch::Apply(&patch)).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(answer)) if answer.is_not_found() => return Ok(()),
-        Err(error) => return Err(Error::Status(error)),
     }
     let valid = is_true(&status.conditions, "ConfigValid");
     if valid != is_true(&former.conditions, "ConfigValid") || former.observed_generation.is_none() {
@@ -158,4 +192,61 @@ async fn report(
             .await;
     }
     Ok(())
+}
+
+/// Says on a policy that its passes fail, and what is waited for. The log has what can't be said there.
+async fn complain(object: &AlertPolicy, context: &Context, error: &Error) {
+    let Some(Complaint { stalled, reason, until }) = error.complaint() else { return };
+    let message = format!("nobody is told of alerts until {until}: {}", with_causes(error));
+    let status = failed(object, stalled, reason, &message, Timestamp::now());
+    let was = object.status.iter().flat_map(|status| &status.conditions).find(|condition| condition.type_ == "Ready");
+    let is_new = was.is_none_or(|was| was.reason != reason);
+    match timeout(PASS_DEADLINE, write_status(object, context, &status)).await {
+        Ok(Ok(true)) if is_new => context.tell(object, EventType::Warning, reason, "Evaluate", message).await,
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => warn!(policy = %ObjectRef::from_obj(object), error = with_causes(&error), "can't say so"),
+        Err(_) => warn!(policy = %ObjectRef::from_obj(object), "can't say so in time"),
+    }
+}
+
+/// The former status, which says as well that passes fail. What else it says is what was true when one went well last.
+fn failed(
+    object: &AlertPolicy,
+    stalled: bool,
+    reason: &'static str,
+    message: &str,
+    now: Timestamp,
+) -> AlertPolicyStatus {
+    let mut status = object.status.clone().unwrap_or_default();
+    let generation = object.metadata.generation;
+    let parts = vec![
+        Desired::new("Ready", false, reason, message),
+        Desired::new("Stalled", stalled, reason, if stalled { message } else { "" }),
+    ];
+    let mut conditions = merge(&status.conditions, parts, generation, now);
+    let kept = status.conditions.iter().filter(|old| !["Ready", "Stalled"].contains(&old.type_.as_str()));
+    conditions.extend(kept.cloned());
+    status.conditions = conditions;
+    status.observed_generation = generation;
+    status
+}
+
+/// Writes the status if it says something new, and says whether it did.
+async fn write_status(object: &AlertPolicy, context: &Context, status: &AlertPolicyStatus) -> Result<bool, Error> {
+    if object.status.as_ref() == Some(status) {
+        return Ok(false);
+    }
+    let api: Api<AlertPolicy> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": AlertPolicy::api_version(&()),
+        "kind": AlertPolicy::kind(&()),
+        "status": status,
+    });
+    let parameters = PatchParams::apply(names::MANAGER).force();
+    context.metrics.wrote("alertpolicies/status", "apply");
+    match api.patch_status(&object.name_any(), &parameters, &Patch::Apply(&patch)).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(false),
+        Err(error) => Err(Error::Status(error)),
+    }
 }

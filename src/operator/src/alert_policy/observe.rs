@@ -46,20 +46,40 @@ pub async fn targets(policy: &AlertPolicy, context: &Context) -> Result<Vec<Watc
         }
         (None, None) => Vec::new(),
     };
-    let mut watched = Vec::new();
-    for cluster in found.into_iter().filter_map(|guard| guard.0.ok()) {
-        let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
-        let selected = ListParams::default().labels(&format!("{}={}", names::CLUSTER_LABEL, cluster.name_any()));
-        let pods = pods.list(&selected).await.map_err(observing("the target's pods"))?.items;
+    let clusters: Vec<LearningCluster> = found.into_iter().filter_map(|guard| guard.0.ok()).collect();
+    let mut pods = pods(context, &namespace, &clusters).await.map_err(observing("the targets' pods"))?;
+    let watched = clusters.into_iter().map(|cluster| {
         let key = ObjectRef::from_obj(&cluster);
-        watched.push(Watched {
-            pods: pods.iter().map(|pod| PodView::new(pod, Timestamp::now())).collect(),
+        Watched {
+            pods: pods.remove(&cluster.name_any()).unwrap_or_default(),
             scraped: context.coordinators.answer(&key),
             update_rate: context.coordinators.update_rate(&key),
             cluster,
-        });
+        }
+    });
+    Ok(watched.collect())
+}
+
+/// The pods of the clusters, by the cluster's name. One request has them all: a pass has no time for one after the other.
+async fn pods(
+    context: &Context,
+    namespace: &str,
+    clusters: &[LearningCluster],
+) -> Result<BTreeMap<String, Vec<PodView>>, kube::Error> {
+    let selector = match clusters {
+        [] => return Ok(BTreeMap::new()),
+        [cluster] => format!("{}={}", names::CLUSTER_LABEL, cluster.name_any()),
+        _ => names::CLUSTER_LABEL.to_owned(),
+    };
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let found = api.list(&ListParams::default().labels(&selector)).await?.items;
+    let now = Timestamp::now();
+    let mut pods: BTreeMap<String, Vec<PodView>> = BTreeMap::new();
+    for pod in &found {
+        let cluster = pod.labels().get(names::CLUSTER_LABEL).cloned().unwrap_or_default();
+        pods.entry(cluster).or_default().push(PodView::new(pod, now));
     }
-    Ok(watched)
+    Ok(pods)
 }
 
 /// What the rules see of them.
