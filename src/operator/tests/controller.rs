@@ -19,6 +19,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -65,6 +66,7 @@ async fn run_all(client: &Client) -> Vec<String> {
     running.spawn_local(pods_that_wait_to_be_deleted_are_made_by_replica_sets(client.clone()));
     running.spawn_local(a_name_that_is_taken_is_said_and_not_taken_over(client.clone()));
     running.spawn_local(a_policy_says_whether_it_fits_together(client.clone()));
+    running.spawn_local(a_record_is_not_written_over_that_of_another_writer(client.clone()));
     running.spawn_local(the_lease_is_handed_over(client.clone()));
     running.spawn_local(backups::backups_are_made_once_a_request_and_told_as_they_end(client.clone()));
     running.spawn_local(backups::a_restore_comes_first_and_what_it_refuses_is_told(client.clone()));
@@ -355,6 +357,54 @@ async fn a_policy_says_whether_it_fits_together(client: Client) {
     ready("a missing target is named", "False NoTarget").await;
     scenario.create(&cluster("demo", json!({}))).await;
     ready("the target is found", "True Evaluating").await;
+    operator.stop().await.unwrap();
+}
+
+async fn a_record_is_not_written_over_that_of_another_writer(client: Client) {
+    let scenario = Scenario::new(client, "record").await;
+    let spec = |rules: &[&str]| {
+        let expr = json!({"indicator": "queue_size", "operator": "GreaterThan", "threshold": 1});
+        let rules: Vec<_> = rules.iter().map(|name| json!({"name": name, "expr": expr, "onNoData": "Alert"})).collect();
+        json!({
+            "targetRef": {"name": "demo"}, "rules": rules,
+            "receivers": [{"name": "log", "log": {}}], "routes": [{"receiver": "log", "groupWait": "0s"}],
+        })
+    };
+    let records = scenario.api::<ConfigMap>();
+    let unreadable = json!({"metadata": {"name": "q-alert-record"}, "data": {"record.json": "{"}});
+    scenario.create::<ConfigMap>(&serde_json::from_value(unreadable).unwrap()).await;
+    let operator = scenario.operator("a", "hebb:1").await;
+    scenario.create(&cluster("demo", json!({}))).await;
+    scenario.create(&scenario::policy("p", spec(&["one"]))).await;
+    scenario.create(&scenario::policy("q", spec(&["one"]))).await;
+    let record = async |what: &str, wanted: &dyn Fn(&serde_json::Value) -> bool| {
+        scenario::within(what, PATIENT, async || {
+            let data = records.get_opt("p-alert-record").await.unwrap()?.data?;
+            let record: serde_json::Value = serde_json::from_str(&data["record.json"]).unwrap();
+            wanted(&record).then_some(record)
+        })
+        .await
+    };
+    let told = |record: &serde_json::Value| record["deliveries"]["log"]["succeeded"].as_u64().unwrap_or(0);
+    let follows = |record: &serde_json::Value, count: usize| record["alerts"].as_object().unwrap().len() == count;
+    let mut theirs = record("an alert is told", &|record| told(record) == 1).await;
+
+    theirs["deliveries"]["log"]["succeeded"] = json!(1_000);
+    let data = json!({"data": {"record.json": theirs.to_string()}});
+    records.patch("p-alert-record", &PatchParams::default(), &Patch::Merge(&data)).await.unwrap();
+    scenario.change_policy("p", json!({"spec": spec(&["one", "two"])})).await;
+    record("what another wrote is kept", &|record| follows(record, 2) && told(record) >= 1_000).await;
+
+    records.delete("p-alert-record", &DeleteParams::default()).await.unwrap();
+    scenario.change_policy("p", json!({"spec": spec(&["one", "two", "three"])})).await;
+    record("one that was deleted is begun anew", &|record| follows(record, 3) && told(record) < 1_000).await;
+
+    scenario::within("a record that can't be read is said", PATIENT, async || {
+        let policy = scenario.api::<hebb_api::AlertPolicy>().get("q").await.unwrap();
+        let status = serde_json::to_value(policy.status).unwrap();
+        scenario::condition(&status, "Ready").starts_with("False RecordUnreadable").then_some(())
+    })
+    .await;
     operator.stop().await.unwrap();
 }
 

@@ -64,10 +64,10 @@ struct Complaint {
 }
 
 impl Error {
-    /// What the policy says of it; nothing where it can't be written to.
+    /// What the policy says of it; nothing where trying again is all that it takes, or where the policy can't be written to.
     fn complaint(&self) -> Option<Complaint> {
         let (stalled, reason, until) = match self {
-            Error::Status(_) => return None,
+            Error::Status(_) | Error::Store(StoreError::Raced { .. }) => return None,
             Error::Observe { .. } => (false, "ObserveFailed", "the API server lets the operator read it".to_owned()),
             Error::Deadline => (false, "Deadline", "the API server answers faster".to_owned()),
             Error::Store(StoreError::Read { .. }) => {

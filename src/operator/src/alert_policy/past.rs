@@ -1,4 +1,7 @@
 //! What a policy must not forget: its record in a ConfigMap of its own, and what came of messages and actions since.
+//!
+//! A record is written over the one that this operator read or wrote last, and over no other: of two operators that overlap
+//! for a moment, one stores its decision and carries it out, and the other one reads the record anew.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,10 +10,10 @@ use std::time::{Duration, Instant};
 use hebb_alert::{Came, History, Policy, Record, RecordError, SendError};
 use hebb_api::{AlertPolicy, names};
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
-use serde_json::json;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Resource, ResourceExt};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::context::Context;
@@ -33,6 +36,8 @@ pub enum StoreError {
     Read { name: String, source: kube::Error },
     #[error("failed to write the ConfigMap {name}")]
     Write { name: String, source: kube::Error },
+    #[error("somebody else has written the ConfigMap {name} meanwhile")]
+    Raced { name: String },
     #[error("the ConfigMap {name} holds what this version can't read; it is left as it is")]
     Unreadable { name: String, source: RecordError },
     #[error("the record of the policy has become too large")]
@@ -45,9 +50,22 @@ pub enum StoreError {
 pub struct Past {
     pub record: Record,
     pub history: History,
-    /// What the ConfigMap holds, empty where there is no record. Nothing where that isn't known: before it is read, and after
-    /// a write of which nobody knows what became of it.
-    stored: Option<String>,
+    /// Nothing where it isn't known: before it is read, and after a write of which nobody knows what became of it.
+    stored: Option<Stored>,
+}
+
+/// What is stored of a policy.
+struct Stored {
+    /// Empty where there is no record.
+    json: String,
+    /// The ConfigMap as it was read or written last, by uid and resource version; nothing where there is none.
+    object: Option<(String, String)>,
+}
+
+impl Stored {
+    fn new(object: &ObjectMeta, json: String) -> Self {
+        Self { json, object: object.uid.clone().zip(object.resource_version.clone()) }
+    }
 }
 
 /// A past that one pass at a time has.
@@ -148,12 +166,13 @@ impl Past {
         }
         let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
         let found = api.get_opt(&name).await.map_err(|source| StoreError::Read { name: name.clone(), source })?;
-        let json = found.and_then(|found| found.data).and_then(|mut data| data.remove(KEY)).unwrap_or_default();
+        let found = found.unwrap_or_default();
+        let json = found.data.and_then(|mut data| data.remove(KEY)).unwrap_or_default();
         self.record = match json.as_str() {
             "" => Record::default(),
             json => Record::from_json(json).map_err(|source| StoreError::Unreadable { name, source })?,
         };
-        self.stored = Some(json);
+        self.stored = Some(Stored::new(&found.metadata, json));
         Ok(())
     }
 
@@ -161,39 +180,60 @@ impl Past {
     pub async fn store(&mut self, context: &Context, object: &AlertPolicy, record: Record) -> Result<(), StoreError> {
         let json = record.to_json().map_err(StoreError::TooLarge)?;
         let stored = self.stored.as_ref();
-        let nothing =
-            stored.is_none_or(String::is_empty) && record == Record { mode: record.mode, ..Record::default() };
-        if stored.is_some_and(|stored| *stored == json) || nothing {
+        let nothing = stored.is_none_or(|stored| stored.json.is_empty())
+            && record == Record { mode: record.mode, ..Record::default() };
+        if stored.is_some_and(|stored| stored.json == json) || nothing {
             self.record = record;
             return Ok(());
         }
         // Until there is an answer it isn't known what is stored, also where a deadline cuts this off.
-        self.stored = None;
-        write(context, object, &json).await?;
+        let former = self.stored.take().and_then(|stored| stored.object);
+        let written = write(context, object, former, &json).await?;
         // Only now: what isn't stored hasn't been decided, and is decided again by the next pass.
         self.record = record;
-        self.stored = Some(json);
+        self.stored = Some(Stored::new(&written.metadata, json));
         Ok(())
     }
 }
 
-/// Writes the record.
-async fn write(context: &Context, object: &AlertPolicy, json: &str) -> Result<(), StoreError> {
+/// Writes the record over the `former` ConfigMap, or makes one where there was none.
+async fn write(
+    context: &Context,
+    object: &AlertPolicy,
+    former: Option<(String, String)>,
+    json: &str,
+) -> Result<ConfigMap, StoreError> {
     let name = record_name(object);
     let namespace = object.namespace().unwrap_or_default();
-    let body = json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": name,
-            "namespace": namespace,
-            "labels": {"app.kubernetes.io/name": "hebb", "app.kubernetes.io/managed-by": names::MANAGER},
-            "ownerReferences": [kube::Resource::controller_owner_ref(object, &())],
+    let labels = [("app.kubernetes.io/name", "hebb"), ("app.kubernetes.io/managed-by", names::MANAGER)];
+    let mut body = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(namespace.clone()),
+            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            owner_references: object.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
         },
-        "data": {KEY: json},
-    });
+        data: Some([(KEY.to_owned(), json.to_owned())].into()),
+        ..ConfigMap::default()
+    };
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
-    context.metrics.wrote("configmaps", "apply");
-    let written = api.patch(&name, &PatchParams::apply(names::MANAGER).force(), &Patch::Apply(&body)).await;
-    written.map(drop).map_err(|source| StoreError::Write { name, source })
+    let written = match former {
+        Some((uid, version)) => {
+            // The API server refuses another version, another object of the name, and none.
+            (body.metadata.uid, body.metadata.resource_version) = (Some(uid), Some(version));
+            context.metrics.wrote("configmaps", "apply");
+            api.patch(&name, &PatchParams::apply(names::MANAGER).force(), &Patch::Apply(&body)).await
+        }
+        None => {
+            // An apply would take over one that somebody has made meanwhile.
+            context.metrics.wrote("configmaps", "create");
+            let parameters = PostParams { field_manager: Some(names::MANAGER.to_owned()), ..PostParams::default() };
+            api.create(&parameters, &body).await
+        }
+    };
+    written.map_err(|source| match source {
+        kube::Error::Api(answer) if answer.is_conflict() || answer.is_already_exists() => StoreError::Raced { name },
+        source => StoreError::Write { name, source },
+    })
 }

@@ -176,11 +176,35 @@ async fn what_has_come_of_a_message_outlives_a_pass_that_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_record_that_somebody_else_has_written_is_read_anew_and_not_written_over() {
+    let reads = AtomicUsize::new(0);
+    let (context, asked) = context(move |what, body| match what {
+        _ if what.starts_with("GET") && reads.fetch_add(1, Ordering::SeqCst) == 0 => config_map(7, &record(0)),
+        _ if what.starts_with("GET") => config_map(9, &record(41)),
+        _ if what.contains(RECORD) && body["metadata"]["resourceVersion"] == "7" => {
+            refusal(409, "Conflict", "the object has been modified")
+        }
+        _ if what.contains(RECORD) => config_map(10, &stored(body)),
+        _ => refusal(404, "NotFound", "there is none"),
+    });
+    let policy = policy("p", "KeepLast");
+    context.pasts.sent(&policy, "k".to_owned(), Ok(()));
+    let raced = reconcile(Arc::new(DeserializeGuard(Ok(policy.clone()))), context.clone()).await;
+    assert!(matches!(raced, Err(Error::Store(StoreError::Raced { .. }))), "{raced:?}");
+    assert!(asked_for(&asked, "PATCH /apis/hebb.dev").is_empty(), "the next pass mends it: nobody is called");
+    pass(&policy, &context).await.unwrap();
+    let writes = asked_for(&asked, &format!("PATCH {RECORD}"));
+    assert_eq!((&writes[1]["metadata"]["uid"], &writes[1]["metadata"]["resourceVersion"]), (&json!("c"), &json!("9")));
+    let last = stored(&writes[1]);
+    assert_eq!((last.outbox.len(), last.deliveries["log"].succeeded), (0, 42));
+}
+
+#[tokio::test]
 async fn a_policy_that_cannot_remember_says_so_once_and_when_it_can_again() {
     let quota = Arc::new(AtomicUsize::new(1));
     let is_full = quota.clone();
     let (context, asked) = context(move |what, body| match what {
-        _ if what.starts_with("PATCH") && what.contains(RECORD) => {
+        _ if what.starts_with("POST /api/v1/namespaces/default/configmaps") => {
             if is_full.load(Ordering::SeqCst) == 0 {
                 return config_map(1, &stored(body));
             }
