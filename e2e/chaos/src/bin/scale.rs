@@ -256,6 +256,7 @@ impl Operator {
             .env("http_proxy", coordinators)
             // As in the chart.
             .env("MIMALLOC_ALLOW_THP", "0")
+            .env("MIMALLOC_PURGE_DELAY", "0")
             .stdin(Stdio::null())
             .stderr(log.try_clone()?)
             .stdout(log)
