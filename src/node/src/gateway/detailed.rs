@@ -27,10 +27,10 @@ pub struct Last(Mutex<Option<(Instant, Option<Arc<StateBody>>)>>);
 impl Last {
     async fn look(&self, shared: &Shared) -> Option<Arc<StateBody>> {
         let mut last = self.0.lock().await;
-        let known = last.take().filter(|(asked_at, _)| asked_at.elapsed() < ASK_EVERY);
-        if let Some((asked_at, state)) = known {
-            *last = Some((asked_at, state.clone()));
-            return state;
+        if let Some((asked_at, state)) = &*last
+            && asked_at.elapsed() < ASK_EVERY
+        {
+            return state.clone();
         }
         // Noted first: who hangs up has asked, too.
         *last = Some((Instant::now(), None));

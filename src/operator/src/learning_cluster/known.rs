@@ -14,8 +14,8 @@ use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 
-use super::plan::{Live, applied};
-use super::render::{Child, Desired, Kind, WORKLOADS, template_digest};
+use super::plan::{Live, applied, keeps_replicas};
+use super::render::{Desired, Kind, WORKLOADS, template_digest};
 
 /// Everything is read again after so long, should a watch have missed something.
 const TRUST_FOR: Duration = Duration::from_secs(300);
@@ -227,11 +227,6 @@ impl Known {
     }
 }
 
-/// Whether the number of replicas stays as it stands, so that somebody must have looked before it is applied.
-fn keeps_replicas(child: &Child) -> bool {
-    matches!(child.kind, Kind::Deployment | Kind::ReplicaSet) && child.object["spec"]["replicas"].is_null()
-}
-
 /// The part of a workload that is of interest while nothing is to be done about it.
 fn numbers(workload: &Value) -> Value {
     let status = |field: &str| workload["status"][field].clone();
@@ -255,7 +250,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::learning_cluster::render::APPLIED_ANNOTATION;
+    use crate::learning_cluster::render::{APPLIED_ANNOTATION, Child};
 
     type Object = PartialObjectMeta<k8s_openapi::api::core::v1::Service>;
 

@@ -75,8 +75,7 @@ pub fn plan(desired: &Desired, live: &Live, owner_uid: &str) -> Vec<Step> {
             Some(_) => continue,
         };
         if let Some(found) = found
-            && matches!(child.kind, Kind::Deployment | Kind::ReplicaSet)
-            && child.object["spec"]["replicas"].is_null()
+            && keeps_replicas(child)
             && owns_replicas(found)
         {
             steps.push(hand_over(child, found, desired));
@@ -92,6 +91,11 @@ pub fn plan(desired: &Desired, live: &Live, owner_uid: &str) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// Whether the number of replicas stays as it stands, so that somebody must have looked before it is applied.
+pub fn keeps_replicas(child: &Child) -> bool {
+    matches!(child.kind, Kind::Deployment | Kind::ReplicaSet) && child.object["spec"]["replicas"].is_null()
 }
 
 /// Leaves the number of replicas to an HPA: as it stands, but never less than that may choose.
