@@ -57,7 +57,7 @@ pub struct Admission {
 pub struct Answer {
     /// The event's id; empty for an inference.
     pub id: String,
-    /// Whether this id was answered before; the answer is then the first one.
+    /// Whether this id was answered before; the answer is then the first one, or beyond the horizon what is predicted by now.
     pub duplicate: bool,
     /// What is predicted; none before the first label.
     pub prediction: Option<Prediction>,
@@ -223,6 +223,16 @@ pub struct EventRecord {
     pub path: AnswerPath,
     /// Whether its label has come.
     pub labelled: bool,
+}
+
+/// The prediction that stands for a vector that a governed memory accepted.
+pub(crate) const ACCEPTED: &str = "accepted";
+
+impl EventRecord {
+    /// Whether a governed memory accepted it.
+    pub(crate) fn is_accepted(&self) -> bool {
+        matches!(&self.prediction, Some(Prediction::Class(class)) if class == ACCEPTED)
+    }
 }
 
 /// Why an entry does not fit.

@@ -2,6 +2,7 @@
 
 mod version1;
 mod version2;
+mod version3;
 
 use std::collections::BTreeMap;
 
@@ -9,10 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use self::version1::StateOf1;
 use self::version2::StateOf2;
+use self::version3::StateOf3;
 use crate::anomaly::SeriesDetector;
 use crate::answer::{
-    Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, LibraryPattern, Outcome, PatternMatch, Prediction,
-    Rejection, SignalAnomaly, Statistics, Vote,
+    ACCEPTED, Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, LibraryPattern, Outcome, PatternMatch,
+    Prediction, Rejection, SignalAnomaly, Statistics, Vote,
 };
 use crate::config::{GateMode, Governance, Hyperparameters, PartitionConfig, Task};
 use crate::entry::{
@@ -42,8 +44,7 @@ const AWAITED_BYTES_MAX: usize = 64 << 20;
 const AWAITED_SIGNAL_BYTES_MAX: usize = 16 << 20;
 /// The member that predicts alone before the ensemble votes.
 const COLD_MEMBER: usize = 1;
-/// What is remembered of a vector.
-const ACCEPTED: &str = "accepted";
+/// What is remembered of a vector that wasn't [`ACCEPTED`].
 const REJECTED: &str = "rejected";
 
 /// One partition of a domain.
@@ -281,6 +282,7 @@ impl Partition {
         let state = match version {
             0 | 1 => snapshot::decode::<StateOf1>(body)?.into(),
             2 => snapshot::decode::<StateOf2>(body)?.into(),
+            3 => snapshot::decode::<StateOf3>(body)?.into(),
             _ => snapshot::decode(body)?,
         };
         Ok(Self::with_state(state))
@@ -408,7 +410,7 @@ impl Partition {
         }
         self.state.config = config.clone();
         let Hyperparameters { memory_max_vectors, horizon_events, max_local_patterns, .. } = config.hyperparameters;
-        self.state.recent.limit(horizon_events);
+        self.state.recent.limit(horizon_events, self.state.position.at_ms);
         match &mut self.state.learned.model {
             Model::Classification(model) => model.limit(memory_max_vectors),
             Model::Regression(model) => model.limit(memory_max_vectors),
@@ -519,15 +521,10 @@ impl Partition {
     /// One step of a governed memory.
     fn admit(&mut self, at: EntryId, event: &Event) -> Result<Admission, Rejection> {
         self.check_event(event)?;
-        let accepted = |record: &EventRecord| record.prediction == Some(Prediction::Class(ACCEPTED.to_owned()));
-        if let Some(known) = self.state.recent.get(&event.id) {
+        let known = self.state.recent.get(&event.id).map(|known| known.record.is_accepted());
+        if let Some(accepted) = known.or_else(|| self.state.recent.former(&event.id)) {
             self.state.counts.duplicates += 1;
-            return Ok(Admission {
-                id: event.id.clone(),
-                duplicate: true,
-                accepted: accepted(&known.record),
-                verdict: None,
-            });
+            return Ok(Admission { id: event.id.clone(), duplicate: true, accepted, verdict: None });
         }
         let (Input::Features(Features::Dense(vector)), Some(Label::Number(value))) = (&event.input, &event.label)
         else {
@@ -584,6 +581,12 @@ impl Partition {
                 patterns: Vec::new(),
                 anomaly: None,
             });
+        }
+        if self.state.recent.former(&event.id).is_some() {
+            // What was said of it is gone; this is what is said now.
+            let answer = self.infer(&event.input)?;
+            self.state.counts.duplicates += 1;
+            return Ok(Answer { id: event.id.clone(), duplicate: true, anomaly: None, ..answer });
         }
         self.fill_row(&event.input)?;
         let (patterns, anomaly) = self.perceive(&event.input, true);

@@ -274,7 +274,7 @@ fn a_future_version_is_refused_by_its_number() {
     let mut snapshot = Partition::new(PartitionConfig::new(Task::Classification)).snapshot();
     snapshot[4] = 9;
     let error = Partition::restore(&snapshot).unwrap_err();
-    assert!(matches!(error, SnapshotError::Version { found: 9, supported: 3 }), "{error}");
+    assert!(matches!(error, SnapshotError::Version { found: 9, supported: 4 }), "{error}");
 }
 
 #[test]
@@ -491,7 +491,53 @@ fn the_uncertain_gate_saves_updates_and_keeps_most_of_the_accuracy() {
     assert!(uncertain.accuracy > always.accuracy - 0.02);
 }
 
-/// Written by versions 1 and 2 after 150 events each: a class by a threshold, twice the first feature, a sawtooth, and vectors.
+/// However many events came in between, a minute long; what is older is new again.
+#[test]
+fn a_retry_that_others_have_overtaken_is_learned_once() {
+    let hyperparameters = Hyperparameters { horizon_events: 10, ..Hyperparameters::default() };
+    let mut partition =
+        Partition::new(PartitionConfig { hyperparameters, ..PartitionConfig::new(Task::Classification) });
+    // One a second.
+    let at = |second: usize| EntryId { at_ms: second as u64 * 1_000, seq: 0 };
+    for second in 0..100 {
+        partition.apply(at(second), &labelled(second, (second % 7) as f64));
+    }
+    let mut partition = Partition::restore(&partition.snapshot()).unwrap();
+    let before = partition.statistics();
+    for again in 41..100 {
+        let outcome = partition.apply(at(100), &labelled(again, (again % 7) as f64));
+        let Outcome::Answer(answer) = outcome else { panic!("{outcome:?}") };
+        assert!(answer.duplicate && answer.prediction.is_some() && !answer.learned, "{again}: {answer:?}");
+    }
+    let after = partition.statistics();
+    assert_eq!((after.events, after.duplicates, after.updates), (before.events, 59, before.updates));
+    assert_eq!(after.applied_digest, before.applied_digest);
+    let outcome = partition.apply(at(101), &labelled(30, 2.0));
+    assert!(matches!(outcome, Outcome::Answer(answer) if !answer.duplicate));
+}
+
+/// A memory that admits says of a vector what it said before.
+#[test]
+fn a_retry_of_a_vector_beyond_the_horizon_is_told_whether_it_was_accepted() {
+    let hyperparameters = Hyperparameters { horizon_events: 1, ..Hyperparameters::default() };
+    let mut partition = Partition::new(PartitionConfig { hyperparameters, ..PartitionConfig::new(Task::Governed) });
+    let vector = |number: usize| {
+        let (input, worth) = (vec![number as f64, 1.0], (number * 29 % 100) as f64 / 100.0);
+        let input = Input::Features(Features::Dense(input));
+        Entry::Event(Event { id: number.to_string(), input, label: Some(Label::Number(worth)) })
+    };
+    let told = |outcome| match outcome {
+        Outcome::Admission(admission) => (admission.duplicate, admission.accepted),
+        other => panic!("{other:?}"),
+    };
+    let first: Vec<_> = (0..100).map(|number| told(partition.apply(at(number), &vector(number)))).collect();
+    assert!(first.contains(&(false, true)) && first.contains(&(false, false)));
+    for (number, (_, accepted)) in first.into_iter().enumerate() {
+        assert_eq!(told(partition.apply(at(100), &vector(number))), (true, accepted), "{number}");
+    }
+}
+
+/// Written by versions 1, 2 and 3 after 150 events each: a class by a threshold, twice the first feature, a sawtooth, and vectors.
 #[test]
 fn a_snapshot_of_an_earlier_version_goes_on_where_it_stood() {
     let tasks = [
@@ -501,8 +547,8 @@ fn a_snapshot_of_an_earlier_version_goes_on_where_it_stood() {
         (Task::Governed, "governed"),
     ];
     // Version 1 had no governed memory.
-    let fixtures = tasks[..3].iter().map(|task| (1, task)).chain(tasks.iter().map(|task| (2, task)));
-    for (version, (task, name)) in fixtures {
+    let before_3 = tasks[..3].iter().map(|task| (1, task)).chain(tasks.iter().map(|task| (2, task)));
+    for (version, (task, name)) in before_3.chain(tasks.iter().map(|task| (3, task))) {
         let file = format!("{}/tests/version{version}/{name}.snapshot", env!("CARGO_MANIFEST_DIR"));
         let stored = std::fs::read(&file).unwrap();
         let mut partition = Partition::restore(&stored).unwrap();
@@ -534,10 +580,10 @@ fn a_snapshot_of_an_earlier_version_goes_on_where_it_stood() {
                 let Outcome::Governor(state) = apply(150, Entry::Query(Query::Governor)) else { panic!("a state") };
                 assert_eq!((state.accepted + state.rejected, state.rhythm), (150, Rhythm { wake: 8, sleep: 3 }));
             }
-            Task::TimeSeriesClassification => unreachable!("no version before 3 had it"),
+            Task::TimeSeriesClassification => unreachable!("there are no bytes of it"),
         }
-        // In version 2 every other one of the last ten waits for its label.
-        if version == 2 && matches!(task, Task::Classification | Task::Regression) {
+        // Since version 2 every other one of the last ten waits for its label.
+        if version >= 2 && matches!(task, Task::Classification | Task::Regression) {
             let label = if *task == Task::Regression { Label::Number(2.0) } else { Label::Class("low".to_owned()) };
             let feedback = |id: &str| Entry::Feedback { id: id.to_owned(), label: label.clone() };
             assert_eq!(apply(151, feedback("148")), Outcome::Feedback(FeedbackOutcome::Joined));
@@ -546,7 +592,7 @@ fn a_snapshot_of_an_earlier_version_goes_on_where_it_stood() {
         apply(153, Entry::Control(Control::Cycle));
         let anew = Partition::restore(&partition.snapshot()).unwrap();
         assert_eq!(anew.digest(), partition.digest(), "{file}");
-        assert_eq!((anew.snapshot()[4], stored[4]), (3, version), "{file}");
+        assert_eq!((anew.snapshot()[4], stored[4]), (4, version), "{file}");
     }
 }
 

@@ -13,7 +13,7 @@ use crate::learner::{Classifier, Regression};
 use crate::meta::Meta;
 use crate::pattern::PatternsOf2;
 use crate::random::Random;
-use crate::recent::{Awaited, Recent, Remembered};
+use crate::recent::{Awaited, Recent, RecentOf3, Remembered};
 use crate::schema::Schema;
 use crate::score::Score;
 use crate::vitals::Vitals;
@@ -73,7 +73,7 @@ impl From<RecentOf2> for Recent {
             awaited: input.map(|input| Awaited { input, shares: None }),
         };
         let mut take = |id: String| events.remove(&id).map(|event| (id, remembered(event)));
-        order.into_iter().filter_map(&mut take).collect::<Vec<_>>().into()
+        RecentOf3::from(order.into_iter().filter_map(&mut take).collect::<Vec<_>>()).into()
     }
 }
 
