@@ -9,6 +9,7 @@ mod learning_cluster;
 pub mod load;
 pub mod names;
 mod plain;
+pub mod scaling;
 
 pub use alert_policy::*;
 pub use crd::{crd_yaml, crds};

@@ -8,9 +8,7 @@ use clap::Args;
 use futures::future::OptionFuture;
 use hebb_api::{LearningCluster, names};
 use hebb_log::{RedisConfig, RedisStore};
-use hebb_node::{
-    ClusterSettings, Identity, Store, run_coordinator, run_gateway, run_more_workers, run_worker, stop_channel,
-};
+use hebb_node::{ClusterSettings, Identity, Store, run_coordinator, run_gateway, run_workers, stop_channel};
 use hebb_telemetry::metrics::{self, export_metrics};
 use hebb_telemetry::traces::{self, export_traces};
 use tracing::info;
@@ -210,11 +208,7 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
         match role {
             Role::Gateway => run_gateway(store, &settings, identity, stop).await?,
             Role::Coordinator => run_coordinator(store, &settings, identity, meta, token, stop).await?,
-            Role::Worker => {
-                let id = identity.id.clone();
-                let more = run_more_workers(store.clone(), &settings, &id, 1..workers, stop.clone());
-                tokio::try_join!(run_worker(store, &settings, identity, stop), more).map(|_| ())?;
-            }
+            Role::Worker => run_workers(store, &settings, identity, workers, stop).await?,
         }
         signal.abort();
         finish(traces, metrics).await;

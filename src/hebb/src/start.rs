@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use hebb_api::LearningCluster;
+use hebb_api::{AutoscalingSpec, LearningCluster};
 use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore, SqliteHistory};
-use hebb_node::{Access, ClusterSettings, EmbeddedAddresses, Store, coordinator_address, run_embedded, stop_channel};
+use hebb_node::{
+    Access, ClusterSettings, EmbeddedAddresses, Store, WorkerCount, coordinator_address, run_embedded, stop_channel,
+};
 use hebb_telemetry::metrics::{self, export_metrics};
 use hebb_telemetry::traces::{self, export_traces};
 use tracing::{info, warn};
@@ -21,6 +23,8 @@ use crate::node::{self, MetaOptions, Part, ReadOptions, ReplayOptions, Role, Who
 use crate::output::with_causes;
 use crate::redis::{RedisOptions, TlsOptions};
 
+/// Workers of a process, where nothing else is said.
+const WORKERS: u16 = 4;
 /// How often a coordinator is looked for.
 const LOOKS: usize = 10;
 /// Between two looks.
@@ -43,9 +47,16 @@ pub struct Options {
     /// What this process is. hybrid is everything; the other roles share a Redis with further processes
     #[arg(long, env = "NODE_ROLE", value_enum, default_value_t)]
     role: RoleName,
-    /// Workers in this process
-    #[arg(long, env = "NUM_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=500))]
-    workers: u16,
+    /// Workers in this process [default: 4, or with --role hybrid and a file as many as the file has]
+    #[arg(long, env = "NUM_WORKERS", value_parser = clap::value_parser!(u16).range(1..=500))]
+    workers: Option<u16>,
+    /// Fewest workers, where the queue decides how many: with --role hybrid and this, --max-workers or the file's
+    /// spec.workers.autoscaling [default: 2]
+    #[arg(long, env = "MIN_WORKERS", value_parser = clap::value_parser!(u16).range(1..=500))]
+    min_workers: Option<u16>,
+    /// Most workers, where the queue decides how many [default: 50]
+    #[arg(long, env = "MAX_WORKERS", value_parser = clap::value_parser!(u16).range(1..=500))]
+    max_workers: Option<u16>,
     /// Host of a coordinator, host or host:port, that a gateway or a worker looks for when it starts, to say so when there is
     /// none; they find each other by Redis
     #[arg(long, env = "COORDINATOR_HOST", value_name = "HOST")]
@@ -106,6 +117,8 @@ enum RoleError {
     Storage,
     #[error("AlertPolicies are followed by --role hybrid, or by the operator on Kubernetes")]
     Policies,
+    #[error("--min-workers (MIN_WORKERS) is {least}, more than --max-workers (MAX_WORKERS), {most}")]
+    Bounds { least: i32, most: i32 },
 }
 
 pub fn run(options: Options) -> Outcome {
@@ -136,6 +149,8 @@ pub fn run(options: Options) -> Outcome {
     let mut settings = ClusterSettings { access, ..ClusterSettings::from(&cluster) };
     options.meta.apply(&mut settings);
     options.replays.apply(&mut settings);
+    let bounds = (options.min_workers, options.max_workers);
+    settings.workers = worker_count(settings.workers, options.workers, bounds)?;
     let durability = durability(&cluster, options.redis.is_some());
     let redis = match options.redis {
         Some(url) => Some(redis_config(&url, options.redis_options.tls, &settings.name, durability)?),
@@ -199,7 +214,7 @@ pub fn run(options: Options) -> Outcome {
             std::future::pending().await
         };
         tokio::select! {
-            ended = run_embedded(store, &settings, addresses, options.workers, stop) => ended?,
+            ended = run_embedded(store, &settings, addresses, stop) => ended?,
             () = alerts => {}
         }
         signal.abort();
@@ -233,7 +248,38 @@ fn run_role(role: Role, port: u16, cluster: &LearningCluster, options: Options) 
         std::thread::spawn(move || look_for_coordinator(&host));
     }
     let part = Part { access, who, listen: Some(SocketAddr::new(bind, port)), meta_port, meta, reads, replays };
-    node::run_part(role, cluster, redis, part, options.workers)
+    if role == Role::Worker && (options.min_workers, options.max_workers) != (None, None) {
+        info!(
+            "--min-workers and --max-workers are for --role hybrid: who starts the processes decides how many there are"
+        );
+    }
+    node::run_part(role, cluster, redis, part, options.workers.unwrap_or(WORKERS))
+}
+
+/// What the options make of the file's number of workers.
+fn worker_count(
+    of_file: WorkerCount,
+    number: Option<u16>,
+    (min, max): (Option<u16>, Option<u16>),
+) -> Result<WorkerCount, RoleError> {
+    let (first, mut scaling) = match of_file {
+        WorkerCount::Fixed(of_file) if min.or(max).is_none() => return Ok(number.unwrap_or(of_file).into()),
+        WorkerCount::Fixed(of_file) => (of_file, AutoscalingSpec::default()),
+        WorkerCount::ByQueue { first, scaling } => (first, scaling),
+    };
+    if let Some(min) = min {
+        scaling.min_replicas = min.into();
+    }
+    if let Some(max) = max {
+        scaling.max_replicas = max.into();
+    }
+    let (least, most) = (scaling.min_replicas, scaling.max_replicas);
+    if least > most {
+        return Err(RoleError::Bounds { least, most });
+    }
+    let bound = |count: i32| u16::try_from(count).unwrap_or(u16::MAX);
+    let first = number.unwrap_or(first).clamp(bound(least), bound(most));
+    Ok(WorkerCount::ByQueue { first, scaling })
 }
 
 /// Says whether a coordinator can be reached; nothing depends on it.
@@ -281,5 +327,29 @@ fn redis_config(url: &str, tls: TlsOptions, cluster: &str, durability: Durabilit
 fn default_cluster() -> LearningCluster {
     let mut cluster = LearningCluster::default();
     cluster.metadata.name = Some("local".to_owned());
+    cluster.spec.workers.replicas = i32::from(WORKERS);
     cluster
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_let_the_queue_decide_and_a_number_alone_is_fixed() {
+        let count = |number, bounds| worker_count(WorkerCount::Fixed(WORKERS), number, bounds);
+        assert_eq!(count(None, (None, None)).unwrap(), WorkerCount::Fixed(4));
+        assert_eq!(count(Some(7), (None, None)).unwrap(), WorkerCount::Fixed(7));
+        let by_queue = |first, min_replicas, max_replicas| WorkerCount::ByQueue {
+            first,
+            scaling: AutoscalingSpec { min_replicas, max_replicas, ..AutoscalingSpec::default() },
+        };
+        assert_eq!(count(None, (Some(3), None)).unwrap(), by_queue(4, 3, 50));
+        assert_eq!(count(None, (None, Some(3))).unwrap(), by_queue(3, 2, 3));
+        assert!(count(None, (Some(9), Some(8))).is_err());
+        // A file's bounds hold where the options have none.
+        let of_file = by_queue(2, 2, 6);
+        assert_eq!(worker_count(of_file.clone(), None, (None, None)).unwrap(), of_file);
+        assert_eq!(worker_count(of_file, Some(5), (None, Some(9))).unwrap(), by_queue(5, 2, 9));
+    }
 }

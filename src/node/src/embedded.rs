@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tracing::info;
 
-use crate::roles::{Identity, run_coordinator, run_gateway_beside_owners, run_more_workers, run_worker};
+use crate::roles::{Identity, run_coordinator, run_gateway_beside_owners, run_workers};
 use crate::serve::NodeError;
 use crate::settings::ClusterSettings;
 use crate::stop::{Stop, stop_channel};
@@ -23,7 +23,7 @@ pub struct EmbeddedAddresses {
     pub worker: SocketAddr,
 }
 
-/// Runs everything until the stop, with so many workers; the first one has a port. The gateway finishes its requests before
+/// Runs everything until the stop. The gateway finishes its requests before
 /// the workers leave, so that each is answered.
 ///
 /// # Errors
@@ -32,7 +32,6 @@ pub async fn run_embedded(
     store: Store,
     settings: &ClusterSettings,
     addresses: EmbeddedAddresses,
-    workers: u16,
     stop: Stop,
 ) -> Result<(), NodeError> {
     let (engine_stopper, engine_stop) = stop_channel();
@@ -47,15 +46,14 @@ pub async fn run_embedded(
         None,
         engine_stop.clone(),
     );
-    let more = run_more_workers(store.clone(), settings, "local", 1..workers, engine_stop.clone());
-    let worker = run_worker(store, settings, identity(addresses.worker), engine_stop);
+    let workers = run_workers(store, settings, identity(addresses.worker), settings.workers.clone(), engine_stop);
     let front = async {
         let ended = gateway.await;
         engine_stopper.stop();
         ended
     };
     let engine = async {
-        let ended = tokio::try_join!(coordinator, worker, more).map(|_| ());
+        let ended = tokio::try_join!(coordinator, workers).map(|_| ());
         front_stopper.stop();
         ended
     };

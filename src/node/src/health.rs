@@ -3,6 +3,7 @@
 //! A role names its parts and says of each whether it works; a part that says nothing for [`SILENCE_MAX`] doesn't. So a
 //! loop that hangs is seen without anyone asking it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ pub const PATHS: [&str; 3] = [LIVENESS, READINESS, HEALTH];
 
 /// The health of a process.
 #[derive(Clone, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<&'static str, Part>>>);
+pub struct Health(Arc<Mutex<BTreeMap<Cow<'static, str>, Part>>>);
 
 struct Part {
     said_at: Instant,
@@ -39,28 +40,33 @@ pub struct HealthReport {
     /// `ok` or `unavailable`.
     pub status: &'static str,
     /// Each part that doesn't work, and why.
-    pub troubles: BTreeMap<&'static str, String>,
+    pub troubles: BTreeMap<Cow<'static, str>, String>,
 }
 
 impl Health {
     /// Names a part that must say that it works before the process is ready.
-    pub fn expect(&self, part: &'static str) {
+    pub fn expect(&self, part: impl Into<Cow<'static, str>>) {
         self.say(part, Some("starting".to_owned()));
     }
 
     /// The part works.
-    pub fn works(&self, part: &'static str) {
+    pub fn works(&self, part: impl Into<Cow<'static, str>>) {
         self.say(part, None);
     }
 
     /// The part doesn't work, and why.
-    pub fn fails(&self, part: &'static str, why: impl Into<String>) {
+    pub fn fails(&self, part: impl Into<Cow<'static, str>>, why: impl Into<String>) {
         self.say(part, Some(why.into()));
     }
 
-    fn say(&self, part: &'static str, trouble: Option<String>) {
+    /// The part has ended, as it should.
+    pub fn ends(&self, part: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
+    }
+
+    fn say(&self, part: impl Into<Cow<'static, str>>, trouble: Option<String>) {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.insert(part, Part { said_at: Instant::now(), trouble });
+        parts.insert(part.into(), Part { said_at: Instant::now(), trouble });
     }
 
     /// Which parts don't work.
@@ -71,8 +77,8 @@ impl Health {
             .filter_map(|(name, part)| {
                 let silent = part.said_at.elapsed();
                 match &part.trouble {
-                    Some(trouble) => Some((*name, trouble.clone())),
-                    None if silent > SILENCE_MAX => Some((*name, format!("silent for {} s", silent.as_secs()))),
+                    Some(trouble) => Some((name.clone(), trouble.clone())),
+                    None if silent > SILENCE_MAX => Some((name.clone(), format!("silent for {} s", silent.as_secs()))),
                     None => None,
                 }
             })

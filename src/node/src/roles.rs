@@ -1,10 +1,7 @@
 //! One function a role: opens the port, runs the role's loop and its server until the stop.
 
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::time::Duration;
-
-use futures::future::join_all;
 
 use crate::coordinator::{Coordinator, CoordinatorOptions};
 use crate::gateway::{Gateway, GatewayOptions, KeyRing};
@@ -12,7 +9,7 @@ use crate::serve::{NodeError, listen, serve};
 use crate::settings::ClusterSettings;
 use crate::stop::{Stop, stop_channel};
 use crate::store::Store;
-use crate::worker::{Worker, WorkerOptions};
+use crate::worker::{Crew, WorkerCount, WorkerOptions};
 
 /// Who a process is and where it is reached.
 #[derive(Clone, Debug)]
@@ -112,37 +109,35 @@ pub async fn run_coordinator(
     ended.and(meta_ended)
 }
 
-/// Runs a worker. Its health is served until everything is handed over.
+/// Runs the workers of a process. Their health is served until everything is handed over.
 ///
 /// # Errors
 /// [`NodeError`] when the port is taken or the server fails.
-pub async fn run_worker(
+pub async fn run_workers(
     store: Store,
     settings: &ClusterSettings,
     identity: Identity,
+    count: impl Into<WorkerCount>,
     stop: Stop,
 ) -> Result<(), NodeError> {
     let listener = listen(identity.listen).await?;
-    let worker = Worker::new(store, worker_options(settings, identity.id))?;
-    let (ended, ()) = tokio::join!(serve(listener, worker.router(), stop.clone()), worker.run(stop));
+    let crew = Crew::new(store, worker_options(settings, identity.id))?;
+    let (ended, ()) = tokio::join!(serve(listener, crew.router(), stop.clone()), crew.run(count.into(), stop));
     ended
 }
 
-/// Runs workers that share a process, and so its health and its port, with another one.
+/// Runs workers without a port.
 ///
 /// # Errors
-/// [`NodeError`] when one can't be made.
-pub async fn run_more_workers(
+/// [`NodeError`] when they can't be made.
+pub(crate) async fn run_workers_within(
     store: Store,
     settings: &ClusterSettings,
-    id: &str,
-    numbers: Range<u16>,
+    id: String,
+    count: u16,
     stop: Stop,
 ) -> Result<(), NodeError> {
-    let options = numbers.map(|number| worker_options(settings, format!("{id}-{number}")));
-    let workers = options.map(|options| Worker::new(store.clone(), options));
-    let workers: Vec<Worker> = workers.collect::<Result<_, _>>()?;
-    join_all(workers.iter().map(|worker| worker.run(stop.clone()))).await;
+    Crew::new(store, worker_options(settings, id))?.run(count.into(), stop).await;
     Ok(())
 }
 

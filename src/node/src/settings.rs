@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hebb_api::{EngineSpec, LearningCluster, RateLimitSpec};
+use hebb_api::{EngineSpec, LearningCluster, RateLimitSpec, ScalingStrategy, WorkersSpec};
 use hebb_engine::{GateMode, Governance, Hyperparameters, PartitionConfig, Rhythm, Task, Thresholds, event_digest};
 use hebb_log::Domain;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::Limits;
+use crate::worker::WorkerCount;
 
 /// Whether and how often the cycles of meta-learning run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,8 @@ pub struct ClusterSettings {
     pub access: Access,
     /// The cycles of meta-learning.
     pub meta_learning: MetaLearning,
+    /// How many workers a process runs that is all of the cluster.
+    pub workers: WorkerCount,
 }
 
 /// Whom gateways serve, and how much.
@@ -108,7 +111,21 @@ impl From<&LearningCluster> for ClusterSettings {
                 interval_ms: u64::try_from(spec.meta_learning.interval.0.as_millis()).unwrap_or(u64::MAX),
                 max_cycles: u64::from(count(spec.meta_learning.max_cycles)),
             },
+            workers: workers(&spec.workers),
         }
+    }
+}
+
+/// A process has no HorizontalPodAutoscaler, so that the number is fixed there.
+fn workers(workers: &WorkersSpec) -> WorkerCount {
+    let number = |replicas: i32| u16::try_from(replicas).unwrap_or_default().max(1);
+    match &workers.autoscaling {
+        Some(scaling) if scaling.strategy == ScalingStrategy::Queue => {
+            let (least, most) = (number(scaling.min_replicas), number(scaling.max_replicas));
+            let first = number(workers.replicas).clamp(least, most.max(least));
+            WorkerCount::ByQueue { first, scaling: scaling.clone() }
+        }
+        _ => WorkerCount::Fixed(number(workers.replicas)),
     }
 }
 
@@ -163,6 +180,16 @@ fn count(value: i32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_runs_as_many_workers_as_the_cluster_has() {
+        let count = |spec: &str| workers(&serde_json::from_str(spec).unwrap());
+        assert_eq!(count("{}"), WorkerCount::Fixed(2));
+        assert_eq!(count(r#"{"replicas": 0}"#), WorkerCount::Fixed(1));
+        assert_eq!(count(r#"{"replicas": 7, "autoscaling": {"strategy": "Hpa"}}"#), WorkerCount::Fixed(7));
+        let scaled = count(r#"{"replicas": 7, "autoscaling": {"minReplicas": 1, "maxReplicas": 5}}"#);
+        assert!(matches!(scaled, WorkerCount::ByQueue { first: 5, .. }), "{scaled:?}");
+    }
 
     #[test]
     fn who_needs_no_key_is_limited_by_a_wish_only_and_who_needs_one_by_default() {

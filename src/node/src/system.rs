@@ -21,8 +21,7 @@ use tokio::time::timeout;
 
 use crate::coordinator::{Coordinator, CoordinatorOptions};
 use crate::gateway::{CallError, Gateway, GatewayOptions, Observation, is_domain_name};
-use crate::roles::run_more_workers;
-use crate::serve::NodeError;
+use crate::roles::run_workers_within;
 use crate::settings::{ClusterSettings, MetaLearning};
 use crate::stop::{Stopper, stop_channel};
 use crate::store::Store;
@@ -250,8 +249,7 @@ impl System {
         fronts.spawn(async move { served.run(front_stop).await });
         let (shared, id) = (store.clone(), format!("library-{:08x}", rand::random::<u32>()));
         engines.spawn(async move {
-            let ended: Result<(), NodeError> = run_more_workers(shared, &settings, &id, 0..workers, engine_stop).await;
-            if let Err(error) = ended {
+            if let Err(error) = run_workers_within(shared, &settings, id, workers, engine_stop).await {
                 tracing::error!(error = %error, "the workers can't run");
             }
         });

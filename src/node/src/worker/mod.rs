@@ -3,10 +3,12 @@
 //! The assignment is advice. What a worker owns is decided by the claims of its [`owner`] tasks, so two workers that
 //! follow different assignments for a while do no harm.
 
+mod crew;
 mod fallback;
 mod owner;
 mod pace;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+pub use self::crew::{Crew, WorkerCount};
 pub use self::owner::LEASE;
 use crate::gateway::{expose, families};
 use crate::health::Health;
@@ -133,10 +136,32 @@ impl WorkerMetrics {
     }
 }
 
+/// What one worker adds to a gauge of its process.
+struct Share {
+    gauge: IntGauge,
+    value: i64,
+}
+
+impl Share {
+    fn set(&mut self, value: i64) {
+        self.gauge.add(value - self.value);
+        self.value = value;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 /// A worker and its HTTP routes.
+#[derive(Clone)]
 pub struct Worker {
     context: Arc<owner::OwnerContext>,
     health: Health,
+    /// Its part of the health.
+    part: Cow<'static, str>,
 }
 
 /// An owner task that runs.
@@ -153,8 +178,8 @@ impl Worker {
     /// A metric that can't be registered.
     pub fn new(store: Store, options: WorkerOptions) -> Result<Self, prometheus::Error> {
         let metrics = WorkerMetrics::new()?;
-        let health = Health::default();
-        health.expect("membership");
+        let (health, part) = (Health::default(), Cow::Borrowed("membership"));
+        health.expect(part.clone());
         let context = owner::OwnerContext {
             store,
             worker: options.id,
@@ -166,7 +191,15 @@ impl Worker {
             // Of a queue that is short, a small part makes the difference between full and not.
             progress_every: (options.max_queue_size / 64).clamp(1, PROGRESS_EVERY_MAX),
         };
-        Ok(Self { context: Arc::new(context), health })
+        Ok(Self { context: Arc::new(context), health, part })
+    }
+
+    /// Another worker of the same process, which shares health and metrics.
+    fn beside(&self, id: String) -> Self {
+        let part: Cow<'static, str> = format!("membership of {id}").into();
+        self.health.expect(part.clone());
+        let context = owner::OwnerContext { worker: id, board: Arc::default(), ..(*self.context).clone() };
+        Self { context: Arc::new(context), health: self.health.clone(), part }
     }
 
     /// Health and metrics.
@@ -183,14 +216,15 @@ impl Worker {
         let mut running: BTreeMap<PartitionKey, Running> = BTreeMap::new();
         let mut leaving: Vec<Task> = Vec::new();
         let mut beaten_at: Option<Instant> = None;
+        let mut owned = Share { gauge: self.context.metrics.partitions.clone(), value: 0 };
         while !stop.is_asked() {
             if beaten_at.is_none_or(|at| at.elapsed() >= BEAT_EVERY) {
-                self.beat(false).await;
+                self.beat(false, &mut owned).await;
                 beaten_at = Some(Instant::now());
             }
             match self.wanted().await {
                 Ok(wanted) => self.follow(&mut running, &mut leaving, wanted),
-                Err(error) => self.health.fails("membership", error.to_string()),
+                Err(error) => self.health.fails(self.part.clone(), error.to_string()),
             }
             leaving.retain(|task| !task.is_finished());
             let mut stop = stop.clone();
@@ -199,20 +233,20 @@ impl Worker {
                 () = tokio::time::sleep(FOLLOW_EVERY) => {}
             }
         }
-        self.drain(running, leaving).await;
+        self.drain(running, leaving, owned).await;
     }
 
-    async fn beat(&self, draining: bool) {
+    async fn beat(&self, draining: bool, owned: &mut Share) {
         let partitions = self.context.board.partitions();
-        self.context.metrics.partitions.set(partitions.len() as i64);
+        owned.set(partitions.len() as i64);
         let apply_p95_seconds = self.context.metrics.apply_seconds.quantile(0.95);
         let report =
             WorkerReport { draining, partitions, memory: Memory::now(), apply_p95_seconds, started_at: started_at() };
         let member = Member { id: self.context.worker.clone(), report: report.encode() };
         match (self.context.store.directory.beat(&member, BEAT_TTL).await, self.context.board.trouble()) {
-            (Ok(()), None) => self.health.works("membership"),
-            (Ok(()), Some(trouble)) => self.health.fails("membership", trouble),
-            (Err(error), _) => self.health.fails("membership", error.to_string()),
+            (Ok(()), None) => self.health.works(self.part.clone()),
+            (Ok(()), Some(trouble)) => self.health.fails(self.part.clone(), trouble),
+            (Err(error), _) => self.health.fails(self.part.clone(), error.to_string()),
         }
     }
 
@@ -273,10 +307,10 @@ impl Worker {
         }
     }
 
-    async fn drain(&self, running: BTreeMap<PartitionKey, Running>, mut leaving: Vec<Task>) {
+    async fn drain(&self, running: BTreeMap<PartitionKey, Running>, mut leaving: Vec<Task>, mut owned: Share) {
         info!(partitions = running.len(), "draining");
         // Said first, so that the coordinator gives the partitions to others while they are checkpointed.
-        self.beat(true).await;
+        self.beat(true, &mut owned).await;
         for owner in running.into_values() {
             owner.stopper.stop();
             leaving.push(owner.task);
@@ -289,5 +323,6 @@ impl Worker {
         if let Err(error) = self.context.store.directory.leave(&self.context.worker).await {
             warn!(%error, "could not sign off; the heartbeat expires by itself");
         }
+        self.health.ends(&self.part);
     }
 }

@@ -51,6 +51,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const NO_WAITING_MAX: u64 = u64::MAX;
 
 /// What an owner works with.
+#[derive(Clone)]
 pub struct OwnerContext {
     pub store: Store,
     pub worker: String,

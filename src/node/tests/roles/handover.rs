@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hebb_engine::Task;
 use hebb_log::{LocalConfig, LocalStore};
 use hebb_node::{
-    ClusterSettings, Identity, NodeError, Stop, Stopper, Store, run_coordinator, run_gateway, run_worker, stop_channel,
+    ClusterSettings, Identity, NodeError, Stop, Stopper, Store, run_coordinator, run_gateway, run_workers, stop_channel,
 };
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -41,7 +41,7 @@ impl Worker {
         let runtime = Runtime::new().unwrap();
         let (stopper, stop) = stop_channel();
         let (store, identity) = (store.clone(), identity(name));
-        let task = runtime.spawn(async move { run_worker(store, &settings(&[]), identity, stop).await });
+        let task = runtime.spawn(async move { run_workers(store, &settings(&[]), identity, 1, stop).await });
         Self { threads: Threads(Some(runtime)), stopper, task }
     }
 

@@ -7,6 +7,8 @@ mod backups;
 #[cfg(test)]
 mod bodies;
 #[cfg(test)]
+mod crew;
+#[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod eventual;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hebb_engine::{Governance, Hyperparameters, PartitionConfig, Task, event_digest};
 use hebb_log::Domain;
-use hebb_node::{Access, ClusterSettings, MetaLearning};
+use hebb_node::{Access, ClusterSettings, MetaLearning, WorkerCount};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -29,6 +29,7 @@ pub fn settings(domains: &[(&str, Task, u32)]) -> ClusterSettings {
         sync_interval: Duration::from_secs(1),
         access: Access::default(),
         meta_learning: MetaLearning { enabled: false, interval_ms: 300_000, max_cycles: 0 },
+        workers: WorkerCount::Fixed(1),
     }
 }
 

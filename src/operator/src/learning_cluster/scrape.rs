@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use hebb_api::LearningCluster;
+use hebb_api::scaling::{Load, Sample};
 use kube::runtime::reflector::ObjectRef;
 use reqwest::Method;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::scaling::{Load, Sample};
 use super::uid_of;
 
 /// How often every coordinator is asked.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hebb_api::names::{self, Role};
+use hebb_api::scaling::{Decision, Load};
 use hebb_api::{
     AutoscalingStatus, BackupStatus, DomainSpec, Endpoints, LearningCluster, LearningClusterSpec,
     LearningClusterStatus, RedisStatus, Replacement, RequestStatus, ScalingStrategy, Task, WorkersStatus,
@@ -15,7 +16,6 @@ use super::backups;
 use super::observe::number;
 use super::plan::Live;
 use super::pods::trouble;
-use super::scaling::{Decision, Load};
 use super::scrape::Scraped;
 use super::topology::{Redis, Topology};
 use super::{healing, upgrade};

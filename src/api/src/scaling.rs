@@ -1,4 +1,5 @@
-//! Decides the number of workers: pure, from what the coordinators said lately.
+//! What `spec.workers.autoscaling` decides: pure, from how many entries waited lately. The operator does so for pods, and a
+//! process with workers of its own for these.
 //!
 //! The window rules are those of the HorizontalPodAutoscaler: growing follows the smallest recommendation of its window,
 //! shrinking the largest, so that a dip or a peak shorter than the window changes nothing.
@@ -6,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hebb_api::AutoscalingSpec;
+use crate::AutoscalingSpec;
 
 /// One part of the fallback's patience.
 const SILENCE_UNIT: Duration = Duration::from_secs(10);
@@ -38,8 +39,11 @@ pub struct Load {
 /// The number of workers and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
+    /// The number.
     pub desired: i32,
+    /// Why, in one word.
     pub reason: &'static str,
+    /// Why, in a sentence.
     pub message: String,
 }
 
@@ -105,7 +109,7 @@ pub fn victims(state_bytes: &BTreeMap<String, u64>, count: usize) -> Vec<String>
 
 #[cfg(test)]
 mod tests {
-    use hebb_api::{AutoscalingSpec, Duration as Span};
+    use crate::{AutoscalingSpec, Duration as Span};
     use proptest::prelude::*;
 
     use super::*;
