@@ -294,3 +294,36 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     }
     assert_eq!(library.all(), before);
 }
+
+#[test]
+fn a_full_library_knows_a_new_shape_when_it_has_come_often() {
+    let settings = Hyperparameters {
+        max_local_patterns: 400,
+        cluster_threshold: 0.95,
+        exploration_rate: 0.0,
+        ..Hyperparameters::default()
+    };
+    let mut library = Library::with(settings);
+    let mut seed = 1u64;
+    let mut noise = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as f32 / (1u64 << 30) as f32 - 1.0
+    };
+    for _ in 0..40 {
+        let signal: Vec<f32> = (0..4_000).map(|_| noise() + noise() + noise()).collect();
+        library.perceive(&signal);
+    }
+    let everything = LibraryQuery { limit: 1_000, ..LibraryQuery::default() };
+    let recur = library.query(everything).iter().filter(|pattern| pattern.summary.support > 1).count();
+    assert!(recur >= 300, "{recur} of 400 recur");
+    let beat: Vec<f32> = (0..46u8)
+        .map(|place| {
+            let x = (f32::from(place) - 3.0) / 40.0;
+            let bump = |at: f32, width: f32| (-((x - at) / width).powi(2)).exp();
+            3.0 * bump(0.3, 0.05) - 1.5 * bump(0.45, 0.03) + 0.8 * bump(0.75, 0.1)
+        })
+        .collect();
+    let new: Vec<usize> =
+        (0..20).map(|_| library.perceive(&beat).patterns.iter().filter(|pattern| pattern.new).count()).collect();
+    assert!(new.iter().any(|new| *new > 0) && new[10..].iter().all(|new| *new == 0), "{new:?}");
+}

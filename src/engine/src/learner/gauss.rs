@@ -59,7 +59,7 @@ impl Gauss {
 
     /// The smallest variance that is believed for numbers of this range.
     pub fn floor(range: f32) -> f64 {
-        f64::from(range * range) * 1e-4 + 1e-12
+        (f64::from(range) * f64::from(range) * 1e-4).max(1e-60)
     }
 
     pub fn deviation(&self, floor: f64) -> f64 {

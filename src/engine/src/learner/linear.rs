@@ -86,6 +86,11 @@ impl LeastSquares {
         self.target.original(0, sum + bias)
     }
 
+    /// How far the targets are from their mean, usually.
+    pub fn deviation(&self) -> f64 {
+        self.target.deviation(0)
+    }
+
     /// The target, or the nearest one that isn't far beyond those before it.
     pub fn plausible(&self, target: f64) -> f64 {
         self.target.plausible(0, target)

@@ -26,6 +26,8 @@ const SEARCH_VALUES: usize = 1 << 16;
 const WIDE: usize = 128;
 /// Values of all wide rows: 32 MiB in each checkpoint, and signatures of 1 MiB that one search compares.
 const WIDE_VALUES_MAX: usize = 1 << 23;
+/// Wide rows have room for a multiple of so many values: those of a word of their signatures.
+const ROOM: usize = 64;
 /// Of wide rows, distances are computed of so many at most whose signatures are most alike, among all and among the newest.
 const CANDIDATES: usize = 128;
 const CANDIDATES_SHORT: usize = 48;
@@ -131,6 +133,12 @@ impl Serialize for InBlocks<'_> {
         }
         values.end()
     }
+}
+
+/// The width of a memory of rows so wide. Wide ones have room for more: each new category makes a slot, and to make the
+/// memory anew for every one takes longer than all the rest.
+fn room(width: usize) -> usize {
+    if width < WIDE { width } else { width.next_multiple_of(ROOM).min(SLOTS_MAX) }
 }
 
 /// Where a value stands in blocks of [`BLOCK`] rows, slot by slot.
@@ -281,7 +289,7 @@ impl Memory {
     /// Remembers a row; the oldest goes when the memory is full. `relevance` is what searches count with about now.
     pub fn insert(&mut self, row: &[f32], label: f32, relevance: &[f32]) {
         if row.len() > self.width {
-            self.rebuild(row.len());
+            self.rebuild(room(row.len()));
         }
         let place = if self.len() < self.capacity() {
             self.push(row, label);
@@ -293,7 +301,7 @@ impl Memory {
             self.next = (place + 1) % self.len();
             place
         };
-        if !self.is_wide() && self.index.replaced(place) {
+        if self.width > 0 && !self.is_wide() && self.index.replaced(place) {
             let count = self.len();
             let mut rows = vec![0.0; count * self.width];
             for (place, row) in rows.chunks_exact_mut(self.width).enumerate() {
@@ -342,7 +350,7 @@ impl Memory {
         // A slot that the row doesn't have counts for nothing.
         wide.row.resize(self.width, 0.0);
         wide.relevance.resize(self.width, 0.0);
-        self.signatures.estimate(&wide.row, &wide.relevance, &mut wide.scratch);
+        self.signatures.estimate(&wide.row, &wide.relevance, present, &mut wide.scratch);
         let count = self.len();
         self.compare(0..count, CANDIDATES, wide, wanted, long);
         for places in self.places(0..SHORT.min(count)) {

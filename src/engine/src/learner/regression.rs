@@ -14,6 +14,9 @@ pub const MEMBERS: [&str; 3] = ["linear", "memory", "last"];
 const RATE: f64 = 0.5;
 /// An error counts as so many usual ones at most.
 const FAR: f64 = 10.0;
+/// An error that is a smaller share of the targets' deviation is as good as none: after a time in which nothing changed, the
+/// usual error is nothing, and every other one is far beyond it.
+const LEAST: f64 = 0.01;
 /// Share of the weight that is dealt out anew with each event.
 const SHARE: f64 = 0.005;
 
@@ -100,7 +103,8 @@ impl Regression {
         let errors = members.map(|member| (member - target).abs());
         let least = errors.iter().copied().fold(f64::INFINITY, f64::min);
         // One target that is wrong must not make every other error look small.
-        self.unit = if self.unit > 0.0 { self.unit * 0.99 + least.min(FAR * self.unit) * 0.01 } else { least };
+        let known = self.unit.max(LEAST * self.linear.deviation());
+        self.unit = if known > 0.0 { self.unit * 0.99 + least.min(FAR * known) * 0.01 } else { least };
         reweigh(&mut self.weights, errors, self.unit, pace);
         self.last = self.linear.plausible(target);
     }

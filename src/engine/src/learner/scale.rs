@@ -46,6 +46,11 @@ impl Scale {
         }));
     }
 
+    /// The deviation of a slot; 0 of one that never changed.
+    pub fn deviation(&self, place: usize) -> f64 {
+        self.slots.get(place).map_or(0.0, |slot| f64::from(slot.variance()).sqrt())
+    }
+
     /// A value, or the nearest one that is no further out than ten deviations.
     pub fn plausible(&self, place: usize, value: f64) -> f64 {
         const DEVIATIONS: f64 = 10.0;

@@ -62,12 +62,12 @@ impl Signatures {
     }
 
     /// Estimates how far every row is from `row`, whose slots count as much as `relevance` says.
-    pub fn estimate(&self, row: &[f32], relevance: &[f32], scratch: &mut Scratch) {
+    pub fn estimate(&self, row: &[f32], relevance: &[f32], present: usize, scratch: &mut Scratch) {
         let Scratch { target, estimates, counts, .. } = scratch;
         let apart = |(value, relevance): (&f32, &f32)| value.abs() * relevance;
         let sum: f32 = row.iter().zip(relevance).map(apart).sum();
         // On average a slot weighs 1.
-        let unit = if sum > 0.0 { row.len() as f32 / sum } else { 0.0 };
+        let unit = if sum > 0.0 { present as f32 / sum } else { 0.0 };
         target.clear();
         for (row, relevance) in row.chunks(64).zip(relevance.chunks(64)) {
             let mut word = Word { side: bits(row, |value| *value > 0.0), ..Word::default() };
@@ -191,7 +191,7 @@ mod tests {
         let mut expected: Vec<u32> = (100..900).collect();
         expected.sort_by_key(|place| (estimate(&rows[*place as usize]), 1_000 - place));
         let mut scratch = Scratch::default();
-        signatures.estimate(&target, &relevance, &mut scratch);
+        signatures.estimate(&target, &relevance, WIDTH, &mut scratch);
         scratch.choose(100..900, 60, |place| 1_000 - place as usize);
         assert_eq!(scratch.chosen, expected[..60]);
     }

@@ -277,7 +277,7 @@ impl Leaf {
         has_room: bool,
         random: &mut Random,
     ) {
-        if self.observed.is_empty() {
+        if self.observed.len() < drawn_of(row.len()) {
             self.choose(row.len(), random);
         }
         if self.weight > 0.0 {
@@ -308,19 +308,17 @@ impl Leaf {
 
     /// Draws the features: the root of their number and one more, at least 60 % of few.
     fn choose(&mut self, features: usize, random: &mut Random) {
-        let count = ((features as f64).sqrt() + 1.0).round() as usize;
-        let count = count.max((features.min(10) * 3).div_ceil(5)).min(features);
-        let mut drawn: Vec<u16> = (0..features as u16).collect();
+        let known = |feature: u16| self.observed.binary_search_by_key(&feature, |observed| observed.feature).is_ok();
+        let mut drawn: Vec<u16> = (0..features as u16).filter(|feature| !known(*feature)).collect();
+        let count = drawn_of(features) - self.observed.len();
         for place in 0..count {
-            let other = place + random.below(features - place);
+            let other = place + random.below(drawn.len() - place);
             drawn.swap(place, other);
         }
         drawn.truncate(count);
-        drawn.sort_unstable();
-        self.observed = drawn
-            .into_iter()
-            .map(|feature| Observed { feature, min: f32::INFINITY, max: f32::NEG_INFINITY, classes: Vec::new() })
-            .collect();
+        let begun = |feature| Observed { feature, min: f32::INFINITY, max: f32::NEG_INFINITY, classes: Vec::new() };
+        self.observed.extend(drawn.into_iter().map(begun));
+        self.observed.sort_unstable_by_key(|observed| observed.feature);
     }
 
     /// Appends the log-density of the row in each class.
@@ -390,6 +388,12 @@ impl Leaf {
         let right = self.counts.iter().zip(&left).map(|(all, left)| (all - left).max(0.0)).collect();
         Some((feature, threshold, left, right))
     }
+}
+
+/// How many of the features a leaf looks at.
+fn drawn_of(features: usize) -> usize {
+    let count = ((features as f64).sqrt() + 1.0).round() as usize;
+    count.max((features.min(10) * 3).div_ceil(5)).min(features)
 }
 
 /// How one class is spread along a feature.

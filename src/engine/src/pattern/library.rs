@@ -43,13 +43,15 @@ impl Prototype {
     }
 }
 
-/// Takes those with the least support out of too many, of equals the older.
-fn surplus(prototypes: &mut Vec<Prototype>, max: usize) -> Vec<Prototype> {
+/// Takes those with the least support out of too many, of equals the older; the newest are spared.
+fn surplus(prototypes: &mut Vec<Prototype>, max: usize, spared: usize) -> Vec<Prototype> {
     let Some(last) = prototypes.len().checked_sub(max + 1) else { return Vec::new() };
-    let mut ranks: Vec<(u64, u64)> = prototypes.iter().map(|prototype| (prototype.support, prototype.id)).collect();
+    let elders = &prototypes[..prototypes.len() - spared.min(max)];
+    let mut ranks: Vec<(u64, u64)> = elders.iter().map(|prototype| (prototype.support, prototype.id)).collect();
     let (_, least, _) = ranks.select_nth_unstable(last);
     let least = *least;
-    prototypes.extract_if(.., |prototype| (prototype.support, prototype.id) <= least).collect()
+    let elders = ranks.len();
+    prototypes.extract_if(..elders, |prototype| (prototype.support, prototype.id) <= least).collect()
 }
 
 impl Patterns {
@@ -337,7 +339,7 @@ impl Patterns {
         let active: BTreeSet<u64> = self.prototypes.iter().map(|prototype| prototype.id).collect();
         self.prototypes.extend(back);
         self.prototypes.sort_by_key(|prototype| prototype.id);
-        let given_way = surplus(&mut self.prototypes, max.max(1) as usize);
+        let given_way = surplus(&mut self.prototypes, max.max(1) as usize, 0);
         let archived: Vec<u64> =
             given_way.iter().map(|prototype| prototype.id).filter(|id| active.contains(id)).collect();
         self.archive.extend(given_way);
@@ -370,18 +372,19 @@ impl Patterns {
         }
     }
 
-    /// Keeps the patterns with the most support; of equals the newer. What has recurred goes into the archive, which has the
+    /// Keeps the patterns with the most support; of equals the newer. The newest eighth stays in any case: in a full library a
+    /// new shape could never come up to the others. What has recurred goes into the archive, which has the
     /// same bound.
     pub fn limit(&mut self, max: u32) {
         let max = max.max(1) as usize;
-        let given_way = surplus(&mut self.prototypes, max);
+        let given_way = surplus(&mut self.prototypes, max, max / 8);
         if !given_way.is_empty() {
             let recurred = given_way.into_iter().filter(|prototype| prototype.support >= u64::from(RECURS));
             self.archive.extend(recurred);
             self.archive.sort_by_key(|prototype| prototype.id);
             self.unlink();
         }
-        surplus(&mut self.archive, max);
+        surplus(&mut self.archive, max, 0);
         let most = max * PAIRS_A_PATTERN;
         if self.pairs.len() > most {
             self.pairs.retain(|_, (_, id)| id.is_some());
