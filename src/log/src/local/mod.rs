@@ -3,6 +3,8 @@
 
 mod directory;
 mod file;
+mod fresh;
+mod layout;
 mod log;
 mod replies;
 mod state;

@@ -444,7 +444,7 @@ async fn govern(context: &OwnerContext, owned: &mut Owned) -> Result<(), LogErro
 
 /// Appends a control entry; nobody waits for its outcome.
 async fn tell(context: &OwnerContext, partition: &PartitionKey, control: Control) -> Result<(), LogError> {
-    let record = Record { entry: Entry::Control(control).encode(), reply_to: None };
+    let record = Record { entry: Entry::Control(control).encode().into(), reply_to: None };
     context.store.log.append(partition, &[record], NO_WAITING_MAX).await.map(drop)
 }
 
@@ -584,8 +584,8 @@ mod tests {
             input: Input::Features(Features::Dense(vec![number as f64])),
             label: Some(Label::Class("one".to_owned())),
         };
-        let reply_to = Some(ReplyTo { gateway: "gateway-0".to_owned(), request: number });
-        Record { entry: Entry::Event(event).encode(), reply_to }
+        let reply_to = Some(ReplyTo { gateway: "gateway-0".into(), request: number });
+        Record { entry: Entry::Event(event).encode().into(), reply_to }
     }
 
     fn domain(key: &PartitionKey) -> Domain {
