@@ -65,6 +65,9 @@ pub struct DomainStatus {
     pub events: u64,
     /// Labels seen.
     pub labels: u64,
+    /// Labels that updated a learner, signals whose patterns were learned, or vectors that were accepted, by the task.
+    #[serde(default)]
+    pub learned: u64,
     /// Prequential accuracy, 0 to 1.
     pub accuracy: f64,
     /// The same with a fading factor of 0.999 an event, weighted by the partitions' labels; classification only, and
@@ -180,6 +183,7 @@ fn domain_status(
         task: domain.config.task,
         events: 0,
         labels: 0,
+        learned: 0,
         accuracy: 0.0,
         recent_accuracy: None,
         knn_failure_rate: None,
@@ -200,6 +204,7 @@ fn domain_status(
         let statistics = report.map_or(&nothing, |report| &report.statistics);
         status.events += statistics.events;
         status.labels += statistics.labels;
+        status.learned += report.map_or(0, |report| report.learned);
         status.drifts += statistics.drifts;
         correct += statistics.correct;
         recent += statistics.recent_accuracy * statistics.labels as f64;
@@ -266,6 +271,7 @@ mod tests {
             state_bytes: 0,
             checkpoint_ms: 0,
             class_count: 0,
+            learned: 7,
             statistics: Statistics { labels, recent_accuracy, ..Statistics::default() },
         };
         let partitions =
@@ -283,6 +289,7 @@ mod tests {
         let status = summarise(&leader, &domains, &keys, &views, &said);
         assert!(status.domains[0].recent_accuracy.is_some_and(|accuracy| (accuracy - 0.8).abs() < 1e-9));
         assert_eq!(status.domains[1].recent_accuracy, None);
+        assert_eq!((status.domains[0].learned, status.domains[1].learned), (14, 7), "of all partitions");
     }
 
     #[test]

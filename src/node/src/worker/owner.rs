@@ -592,6 +592,7 @@ fn report(owned: &Owned) -> PartitionReport {
         state_bytes: owned.state_bytes,
         checkpoint_ms: owned.checkpoint_cost.as_millis() as u64,
         class_count,
+        learned: owned.partition.learned(),
         statistics,
     }
 }

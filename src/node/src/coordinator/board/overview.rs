@@ -284,6 +284,7 @@ mod tests {
             task: *task,
             events: 0,
             labels: 0,
+            learned: 0,
             accuracy: 0.0,
             recent_accuracy: None,
             knn_failure_rate: None,
@@ -316,6 +317,7 @@ mod tests {
             state_bytes: 0,
             checkpoint_ms: 0,
             class_count: 0,
+            learned: 0,
             statistics,
         }
     }
