@@ -1,6 +1,6 @@
 //! Events that are a series: a class may be about how a row is beside those before it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail as the test does: by a panic")]
+#![expect(clippy::panic, reason = "the helpers of a test fail as the test does: by a panic")]
 
 use std::collections::VecDeque;
 
