@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hebb_alert::notify::{self, Edges};
-use hebb_alert::{Came, Delivery, Observation, Policy, Record, RecordError, Run, Target, evaluate};
+use hebb_alert::{Came, Delivery, Notice, Observation, Policy, Record, RecordError, Run, Target, evaluate};
 use hebb_api::{ActionType, AlertPolicy, Component, LearningCluster};
-use hebb_node::coordinator::{ClusterStatus, DomainStatus, PolicyReport};
+use hebb_node::coordinator::{AlertNotice, ClusterStatus, DomainStatus, PolicyReport};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::sync::mpsc;
@@ -263,8 +263,13 @@ impl Followed {
                 false => info!(policy = self.name, reason = note.reason, target = note.target, "{}", note.text),
             }
         }
+        let notices = decision.notices.into_iter().map(|notice| {
+            let Notice { fingerprint, summary, value, runbook_url, .. } = notice;
+            (fingerprint, AlertNotice { summary, value, runbook_url })
+        });
+        let notices = notices.collect();
         let (reach_of_page, report) =
-            (reach.clone(), PolicyReport { policy: self.name.clone(), status: decision.status });
+            (reach.clone(), PolicyReport { policy: self.name.clone(), status: decision.status, notices });
         tokio::spawn(async move { reach_of_page.show(report).await });
         for delivery in decision.sends {
             self.send(delivery, reach);

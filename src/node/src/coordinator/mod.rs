@@ -21,7 +21,7 @@ use hebb_telemetry::metrics;
 use tracing::{debug, info, warn};
 
 use self::board::Board;
-pub use self::board::{DomainDetail, Node, Overview, PolicyReport, Role};
+pub use self::board::{AlertNotice, DomainDetail, Node, Overview, PolicyReport, Role};
 pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus};
 use crate::health::Health;
 use crate::memory::Memory;
