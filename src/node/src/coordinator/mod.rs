@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware;
 use futures::TryFutureExt;
 use hebb_log::{Assignment, Domain, Leadership, LogError, Member, PartitionKey};
 use hebb_telemetry::metrics;
@@ -23,6 +24,7 @@ use tracing::{debug, info, warn};
 use self::board::Board;
 pub use self::board::{AlertNotice, DomainDetail, Node, Overview, PolicyReport, Role};
 pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus};
+use crate::browser;
 use crate::health::Health;
 use crate::memory::Memory;
 use crate::report::{GatewayReport, Report, WorkerReport};
@@ -97,12 +99,13 @@ impl Coordinator {
         metrics::offer("coordinator", move || {
             shared.upgrade().and_then(|shared| api::measured(&shared).ok()).unwrap_or_default()
         });
-        api::router(self.0.clone()).merge(board::router(self.0.clone())).merge(self.0.health.router())
+        let router = api::router(self.0.clone()).merge(board::router(self.0.clone())).merge(self.0.health.router());
+        router.layer(middleware::from_fn(browser::refuse_foreign))
     }
 
     /// The API of meta-learning on a port of its own.
     pub fn meta_router(&self) -> Router {
-        meta::port_router(self.0.clone())
+        meta::port_router(self.0.clone()).layer(middleware::from_fn(browser::refuse_foreign))
     }
 
     /// Coordinates until the stop; then gives the leadership up.

@@ -20,6 +20,8 @@ pub struct Server {
     pub worker: Api,
     pub address: SocketAddr,
     pub coordinator: SocketAddr,
+    pub meta_address: SocketAddr,
+    pub worker_address: SocketAddr,
     stopper: Stopper,
     task: JoinHandle<Result<(), NodeError>>,
 }
@@ -59,6 +61,8 @@ impl Server {
             worker: Api::new(addresses.worker),
             address: addresses.gateway,
             coordinator: addresses.coordinator,
+            meta_address: addresses.meta,
+            worker_address: addresses.worker,
             stopper,
             task,
         };
