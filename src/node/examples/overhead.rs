@@ -123,7 +123,7 @@ async fn measure(way: &str) -> Outcome {
     cluster.metadata.name = Some("overhead".to_owned());
     let settings = ClusterSettings { workers: 1.into(), ..ClusterSettings::from(&cluster) };
     let (stopper, stop) = stop_channel();
-    let server = tokio::spawn(async move { run_embedded(store, &settings, addresses, stop).await });
+    let server = tokio::spawn(async move { run_embedded(store, &settings, addresses, None, stop).await });
     let answered = Arc::new(AtomicU64::new(0));
     let url = format!("http://{}/v1/domains/d/infer-and-adapt", addresses.gateway);
     for client in 0..CLIENTS {

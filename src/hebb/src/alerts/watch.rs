@@ -14,6 +14,7 @@ use hebb_api::{ActionType, AlertPolicy, Component, LearningCluster};
 use hebb_node::coordinator::{AlertNotice, ClusterStatus, DomainStatus, PolicyReport};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -40,6 +41,8 @@ pub enum WatchError {
     File { path: String, source: std::io::Error },
     #[error("{path} holds what this version can't read; move it away to begin anew")]
     Record { path: String, source: RecordError },
+    #[error("the internal token has characters that no header can have")]
+    Token,
     #[error("no HTTP client")]
     Client(#[from] reqwest::Error),
 }
@@ -98,7 +101,8 @@ struct Looks {
 }
 
 impl Watch {
-    /// The policies that are about this cluster, with what they remember in `folder`.
+    /// The policies that are about this cluster, with what they remember in `folder`. The process asks for the `token`, where
+    /// there is one.
     ///
     /// # Errors
     /// [`WatchError`] for a policy that can't be used, and for a folder or record that can't be read.
@@ -106,6 +110,7 @@ impl Watch {
         policies: &[AlertPolicy],
         cluster: &LearningCluster,
         addresses: &hebb_node::EmbeddedAddresses,
+        token: Option<&str>,
         folder: &Path,
         surroundings: Surroundings,
     ) -> Result<Self, WatchError> {
@@ -123,7 +128,13 @@ impl Watch {
             followed.push(Followed::load(ready, policy.name_any(), folder)?);
         }
         let edges = surroundings.edges(Some(messages)).map_err(|error| WatchError::Edges(error.to_string()))?;
-        let http = reqwest::Client::builder().timeout(DEADLINE).no_proxy().build()?;
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| WatchError::Token)?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        let http = reqwest::Client::builder().timeout(DEADLINE).no_proxy().default_headers(headers).build()?;
         Ok(Self {
             followed,
             cluster: cluster.name_any(),
@@ -140,17 +151,25 @@ impl Watch {
         })
     }
 
-    /// Evaluates them until it is dropped: what was decided by then is recorded, and goes on with the next start.
+    /// Evaluates them until it is dropped: what was decided by then is recorded, and goes on with the next start. It begins once
+    /// the coordinator has led: before, that nobody leads is no news.
     pub async fn run(mut self) {
         if self.followed.is_empty() {
             return;
         }
-        info!(policies = self.followed.len(), "watching for alerts");
         let mut looks = Looks::default();
         let mut beat = tokio::time::interval(LOOK_EVERY);
+        let mut has_led = false;
         loop {
             beat.tick().await;
             let samples = self.look(&mut looks).await;
+            if !has_led {
+                has_led = samples.get("leader_up").is_some_and(|up| *up > 0.0);
+                if !has_led {
+                    continue;
+                }
+                info!(policies = self.followed.len(), "watching for alerts");
+            }
             for followed in &mut self.followed {
                 if let Err(problem) = followed.pass(&self.cluster, &samples, &self.reach) {
                     error!(policy = followed.name, error = %problem, "an alert can't be recorded; nothing is told or done");

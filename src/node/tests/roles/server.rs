@@ -53,7 +53,7 @@ impl Server {
         let addresses =
             EmbeddedAddresses { gateway, coordinator: free_address(), meta: free_address(), worker: free_address() };
         let (stopper, stop) = stop_channel();
-        let task = tokio::spawn(async move { run_embedded(store, &settings, addresses, stop).await });
+        let task = tokio::spawn(async move { run_embedded(store, &settings, addresses, None, stop).await });
         let server = Self {
             api: Api::new(addresses.gateway),
             status: Api::new(addresses.coordinator),
