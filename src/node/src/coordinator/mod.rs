@@ -11,6 +11,7 @@ mod leader;
 mod meta;
 mod status;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tracing::{debug, info, warn};
 
 use self::board::Board;
 pub use self::board::{AlertNotice, DomainDetail, Node, Overview, PolicyReport, Role};
-pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus};
+pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus, foremost};
 use crate::browser;
 use crate::health::Health;
 use crate::memory::Memory;
@@ -209,7 +210,11 @@ async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus,
     let views = futures::future::try_join_all(partitions.iter().map(|key| shared.store.log.status(key))).await?;
     let own = Memory::now();
     let said = status::Said { workers: &workers, gateways: &gateways, own, meta: meta::indicators(shared, own) };
-    let status = status::summarise(leadership, &domains, &partitions, &views, &said);
+    let mut status = status::summarise(leadership, &domains, &partitions, &views, &said);
+    let declared: BTreeSet<&str> = shared.options.domains.iter().map(|domain| domain.name.as_str()).collect();
+    for domain in &mut status.domains {
+        domain.declared = declared.contains(domain.name.as_str());
+    }
     shared.board.observe(&status, &said);
     Ok(status)
 }
