@@ -129,7 +129,7 @@ bench-runtime: build ## Throughput and latency without Kubernetes, beside Redis 
 	  $(BIN)/runtime --hebb $(BIN)/hebb --data "$$data" --python "$$python" $(ARGS)
 
 .PHONY: bench-overhead
-bench-overhead: toolchain ## What the history of metrics and traces cost: off and on in turn, five rounds (ARGS=rounds)
+bench-overhead: toolchain ## What the history of metrics and traces cost: off and on by turns, twelve rounds (ARGS=rounds)
 	cargo build $(CARGO_FLAGS) --example overhead
 	$(BIN)/examples/overhead $(ARGS)
 

@@ -19,6 +19,8 @@ common='1 Deployment,1 Namespace,1 PodDisruptionBudget'
 [[ $(kinds <<<"$namespaced") == "2 CustomResourceDefinition,$common,2 Role,2 RoleBinding,1 Service,1 ServiceAccount" ]] ||
   fail "the overlay namespaced holds: $(kinds <<<"$namespaced")"
 [[ $(kinds < <("$kubectl" kustomize "$manifests/crds")) == '2 CustomResourceDefinition' ]] || fail "crds holds more than the definitions"
+# A plain "=" is a text in YAML 1.2 only.
+if grep -rnE '(:|-) +=$' "$manifests" "$root/crds" "$root/charts"; then fail "readers of YAML 1.1 refuse a plain ="; fi
 if grep -qi 'helm' <<<"$cluster_wide$namespaced"; then fail "something only for Helm is left"; fi
 
 # Another namespace is a line in somebody's kustomization, and nothing stays behind in hebb-system.

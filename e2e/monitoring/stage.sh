@@ -34,7 +34,8 @@ within() {
 
 answers() { curl --silent --fail --max-time 2 "http://$1" >/dev/null; }
 
-# Classes that one number tells apart, ids and labels with them, a number, and a wave, for as long as the script runs.
+# Classes that one number tells apart, ids and labels with them, a number, and a wave, for as long as the script runs; and vectors for
+# a governed memory.
 stream() {
   local number=0 last lines
   while :; do
@@ -47,6 +48,8 @@ stream() {
     done
     curl --silent --max-time 10 --output /dev/null --header 'content-type: application/x-ndjson' --data-binary @- \
       "http://$GATEWAY/v1/domains/sensors/infer-and-adapt" <<<"$lines" || true
+    curl --silent --max-time 10 --output /dev/null "http://$GATEWAY/event" \
+      --data "{\"id\":\"v-$number\",\"vector\":[$number,1],\"moral_value\":0.$((number / 40 % 10))}" || true
     sleep 0.2
   done
 }

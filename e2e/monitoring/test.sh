@@ -31,6 +31,11 @@ for board in "${boards[@]}"; do
     fail "$board has two panels of one number or at one place"
 done
 
+# What is counted in bytes or seconds has an axis of its own beside what is from 0 to 1.
+jq --exit-status '.panels[] | select(.targets[].expr | test("hebb_meta_learning")) | [.fieldConfig.overrides[].matcher.options] |
+  contains(["meta_memory_bytes", "stuck_phase_seconds"])' "$ROOT/integrations/grafana/learningcluster.json" >/dev/null ||
+  fail "the panel of meta-learning draws bytes on the axis of ratios"
+
 stage "$(realpath "$1")"
 port=$((29000 + $$ % 900))
 cat >"$WORK/prometheus.yml" <<EOF2

@@ -55,6 +55,9 @@ struct Options {
     /// How often everything is measured; the median is reported
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Measure the library alone
+    #[arg(long)]
+    library_only: bool,
     /// Single requests of a measurement
     #[arg(long, default_value_t = 10_000)]
     singles: usize,
@@ -126,29 +129,21 @@ async fn main() -> Result<(), Error> {
     }
     let records = data::read(&options.data, &options.label)?;
     let folder = tempfile::tempdir()?;
-    let stage = Stage::set(&options.hebb, folder.path()).await?;
+    let stage = if options.library_only { None } else { Some(Stage::set(&options.hebb, folder.path()).await?) };
     let mut rows = Vec::new();
     let mut left_out = Vec::new();
     for round in 0..options.rounds {
         println!("==> round {} of {}", round + 1, options.rounds);
-        for (system, url) in
-            [("Hebb, three processes over Redis", &stage.cluster), ("Hebb, hebb start", &stage.embedded)]
-        {
-            rows.extend(hebb(system, url, round, &records, options.singles).await?);
+        if let Some(stage) = &stage {
+            rows.extend(stage.hebb(round, &records, options.singles).await?);
         }
         rows.push(library(&folder.path().join(format!("library-{round}")), &records).await?);
-        rows.extend(empty(&stage.empty, round, &records, options.singles).await?);
-        rows.extend(redis_alone(stage.redis_port)?);
-        match &options.python {
-            None => left_out = vec!["Ray and Celery: no --python".to_owned()],
-            Some(python) => {
-                for which in ["ray", "celery"] {
-                    match peers(python, &options.peers, which, stage.redis_port) {
-                        Ok(found) => rows.extend(found),
-                        Err(error) => left_out.push(format!("{which}: {error}")),
-                    }
-                }
-            }
+        if let Some(stage) = &stage {
+            rows.extend(empty(&stage.empty, round, &records, options.singles).await?);
+            rows.extend(redis_alone(stage.redis_port)?);
+            let (found, without) = stage.peers(&options);
+            rows.extend(found);
+            left_out = without;
         }
     }
     let rows = medians(rows);
@@ -234,6 +229,27 @@ impl Stage {
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let (cluster, embedded, empty) = (url(gateway_port), url(embedded_port), url(empty_port));
         Ok(Self { redis_port, cluster, embedded, empty, _processes: processes })
+    }
+
+    async fn hebb(&self, round: usize, records: &[Record], singles: usize) -> Result<Vec<Row>, Error> {
+        let mut rows = hebb("Hebb, three processes over Redis", &self.cluster, round, records, singles).await?;
+        rows.extend(hebb("Hebb, hebb start", &self.embedded, round, records, singles).await?);
+        Ok(rows)
+    }
+
+    /// Ray and Celery, and why one of them is left out.
+    fn peers(&self, options: &Options) -> (Vec<Row>, Vec<String>) {
+        let Some(python) = &options.python else {
+            return (Vec::new(), vec!["Ray and Celery: no --python".to_owned()]);
+        };
+        let (mut rows, mut left_out) = (Vec::new(), Vec::new());
+        for which in ["ray", "celery"] {
+            match peers(python, &options.peers, which, self.redis_port) {
+                Ok(found) => rows.extend(found),
+                Err(error) => left_out.push(format!("{which}: {error}")),
+            }
+        }
+        (rows, left_out)
     }
 }
 

@@ -37,6 +37,27 @@ mod tests {
     }
 
     #[test]
+    fn the_same_alert_is_as_severe_in_prometheus() {
+        let rules = &hebb_api::load::load(YAML).unwrap().policies[0].spec.rules;
+        let file = include_str!("../../../integrations/prometheus/rules.yaml");
+        let mut twins = Vec::new();
+        for alert in file.split("- alert: Hebb").skip(1) {
+            let (name, rest) = alert.split_once('\n').unwrap();
+            // ManyRejections is many-rejections.
+            let kebab = name.split_inclusive(char::is_alphabetic).fold(String::new(), |kebab, letter| {
+                let dash = if kebab.is_empty() || !letter.starts_with(char::is_uppercase) { "" } else { "-" };
+                kebab + dash + &letter.to_lowercase()
+            });
+            let severity = rest.split_once("labels: {severity: ").unwrap().1.split_once(',').unwrap().0;
+            if let Some(twin) = rules.iter().find(|rule| rule.name == kebab) {
+                assert_eq!(format!("{:?}", twin.severity).to_lowercase(), severity, "{kebab}");
+                twins.push(kebab);
+            }
+        }
+        assert!(twins.len() >= 6 && twins.contains(&"queue-nearly-full".to_owned()), "{twins:?}");
+    }
+
+    #[test]
     fn the_other_example_is_valid_too() {
         let resources = hebb_api::load::load(include_str!("../../../examples/alertpolicy.yaml")).unwrap();
         assert_eq!(crate::problems(&resources.policies[0].spec), Vec::<String>::new());

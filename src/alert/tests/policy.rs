@@ -45,6 +45,33 @@ fn an_alert_is_told_once_repeated_after_hours_and_ended() {
 }
 
 #[test]
+fn the_shipped_alerts_are_measured_by_what_is_configured() {
+    let shipped = hebb_api::load::load(hebb_alert::defaults::YAML).unwrap().policies.remove(0).spec;
+    let mut world = World::new(&serde_yaml::to_string(&shipped).unwrap());
+    // A long queue with room for a million, and a filter that rejects most because it should.
+    for (indicator, value) in
+        [("queue_size", 50_000.0), ("queue_usage_ratio", 0.05), ("rejection_rate", 0.9), ("acceptance_shortfall", 0.0)]
+    {
+        world.set("wide", indicator, value);
+    }
+    // A short one that is nearly full, a filter that rejects what it should not, and models that learn nothing.
+    for (indicator, value) in
+        [("queue_size", 46.0), ("queue_usage_ratio", 0.92), ("rejection_rate", 0.55), ("acceptance_shortfall", 0.36)]
+    {
+        world.set("narrow", indicator, value);
+    }
+    for (target, rate) in [("wide", 60.0), ("narrow", 0.0)] {
+        world.set(target, "up", 1.0);
+        world.set(target, "update_rate", rate);
+    }
+    world.run(1_200);
+    let firing = world.status().alerts.into_iter().filter(|alert| alert.state == AlertState::Firing);
+    let firing: BTreeSet<(String, String)> = firing.map(|alert| (alert.target, alert.rule)).collect();
+    let expected = ["learning-stopped", "many-rejections", "queue-nearly-full"];
+    assert_eq!(firing, expected.map(|rule| ("narrow".to_owned(), rule.to_owned())).into());
+}
+
+#[test]
 fn a_selector_may_wait_for_a_cluster_and_a_name_may_not() {
     let mut world = World::new(SLACKLESS);
     world.run(30);

@@ -19,7 +19,16 @@ pub fn crd_yaml() -> Result<Vec<(String, String)>, serde_yaml::Error> {
         .into_iter()
         .map(|crd| {
             let name = format!("{}.yaml", crd.metadata.name.clone().unwrap_or_default());
-            Ok((name, serde_yaml::to_string(&crd)?))
+            Ok((name, quoted(&serde_yaml::to_string(&crd)?)))
         })
         .collect()
+}
+
+/// A plain `=` is a text in YAML 1.2, and in YAML 1.1 a type of its own that readers such as PyYAML refuse.
+fn quoted(yaml: &str) -> String {
+    let line = |line: &str| match line.strip_suffix('=') {
+        Some(before) if before.ends_with(": ") || before.ends_with("- ") => format!("{before}'='\n"),
+        _ => format!("{line}\n"),
+    };
+    yaml.lines().map(line).collect()
 }

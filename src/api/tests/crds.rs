@@ -18,6 +18,16 @@ fn the_crds_in_the_tree_are_those_of_the_types() {
 }
 
 #[test]
+fn a_reader_of_yaml_1_1_finds_no_value_of_a_type_that_it_cannot_read() {
+    for (crd, (name, yaml)) in hebb_api::crds().iter().zip(hebb_api::crd_yaml().unwrap()) {
+        let plain = yaml.lines().find(|line| line.ends_with(": =") || line.ends_with("- ="));
+        assert_eq!(plain, None, "{name}: a plain '='");
+        let read: serde_json::Value = serde_yaml::from_str(&yaml).unwrap();
+        assert_eq!(read, serde_json::to_value(crd).unwrap(), "{name} says something else than the types");
+    }
+}
+
+#[test]
 fn every_field_has_a_description() {
     for crd in hebb_api::crds() {
         let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();

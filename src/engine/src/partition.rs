@@ -263,6 +263,17 @@ impl Partition {
         statistics
     }
 
+    /// How often something was learned: labels that updated the learner, signals whose patterns were learned, vectors that a
+    /// governed memory accepted. Its count begins anew with a reset, the others go on.
+    pub fn learned(&self) -> u64 {
+        let State { counts, learned, .. } = &self.state;
+        match &learned.model {
+            Model::Classification(_) | Model::Regression(_) | Model::TimeSeriesClassification(_) => counts.updates,
+            Model::Patterns(..) => counts.events,
+            Model::Governed(model) => model.accepted(),
+        }
+    }
+
     /// The state as bytes: versioned and checksummed; equal states give equal bytes.
     pub fn snapshot(&self) -> Vec<u8> {
         snapshot::write(&self.state)

@@ -491,6 +491,33 @@ fn the_uncertain_gate_saves_updates_and_keeps_most_of_the_accuracy() {
     assert!(uncertain.accuracy > always.accuracy - 0.02);
 }
 
+#[test]
+fn what_is_learned_is_counted_as_the_task_learns() {
+    let hyperparameters = Hyperparameters { gate_mode: GateMode::Uncertain, ..Hyperparameters::default() };
+    let mut classes = Partition::new(PartitionConfig { hyperparameters, ..PartitionConfig::new(Task::Classification) });
+    for number in 0..1_000usize {
+        classes.apply(at(number), &labelled(number, (number * 37 % 70) as f64 / 10.0));
+    }
+    assert_eq!(classes.learned(), classes.statistics().updates);
+    assert!(classes.learned() < classes.statistics().labels, "the gate lets nothing through of the rest");
+
+    let mut patterns = Partition::new(PartitionConfig::new(Task::Patterns));
+    for number in 0..3usize {
+        let input = Input::Signal((0..64).map(|place| (place as f32 * 0.4).sin()).collect());
+        patterns.apply(at(number), &Entry::Infer(input.clone()));
+        patterns.apply(at(number), &Entry::Event(Event { id: number.to_string(), input, label: None }));
+    }
+    assert_eq!((patterns.learned(), patterns.statistics().labels), (3, 0), "signals, and no questions");
+
+    let mut governed = Partition::new(PartitionConfig::new(Task::Governed));
+    for (number, worth) in [1.0, 0.0, 1.0, 0.0, 0.0].into_iter().enumerate() {
+        let input = Input::Features(Features::Dense(vec![number as f64, 1.0]));
+        let event = Event { id: number.to_string(), input, label: Some(Label::Number(worth)) };
+        governed.apply(at(number), &Entry::Event(event));
+    }
+    assert_eq!(governed.learned(), 2, "what was accepted");
+}
+
 /// However many events came in between, a minute long; what is older is new again.
 #[test]
 fn a_retry_that_others_have_overtaken_is_learned_once() {

@@ -93,7 +93,8 @@ async fn learn_nonsense(port: u16, prefix: &str) -> Result {
     let http = reqwest::Client::new();
     let url = format!("http://127.0.0.1:{port}/v1/domains/noise/infer-and-adapt");
     let since = Instant::now();
-    for number in 0..60 {
+    // Accuracy is told from the hundredth label on.
+    for number in 0..120 {
         let label = if number * number % 7 < 3 { "a" } else { "b" };
         let body = json!({"id": format!("{prefix}-{number}"), "features": [f64::from(number % 3)], "label": label});
         while !http.post(&url).json(&body).send().await.is_ok_and(|answer| answer.status().is_success()) {

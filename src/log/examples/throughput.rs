@@ -37,8 +37,8 @@ async fn measure(name: &str, store: &impl Log) -> Result<(), Box<dyn Error>> {
             let key = PartitionKey { domain: format!("b{batch}c{clients}"), index: 0 };
             let begun = Instant::now();
             let append = || async {
-                let reply_to = Some(ReplyTo { gateway: "gateway-0".to_owned(), request: 7 });
-                let records = vec![Record { entry: vec![42; ENTRY_BYTES], reply_to }; batch];
+                let reply_to = Some(ReplyTo { gateway: "gateway-0".into(), request: 7 });
+                let records = vec![Record { entry: vec![42; ENTRY_BYTES].into(), reply_to }; batch];
                 let mut appended = 0;
                 while begun.elapsed() < PERIOD {
                     appended += store.append(&key, &records, u64::MAX).await?.len();

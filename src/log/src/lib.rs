@@ -15,9 +15,11 @@ mod sqlite;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 pub use hebb_engine::EntryId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -113,10 +115,10 @@ impl LogError {
 }
 
 /// Where the answer to an entry goes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyTo {
-    /// The gateway's id.
-    pub gateway: String,
+    /// The gateway's id, which the entries of a gateway share.
+    pub gateway: Arc<str>,
     /// The gateway's number for the request.
     pub request: u64,
 }
@@ -124,8 +126,8 @@ pub struct ReplyTo {
 /// One record as it is appended: an encoded entry and who waits for its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The encoded [`hebb_engine::Entry`].
-    pub entry: Vec<u8>,
+    /// The encoded [`hebb_engine::Entry`]. It may be a part of a larger buffer, which lives as long as its last part.
+    pub entry: Bytes,
     /// Who waits; none for control messages.
     pub reply_to: Option<ReplyTo>,
 }

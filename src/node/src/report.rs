@@ -75,6 +75,9 @@ pub struct PartitionReport {
     /// How many classes were seen.
     #[serde(default)]
     pub class_count: u64,
+    /// How often something was learned: [`hebb_engine::Partition::learned`].
+    #[serde(default)]
+    pub learned: u64,
     /// What the engine counts; of the classes, some.
     pub statistics: Statistics,
 }
@@ -130,6 +133,7 @@ mod tests {
             state_bytes: 1,
             checkpoint_ms: 1,
             class_count: classes.len() as u64,
+            learned: 0,
             statistics: Statistics { classes, ..Statistics::default() },
         }
     }

@@ -101,6 +101,8 @@ pub async fn run_coordinator(
         domains: settings.domains.clone(),
         token,
         meta: settings.meta_learning.clone(),
+        max_queue_size: settings.max_queue_size,
+        target_acceptance: settings.governance.admission.target_acceptance,
     };
     let asks = options.token.is_some();
     let coordinator = Coordinator::new(store, options)?;

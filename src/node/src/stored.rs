@@ -163,12 +163,12 @@ mod tests {
             return Err("held".into());
         };
         store.checkpoint(&claim, old, OLD, None).await?;
-        let records = entries.iter().map(|entry| Record { entry: entry.clone(), reply_to: None });
+        let records = entries.iter().map(|entry| Record { entry: entry.clone().into(), reply_to: None });
         let ids = store.append(&key(), &records.collect::<Vec<_>>(), u64::MAX).await?;
         for (id, entry) in ids.iter().zip(entries) {
             replay::apply(&mut live, *id, entry);
         }
-        store.append(&key(), &[Record { entry: event(9_999), reply_to: None }], u64::MAX).await?;
+        store.append(&key(), &[Record { entry: event(9_999).into(), reply_to: None }], u64::MAX).await?;
         let kept = Kept { position: old, since: live.position(), entries: entries.len() as u64, bytes: 1 };
         store.checkpoint(&claim, live.position(), &future(live.snapshot()), alter(kept)).await?;
         Ok(live)

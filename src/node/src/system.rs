@@ -167,12 +167,15 @@ async fn local(
     let workers = checked(num_workers)?;
     let store = Store::new(LocalStore::open(folder, LocalConfig { durability }).await?);
     let mut system = System::new(store.clone(), workers, scratch)?;
+    let settings = ClusterSettings::from(&LearningCluster::default());
     let options = CoordinatorOptions {
         id: CLUSTER.to_owned(),
         address: "in-process".to_owned(),
         domains: Vec::new(),
         token: None,
         meta: MetaLearning { enabled: false, interval_ms: 300_000, max_cycles: 0 },
+        max_queue_size: settings.max_queue_size,
+        target_acceptance: settings.governance.admission.target_acceptance,
     };
     let coordinator = Coordinator::new(store, options).map_err(|error| SystemError::Role(error.to_string()))?;
     let stop = system.engine.listen();

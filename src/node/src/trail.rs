@@ -4,6 +4,8 @@
 //! what it always was, byte by byte. A worker that doesn't know of traces applies such an entry as any other and answers to
 //! a name that nobody has; then the gateway sends the entry again, without a trace.
 
+use std::sync::Arc;
+
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -45,10 +47,10 @@ pub fn current() -> Option<TraceParent> {
 }
 
 /// The name of a gateway with the context of what is sent in its name.
-pub fn addressed(gateway: &str, context: Option<TraceParent>) -> String {
+pub fn addressed(gateway: &Arc<str>, context: Option<TraceParent>) -> Arc<str> {
     match context.map(|context| format!("{gateway}{MARK}{context}")) {
-        Some(name) if name.len() <= MAX_NAME_BYTES => name,
-        _ => gateway.to_owned(),
+        Some(name) if name.len() <= MAX_NAME_BYTES => name.into(),
+        _ => gateway.clone(),
     }
 }
 
@@ -65,12 +67,12 @@ mod tests {
     #[test]
     fn a_name_carries_a_context_or_is_what_it_was() {
         let context: TraceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
-        let name = addressed("gateway-0-0011aabb", Some(context));
+        let name = addressed(&"gateway-0-0011aabb".into(), Some(context));
         assert_eq!(addressee(&name), ("gateway-0-0011aabb", Some(context)));
-        assert_eq!(addressed("gateway-0", None), "gateway-0");
+        assert_eq!(&*addressed(&"gateway-0".into(), None), "gateway-0");
         assert_eq!(addressee("gateway-0"), ("gateway-0", None));
         assert_eq!(addressee("odd|name"), ("odd|name", None));
-        let long = "g".repeat(MAX_NAME_BYTES - 10);
+        let long: Arc<str> = "g".repeat(MAX_NAME_BYTES - 10).into();
         assert_eq!(addressed(&long, Some(context)), long, "the store takes no longer name");
     }
 }

@@ -183,6 +183,8 @@ impl Cluster {
                     domains: vec![domain(settings)],
                     token: None,
                     meta: MetaLearning { enabled: false, interval_ms: 300_000, max_cycles: 0 },
+                    max_queue_size: QUEUE_MAX,
+                    target_acceptance: Governance::default().admission.target_acceptance,
                 };
                 let client = |error| StartError::Client(Box::new(error));
                 let coordinator = Coordinator::new(link.store(), options).map_err(client)?;

@@ -20,7 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use action::{ActionSpec, ActionType, Approval, Component, Phase};
-pub use indicator::{INDICATORS, Indicator, indicator_named};
+pub use indicator::{ACCURACY_LABELS_MIN, INDICATORS, Indicator, acceptance_shortfall, indicator_named};
 pub use problems::{RESERVED_LABELS, SAMPLES_MAX};
 pub use receiver::{
     DiscordReceiver, EmailReceiver, EmailSecurity, EventReceiver, FileReceiver, LogReceiver, PagerDutyReceiver,

@@ -70,11 +70,12 @@ fn labels(_: &mut SchemaGenerator) -> Schema {
 #[serde(rename_all = "camelCase")]
 pub struct Expression {
     /// Name of the indicator, with its unit: update_rate (updates per minute), knn_failure_rate (0 to 1), mean_kl_divergence
-    /// (nats), queue_size (entries), memory_usage_ratio (0 to 1), memory_bytes (bytes), inference_latency_p99 (seconds),
-    /// latency_p95 (seconds), accuracy (0 to 1), rejection_rate (0 to 1), up, leader_up and redis_up (0 or 1),
-    /// workers_ready_ratio (0 to 1), restarts (restarts), crash_loops (pods), continuous_active (0 or 1), learning_velocity
-    /// (0 to 1), mean_improvement (score per cycle), meta_score (0 to 1), stuck_phase_seconds (seconds), meta_memory_bytes
-    /// (bytes), meta_metric_min and meta_metric_max (score).
+    /// (nats), queue_size (entries), queue_usage_ratio (0 to 1, of engine.maxQueueSize), memory_usage_ratio (0 to 1),
+    /// memory_bytes (bytes), inference_latency_p99 (seconds), latency_p95 (seconds), accuracy (0 to 1, of the worst domain with
+    /// at least 100 labels), rejection_rate (0 to 1), acceptance_shortfall (0 to 1, of engine.admission.targetAcceptance), up,
+    /// leader_up and redis_up (0 or 1), workers_ready_ratio (0 to 1), restarts (restarts), crash_loops (pods),
+    /// continuous_active (0 or 1), learning_velocity (0 to 1), mean_improvement (score per cycle), meta_score (0 to 1),
+    /// stuck_phase_seconds (seconds), meta_memory_bytes (bytes), meta_metric_min and meta_metric_max (score).
     #[schemars(length(min = 1, max = 63))]
     pub indicator: String,
     /// How the window's values become one; Rate is the increase per second, P50 to P99 are percentiles. Default: Avg.

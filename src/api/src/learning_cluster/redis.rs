@@ -146,7 +146,8 @@ pub struct ExternalRedis {
     /// Host name or address; of a Cluster one of its nodes. With `sentinels` it is only shown in the status.
     #[schemars(length(min = 1, max = 253))]
     pub host: String,
-    /// Port. Default: 6379.
+    /// Port. With `sentinels` that of the servers: NetworkPolicies let the nodes out to it and to the Sentinels' ports. Of a
+    /// Cluster that of the node; its servers may listen on any. Default: 6379.
     #[serde(default = "redis_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,

@@ -198,6 +198,11 @@ impl Governor {
         (self.accepted + self.rejected > 0).then(|| 1.0 - self.filter.acceptance())
     }
 
+    /// Vectors that were accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
     /// Vectors that are kept.
     pub fn len(&self) -> usize {
         self.keep.len()

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use hebb_alert::notify::{self, Edges};
 use hebb_alert::{Came, Delivery, Notice, Observation, Policy, Record, RecordError, Run, Target, evaluate};
-use hebb_api::{ActionType, AlertPolicy, Component, LearningCluster};
+use hebb_api::{
+    ACCURACY_LABELS_MIN, ActionType, AlertPolicy, Component, EngineSpec, LearningCluster, acceptance_shortfall,
+};
 use hebb_node::coordinator::{AlertNotice, ClusterStatus, DomainStatus, PolicyReport};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -51,6 +53,7 @@ pub enum WatchError {
 pub struct Watch {
     followed: Vec<Followed>,
     cluster: String,
+    engine: EngineSpec,
     status_url: String,
     health_url: String,
     http: reqwest::Client,
@@ -97,7 +100,8 @@ struct Followed {
 /// What the process says of itself.
 #[derive(Default)]
 struct Looks {
-    labels: VecDeque<(Instant, u64)>,
+    /// How often the models had learned, over the last minute.
+    learned: VecDeque<(Instant, u64)>,
 }
 
 impl Watch {
@@ -138,6 +142,7 @@ impl Watch {
         Ok(Self {
             followed,
             cluster: cluster.name_any(),
+            engine: cluster.spec.engine.clone(),
             status_url: format!("http://{}/api/v1/status", addresses.coordinator),
             health_url: format!("http://{}/health/readiness", addresses.gateway),
             http: http.clone(),
@@ -184,7 +189,7 @@ impl Watch {
         let asked = async { self.http.get(&self.status_url).send().await?.error_for_status()?.json().await };
         let status: Result<ClusterStatus, reqwest::Error> = asked.await;
         match status {
-            Ok(status) => looks.take(&status, &mut samples),
+            Ok(status) => looks.take(&status, &self.engine, &mut samples),
             Err(_) => {
                 samples.insert("leader_up".to_owned(), 0.0);
             }
@@ -194,7 +199,7 @@ impl Watch {
 }
 
 impl Looks {
-    fn take(&mut self, status: &ClusterStatus, samples: &mut BTreeMap<String, f64>) {
+    fn take(&mut self, status: &ClusterStatus, engine: &EngineSpec, samples: &mut BTreeMap<String, f64>) {
         let mut add = |name: &str, value: Option<f64>| {
             if let Some(value) = value {
                 samples.insert(name.to_owned(), value);
@@ -203,14 +208,19 @@ impl Looks {
         add("leader_up", Some(f64::from(u8::from(!status.leader.is_empty()))));
         add("workers_ready_ratio", Some(if status.workers.is_empty() { 0.0 } else { 1.0 }));
         let partitions = status.domains.iter().flat_map(|domain| &domain.partitions);
-        add("queue_size", partitions.map(|partition| partition.lag).max().map(|lag| lag as f64));
-        let accuracies = status.domains.iter().filter_map(|domain| domain.recent_accuracy);
-        add("accuracy", accuracies.min_by(f64::total_cmp));
+        let waiting = partitions.map(|partition| partition.lag).max().map(|lag| lag as f64);
+        add("queue_size", waiting);
+        add("queue_usage_ratio", waiting.map(|waiting| waiting / f64::from(engine.max_queue_size)));
+        let told = status.domains.iter().filter(|domain| domain.labels >= ACCURACY_LABELS_MIN);
+        add("accuracy", told.filter_map(|domain| domain.recent_accuracy).min_by(f64::total_cmp));
         let greatest =
             |of: fn(&DomainStatus) -> Option<f64>| status.domains.iter().filter_map(of).max_by(f64::total_cmp);
         add("knn_failure_rate", greatest(|domain| domain.knn_failure_rate));
         add("mean_kl_divergence", greatest(|domain| domain.kl_divergence));
-        add("rejection_rate", greatest(|domain| domain.rejection_rate));
+        let rejections = greatest(|domain| domain.rejection_rate);
+        add("rejection_rate", rejections);
+        let target = engine.admission.target_acceptance;
+        add("acceptance_shortfall", rejections.map(|rate| acceptance_shortfall(rate, target)));
         add("inference_latency_p99", status.answer_p99_seconds);
         add("latency_p95", status.apply_p95_seconds);
         add("memory_bytes", Some(status.memory_bytes as f64));
@@ -218,19 +228,19 @@ impl Looks {
         for (name, value) in &status.meta {
             add(name, Some(*value));
         }
-        add("update_rate", self.update_rate(status.domains.iter().map(|domain| domain.labels).sum()));
+        add("update_rate", self.update_rate(status.domains.iter().map(|domain| domain.learned).sum()));
     }
 
-    /// Labels a minute; nothing before a minute is known.
-    fn update_rate(&mut self, labels: u64) -> Option<f64> {
+    /// How often the models learn in a minute; nothing before a minute is known.
+    fn update_rate(&mut self, learned: u64) -> Option<f64> {
         let now = Instant::now();
-        self.labels.push_back((now, labels));
-        while self.labels.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= RATE_OVER) {
-            self.labels.pop_front();
+        self.learned.push_back((now, learned));
+        while self.learned.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= RATE_OVER) {
+            self.learned.pop_front();
         }
-        let (at, before) = self.labels.front()?;
+        let (at, before) = self.learned.front()?;
         let span = now.duration_since(*at);
-        (span >= RATE_OVER).then(|| labels.saturating_sub(*before) as f64 * 60.0 / span.as_secs_f64())
+        (span >= RATE_OVER).then(|| learned.saturating_sub(*before) as f64 * 60.0 / span.as_secs_f64())
     }
 }
 
@@ -377,5 +387,40 @@ fn write(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     match file.parent() {
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn domain(labels: u64, learned: u64, recent_accuracy: Option<f64>, rejection_rate: Option<f64>) -> Value {
+        json!({
+            "name": "d", "task": "Classification", "events": labels, "labels": labels, "learned": learned, "accuracy": 0.0,
+            "recent_accuracy": recent_accuracy, "rejection_rate": rejection_rate, "drifts": 0, "lag": 50,
+            "partitions": [{"index": 0, "owner": null, "epoch": 1, "lag": 40, "state_bytes": 0}],
+        })
+    }
+
+    #[test]
+    fn the_indicators_are_those_of_what_was_learned_and_of_what_the_spec_says() {
+        let status = json!({
+            "leader": "c", "term": 1, "workers": [], "lag": 0, "unowned": 0,
+            "domains": [
+                domain(5_000, 0, Some(0.9), None), domain(99, 30, Some(0.0), None), domain(0, 90, None, Some(0.8)),
+            ],
+        });
+        let status: ClusterStatus = serde_json::from_value(status).unwrap();
+        let mut engine = EngineSpec { max_queue_size: 80, ..EngineSpec::default() };
+        engine.admission.target_acceptance = 0.4;
+        let mut looks = Looks { learned: VecDeque::from([(Instant::now() - RATE_OVER, 20)]) };
+        let mut samples = BTreeMap::new();
+        looks.take(&status, &engine, &mut samples);
+        assert_eq!(samples["accuracy"], 0.9, "99 labels say nothing");
+        assert_eq!((samples["queue_size"], samples["queue_usage_ratio"]), (40.0, 0.5));
+        assert!((samples["acceptance_shortfall"] - 0.5).abs() < 1e-9);
+        assert!((samples["update_rate"] - 100.0).abs() < 1.0, "and not what was labelled: {}", samples["update_rate"]);
     }
 }

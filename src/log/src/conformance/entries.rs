@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{NO_WAIT, PLENTY, START, Store, key, record, records};
@@ -10,12 +11,12 @@ use crate::{EntryId, LogError, PartitionKey, Record, ReplyTo, bounds};
 /// Order, ids, bytes and addressees.
 pub async fn entries_come_back_in_order_and_byte_by_byte<S: Store>(store: &S) -> Result<(), LogError> {
     let key = key("order");
-    let reply_to = |request| Some(ReplyTo { gateway: "gateway-0".to_owned(), request });
+    let reply_to = |request| Some(ReplyTo { gateway: "gateway-0".into(), request });
     let all_bytes: Vec<u8> = (0..=255).collect();
     let written = vec![
-        Record { entry: all_bytes, reply_to: reply_to(u64::MAX) },
+        Record { entry: all_bytes.into(), reply_to: reply_to(u64::MAX) },
         record(""),
-        Record { entry: b"\r\n\0 ".to_vec(), reply_to: reply_to(0) },
+        Record { entry: Bytes::from_static(b"\r\n\0 "), reply_to: reply_to(0) },
         record(vec![7; 100_000]),
     ];
     let mut ids = store.append(&key, &written[..3], PLENTY).await?;

@@ -54,7 +54,7 @@ fn key(domain: &str) -> PartitionKey {
 }
 
 fn record(entry: impl Into<Vec<u8>>) -> Record {
-    Record { entry: entry.into(), reply_to: None }
+    Record { entry: entry.into().into(), reply_to: None }
 }
 
 fn records(count: usize) -> Vec<Record> {

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use redb::ReadableDatabase;
 use tokio::time::timeout_at;
 
-use super::state::{Owner, Partition, State};
-use super::tables::{self, CHECKPOINTS, Encoded, FALLBACKS, KEPT, Tables, beside, failed, place, read_after, stored};
+use super::layout::Encoded;
+use super::state::{Effect, Owner, Partition, State};
+use super::tables::{self, CHECKPOINTS, FALLBACKS, KEPT, Tables, beside, failed, place, read_after, stored};
 use super::{LocalStore, Stopped, lock};
 use crate::{Checkpoint, Claim, Claimed, EntryId, Kept, Log, LogError, PartitionKey, PartitionStatus, Record, bounds};
 
@@ -44,7 +45,7 @@ impl Log for LocalStore {
         }
         let key = partition.clone();
         self.write(move |tables, state| {
-            let (number, newest, ids) = {
+            let (number, ids) = {
                 let mut state = lock(state);
                 let partition = state.partition(&key);
                 let waiting = partition.waiting();
@@ -52,12 +53,13 @@ impl Log for LocalStore {
                     return Ok(Err(LogError::Full { waiting, max: waiting_max }));
                 }
                 enrol(tables, &key, partition)?;
-                (partition.number, partition.newest.clone(), partition.next_ids(now_ms(), records.len()))
+                (partition.number, partition.next_ids(now_ms(), records.len()))
             };
-            for (id, record) in ids.iter().zip(records.iter()) {
-                tables.log.insert(place(number, *id), record)?;
+            for (count, value) in records.values() {
+                tables.log.insert(place(number, ids[count - 1]), value)?;
             }
-            tables.appended.extend(ids.last().map(|last| (newest, *last)));
+            let entries = ids.iter().copied().zip(records.into_records()).collect();
+            tables.effects.push((key, Effect::Appended(entries)));
             Ok(Ok(ids))
         })
         .await
@@ -84,7 +86,11 @@ impl Log for LocalStore {
         loop {
             let newest_id = *newest.borrow_and_update();
             if after < newest_id {
-                let entries = self.read_blocking(move |database| read_after(database, number, after, max)).await?;
+                let fresh = self.state().partition(partition).fresh.take(after, max);
+                let entries = match fresh {
+                    Some(entries) => entries,
+                    None => self.read_blocking(move |database| read_after(database, number, after, max)).await?,
+                };
                 if !entries.is_empty() {
                     return Ok(entries);
                 }
@@ -225,12 +231,9 @@ fn store(
         None => {}
     }
     tables.checkpoints.insert(number, (position.at_ms, position.seq, claim.epoch, snapshot))?;
-    let mut trimmed = 0;
     let until = kept.map_or(position, |kept| kept.position);
-    tables.log.retain_in((number, 0, 0)..=place(number, until), |_, _| {
-        trimmed += 1;
-        false
-    })?;
+    let trimmed = tables.trim(number, until)?;
+    tables.effects.push((claim.partition.clone(), Effect::Trimmed { until }));
     // Only this thread changes what a checkpoint changes, so nothing has moved since.
     let mut state = lock(state);
     let partition = state.partition(&claim.partition);

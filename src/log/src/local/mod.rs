@@ -3,6 +3,8 @@
 
 mod directory;
 mod file;
+mod fresh;
+mod layout;
 mod log;
 mod replies;
 mod state;
@@ -209,4 +211,52 @@ fn create_private_file(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EntryId, Log, PartitionKey, Record};
+
+    #[tokio::test]
+    async fn what_a_failed_commit_had_is_not_read_and_what_comes_after_it_is() {
+        let store = LocalStore::in_memory().unwrap();
+        let key = PartitionKey { domain: "failed".to_owned(), index: 0 };
+        let records = |name: &str| -> Vec<Record> {
+            (0..3).map(|n| Record { entry: format!("{name}-{n}").into(), reply_to: None }).collect()
+        };
+        let before = store.append(&key, &records("before"), 100).await.unwrap();
+        // What comes while the writer is busy shares the next commit.
+        let ((begin, begun), (release, released)) = (oneshot::channel(), std::sync::mpsc::channel());
+        let writing = store.clone();
+        let busy = tokio::spawn(async move {
+            let step = move |_: &mut Tables<'_>, _: &Mutex<State>| {
+                begin.send(()).unwrap();
+                released.recv().unwrap();
+                Ok(Ok(()))
+            };
+            writing.write(step).await
+        });
+        begun.await.unwrap();
+        let lost = records("lost");
+        let lost = store.append(&key, &lost, 100);
+        let failing = store.write(|_, _| Err::<Result<(), LogError>, _>(redb::Error::ValueTooLarge(0)));
+        let released = async {
+            tokio::task::yield_now().await;
+            release.send(()).unwrap();
+        };
+        let (lost, failing, ()) = tokio::join!(lost, failing, released);
+        busy.await.unwrap().unwrap();
+        assert!(matches!((lost, failing), (Err(LogError::Unavailable(_)), Err(LogError::Unavailable(_)))));
+
+        let after = store.append(&key, &records("after"), 100).await.unwrap();
+        let ids = [before, after].concat();
+        let wanted: Vec<_> = ids.iter().copied().zip([records("before"), records("after")].concat()).collect();
+        // From memory and from the file.
+        for known in [3, 0, 6, 1] {
+            let place = if known == 0 { EntryId::default() } else { ids[known - 1] };
+            assert_eq!(store.read(&key, place, 100, Duration::ZERO).await.unwrap(), wanted[known..]);
+        }
+        assert_eq!(store.status(&key).await.unwrap().length, 6);
+    }
 }

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadableDatabase, ReadableTable};
 use tokio::sync::watch;
 
+use super::fresh::Fresh;
+use super::layout;
 use super::tables::{self, CHECKPOINTS, KEPT, LOG, OWNERS, PARTITIONS, failed};
-use crate::{Claim, Claimed, EntryId, Kept, LogError, PartitionKey, PartitionStatus};
+use crate::{Claim, Claimed, EntryId, Kept, LogError, PartitionKey, PartitionStatus, Record};
 
 const FIRST: EntryId = EntryId { at_ms: 0, seq: 0 };
 
@@ -36,6 +38,19 @@ pub(super) struct Partition {
     pub(super) fallback: Option<Kept>,
     /// The newest id committed; readers wait for it to move.
     pub(super) newest: watch::Sender<EntryId>,
+    /// What readers are handed without the file.
+    pub(super) fresh: Fresh,
+}
+
+/// What a commit changes beside the file.
+pub(super) enum Effect {
+    /// These are in the log, and readers are to be told.
+    Appended(Vec<(EntryId, Record)>),
+    /// These aren't in it any more.
+    Trimmed {
+        /// The last of them.
+        until: EntryId,
+    },
 }
 
 impl Partition {
@@ -52,6 +67,7 @@ impl Partition {
             checkpoint_bytes: 0,
             fallback: None,
             newest: watch::Sender::new(FIRST),
+            fresh: Fresh::after(FIRST),
         }
     }
 
@@ -154,6 +170,29 @@ impl State {
             .ok_or(LogError::Fenced)
     }
 
+    /// Does what follows from a commit that has succeeded.
+    pub(super) fn settle(&mut self, effects: Vec<(PartitionKey, Effect)>) {
+        for (key, effect) in effects {
+            let partition = self.partition(&key);
+            match effect {
+                Effect::Appended(entries) => {
+                    let Some((last, _)) = entries.last() else { continue };
+                    let last = *last;
+                    partition.fresh.push(entries);
+                    partition.newest.send_replace(last);
+                }
+                Effect::Trimmed { until } => partition.fresh.trim(until),
+            }
+        }
+    }
+
+    /// After a commit that failed nobody knows what the file holds, until it is read.
+    pub(super) fn doubt(&mut self) {
+        for partition in self.partitions.values_mut() {
+            partition.fresh = Fresh::unknown();
+        }
+    }
+
     /// Takes over what the file holds, at the start and after a commit that failed. Leases, progress and waiting readers
     /// stay, and no id is given out twice.
     pub(super) fn reload(&mut self, database: &Database) -> Result<(), LogError> {
@@ -184,12 +223,18 @@ impl State {
             }
             partition.fallback = kept.get(number).map_err(failed)?.map(|kept| tables::kept(kept.value()));
             for entry in log.range((number, 0, 0)..=(number, u64::MAX, u64::MAX)).map_err(failed)? {
-                let (_, at_ms, seq) = entry.map_err(failed)?.0.value();
-                partition.length += 1;
+                let (place, value) = entry.map_err(failed)?;
+                let (_, at_ms, seq) = place.value();
+                partition.length += layout::count(value.value());
                 partition.last = partition.last.max(EntryId { at_ms, seq });
             }
+            partition.fresh = Fresh::after(partition.last);
             partition.newest.send_replace(partition.last);
             self.next_number = self.next_number.max(number + 1);
+        }
+        // Of the others the file has nothing.
+        for partition in self.partitions.values_mut().filter(|partition| !partition.stored) {
+            partition.fresh = Fresh::after(partition.last);
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
-//! The tables of the file and how a record is laid out in it.
+//! The tables of the file.
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
-use tokio::sync::watch;
 
-use crate::{Checkpoint, EntryId, Kept, LogError, Record, ReplyTo, bounds};
+use super::layout;
+use super::state::Effect;
+use crate::{Checkpoint, EntryId, Kept, LogError, PartitionKey, Record, bounds};
 
-/// Where an entry is: the partition's number, then its id.
+/// Where entries are: the partition's number, then the id of the last one of a value.
 pub(super) type Place = (u32, u64, u64);
 /// Position, epoch, state.
 type Stored = (u64, u64, u64, &'static [u8]);
@@ -35,8 +36,8 @@ pub(super) struct Tables<'a> {
     pub(super) owners: Table<'a, u32, Owned>,
     pub(super) domains: Table<'a, &'static str, &'static [u8]>,
     pub(super) notes: Table<'a, &'static str, &'static [u8]>,
-    /// Who is to be woken after the commit.
-    pub(super) appended: Vec<(watch::Sender<EntryId>, EntryId)>,
+    /// What the process does when the commit has succeeded.
+    pub(super) effects: Vec<(PartitionKey, Effect)>,
 }
 
 impl<'a> Tables<'a> {
@@ -50,8 +51,28 @@ impl<'a> Tables<'a> {
             owners: write.open_table(OWNERS)?,
             domains: write.open_table(DOMAINS)?,
             notes: write.open_table(NOTES)?,
-            appended: Vec::new(),
+            effects: Vec::new(),
         })
+    }
+
+    /// Takes the entries up to a place out of the log; how many they were.
+    pub(super) fn trim(&mut self, number: u32, until: EntryId) -> Result<u64, redb::Error> {
+        let mut trimmed = 0;
+        self.log.retain_in((number, 0, 0)..=place(number, until), |_, value| {
+            trimmed += layout::count(value);
+            false
+        })?;
+        // What is left of the value that has the place in its midst.
+        let next = self.log.range(place(number, until)..=(number, u64::MAX, u64::MAX))?.next().transpose()?;
+        let rest = next.and_then(|(place, value)| {
+            let (_, at_ms, seq) = place.value();
+            Some((place.value(), layout::without(value.value(), EntryId { at_ms, seq }, until)?))
+        });
+        if let Some((place, (gone, rest))) = rest {
+            self.log.insert(place, rest.as_slice())?;
+            trimmed += gone;
+        }
+        Ok(trimmed)
     }
 
     /// Makes the newest checkpoint of a partition its fallback.
@@ -86,14 +107,17 @@ pub(super) fn read_after(
         (std::ops::Bound::Excluded(place(number, after)), std::ops::Bound::Included((number, u64::MAX, u64::MAX)));
     let mut entries = Vec::new();
     let mut bytes = 0;
-    for found in log.range::<Place>(from).map_err(failed)?.take(max) {
+    for found in log.range::<Place>(from).map_err(failed)? {
         let (key, value) = found.map_err(failed)?;
-        let ((_, at_ms, seq), value) = (key.value(), value.value());
-        let record = decode(value)?;
-        bytes += record.entry.len();
-        entries.push((EntryId { at_ms, seq }, record));
-        if bounds::READ_ENOUGH_BYTES <= bytes {
-            break;
+        let (_, at_ms, seq) = key.value();
+        // The place may be within the first value.
+        let more = layout::decode(value.value(), EntryId { at_ms, seq })?.into_iter().filter(|(id, _)| after < *id);
+        for (id, record) in more {
+            bytes += record.entry.len();
+            entries.push((id, record));
+            if entries.len() == max || bounds::READ_ENOUGH_BYTES <= bytes {
+                return Ok(entries);
+            }
         }
     }
     Ok(entries)
@@ -125,53 +149,4 @@ pub(super) fn kept((at_ms, seq, since_ms, since_seq, entries, bytes): Beside) ->
 
 pub(super) fn place(number: u32, id: EntryId) -> Place {
     (number, id.at_ms, id.seq)
-}
-
-/// The records of an append in one buffer: copied once, on the way to the writer.
-pub(super) struct Encoded {
-    buffer: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Encoded {
-    pub(super) fn new(records: &[Record], bytes: usize) -> Self {
-        let mut buffer = Vec::with_capacity(bytes + records.len() * 11);
-        let mut ends = Vec::with_capacity(records.len());
-        for Record { entry, reply_to } in records {
-            match reply_to {
-                None => buffer.push(0),
-                // A name has at most 253 bytes, so its length and one fit into the first byte.
-                Some(ReplyTo { gateway, request }) => {
-                    buffer.push(u8::try_from(gateway.len() + 1).unwrap_or(u8::MAX));
-                    buffer.extend_from_slice(gateway.as_bytes());
-                    buffer.extend_from_slice(&request.to_le_bytes());
-                }
-            }
-            buffer.extend_from_slice(entry);
-            ends.push(buffer.len());
-        }
-        Self { buffer, ends }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.buffer[start..*end])
-    }
-}
-
-fn decode(value: &[u8]) -> Result<Record, LogError> {
-    let corrupt = || LogError::Corrupt("a record is cut off".to_owned());
-    let (first, rest) = value.split_first().ok_or_else(corrupt)?;
-    let Some(length) = first.checked_sub(1) else {
-        return Ok(Record { entry: rest.to_vec(), reply_to: None });
-    };
-    let (gateway, rest) = rest.split_at_checked(usize::from(length)).ok_or_else(corrupt)?;
-    let (request, entry) = rest.split_first_chunk::<8>().ok_or_else(corrupt)?;
-    let gateway = std::str::from_utf8(gateway).map_err(|_| corrupt())?.to_owned();
-    let reply_to = Some(ReplyTo { gateway, request: u64::from_le_bytes(*request) });
-    Ok(Record { entry: entry.to_vec(), reply_to })
 }

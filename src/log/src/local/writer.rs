@@ -138,17 +138,16 @@ impl Desk {
         for job in jobs {
             answers.push(job(&mut tables, &self.state)?);
         }
-        let appended = std::mem::take(&mut tables.appended);
+        let effects = std::mem::take(&mut tables.effects);
         drop(tables);
         write.commit()?;
-        for (newest, id) in appended {
-            newest.send_replace(id);
-        }
+        lock(&self.state).settle(effects);
         Ok(())
     }
 
     fn failed(&mut self, error: &redb::Error) {
         self.stale = true;
+        lock(&self.state).doubt();
         self.broken |= matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo);
     }
 

@@ -111,7 +111,7 @@ impl Log for RedisStore {
             Call::with_capacity(&self.inner.scripts.append, &keys, 1 + 2 * records.len(), room).arg(waiting_max);
         for Record { entry, reply_to } in records {
             let reply_to = reply_to.as_ref().map(|to| format!("{} {}", to.gateway, to.request)).unwrap_or_default();
-            call = call.arg(entry.as_slice()).arg(reply_to);
+            call = call.arg(&entry[..]).arg(reply_to);
         }
         let written = self.write(Way::Bulk, &call, deadline(size)).await?;
         // Nothing was appended where the log is full, and that needs nobody's consent.
@@ -314,8 +314,8 @@ fn entry(value: Value) -> Result<(EntryId, Record), LogError> {
     let reply_to = match text(reply_to, "XREAD")?.rsplit_once(' ') {
         None => None,
         Some((gateway, request)) => {
-            Some(ReplyTo { gateway: gateway.to_owned(), request: request.parse().map_err(|_| odd("XREAD"))? })
+            Some(ReplyTo { gateway: gateway.into(), request: request.parse().map_err(|_| odd("XREAD"))? })
         }
     };
-    Ok((id, Record { entry: bytes(entry, "XREAD")?, reply_to }))
+    Ok((id, Record { entry: bytes(entry, "XREAD")?.into(), reply_to }))
 }

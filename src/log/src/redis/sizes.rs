@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn entries(count: usize, bytes: usize) -> Vec<(EntryId, Record)> {
-        vec![(EntryId::default(), Record { entry: vec![0; bytes], reply_to: None }); count]
+        vec![(EntryId::default(), Record { entry: vec![0; bytes].into(), reply_to: None }); count]
     }
 
     #[test]

@@ -63,7 +63,7 @@ async fn all(store: &RedisStore, key: &PartitionKey) -> Vec<(EntryId, u64)> {
         if read.is_empty() {
             return all;
         }
-        all.extend(read.into_iter().map(|(id, entry)| (id, u64::from_le_bytes(entry.entry.try_into().unwrap()))));
+        all.extend(read.into_iter().map(|(id, entry)| (id, u64::from_le_bytes(entry.entry[..].try_into().unwrap()))));
     }
 }
 

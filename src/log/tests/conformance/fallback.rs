@@ -13,7 +13,7 @@ fn key(index: u32) -> PartitionKey {
 }
 
 fn records(count: usize, bytes: usize) -> Vec<Record> {
-    (0..count).map(|n| Record { entry: vec![n as u8; bytes], reply_to: None }).collect()
+    (0..count).map(|n| Record { entry: vec![n as u8; bytes].into(), reply_to: None }).collect()
 }
 
 /// Stores a checkpoint after the first of three entries, and one after the third, or where it is said, that keeps it.

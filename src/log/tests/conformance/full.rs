@@ -40,7 +40,7 @@ async fn fill(store: &RedisStore, key: &PartitionKey) -> (u64, EntryId) {
     let (mut count, mut last) = (0, EntryId::default());
     // The last bit of room is for entries that are small.
     for bytes in [256 << 10, 4 << 10, 1] {
-        let record = Record { entry: vec![7; bytes], reply_to: None };
+        let record = Record { entry: vec![7; bytes].into(), reply_to: None };
         loop {
             match store.append(key, std::slice::from_ref(&record), u64::MAX).await {
                 Ok(ids) => (count, last) = (count + 1, ids[0]),
@@ -130,10 +130,10 @@ async fn a_full_redis_gives_a_fallback_up() {
     let server = Server::start_with("everysec", LIMIT, None);
     let store = server.store("fallback").await;
     let claim = new_claim(&store, 0).await;
-    let first = store.append(&key(0), &[Record { entry: vec![1], reply_to: None }], 10).await.unwrap()[0];
+    let first = store.append(&key(0), &[Record { entry: vec![1].into(), reply_to: None }], 10).await.unwrap()[0];
     store.checkpoint(&claim, first, &[1; 5 << 20], None).await.unwrap();
     let kept = |entries| hebb_log::Kept { position: first, since: first, entries, bytes: 1 };
-    let second = store.append(&key(0), &[Record { entry: vec![1], reply_to: None }], 10).await.unwrap()[0];
+    let second = store.append(&key(0), &[Record { entry: vec![1].into(), reply_to: None }], 10).await.unwrap()[0];
     store.checkpoint(&claim, second, &[2; 5 << 20], Some(kept(1))).await.unwrap();
     assert!(store.fallback(&key(0)).await.unwrap().is_some());
 

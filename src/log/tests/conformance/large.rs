@@ -16,7 +16,7 @@ fn key() -> PartitionKey {
 }
 
 fn records(count: usize, bytes: usize) -> Vec<Record> {
-    vec![Record { entry: vec![7; bytes], reply_to: None }; count]
+    vec![Record { entry: vec![7; bytes].into(), reply_to: None }; count]
 }
 
 /// Passes everything on, what comes from the server no faster than so many bytes a second.

@@ -130,7 +130,7 @@ async fn run(steps: Vec<Step>) {
         match step {
             Step::Append { count, max } => {
                 let batch: Vec<Record> =
-                    (0..count).map(|n| Record { entry: vec![number as u8, n as u8], reply_to: None }).collect();
+                    (0..count).map(|n| Record { entry: vec![number as u8, n as u8].into(), reply_to: None }).collect();
                 match store.append(&key, &batch, max).await {
                     Ok(ids) => {
                         assert!(count == 0 || model.waiting() + count as u64 <= max);

@@ -21,7 +21,7 @@ pub fn key() -> PartitionKey {
 }
 
 pub fn record(number: u64) -> Record {
-    Record { entry: number.to_le_bytes().to_vec(), reply_to: None }
+    Record { entry: number.to_le_bytes().to_vec().into(), reply_to: None }
 }
 
 /// Appends numbers until told to stop; returns what was acknowledged.
@@ -57,7 +57,7 @@ pub async fn read_until(store: RedisStore, stop: Arc<AtomicBool>) -> BTreeMap<En
                 for (id, record) in entries {
                     assert!(after < id);
                     after = id;
-                    read.insert(id, u64::from_le_bytes(record.entry.try_into().unwrap()));
+                    read.insert(id, u64::from_le_bytes(record.entry[..].try_into().unwrap()));
                 }
             }
             Err(LogError::Unavailable(_)) => sleep(Duration::from_millis(5)).await,

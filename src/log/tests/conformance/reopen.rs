@@ -4,19 +4,20 @@ use std::time::Duration;
 
 use hebb_log::{
     Claimed, Directory, Domain, Durability, EntryId, Kept, LocalConfig, LocalStore, Log, OpenError, PartitionKey,
-    Record,
+    Record, ReplyTo,
 };
-use redb::TableHandle;
+use redb::{TableDefinition, TableHandle};
 
 const START: EntryId = EntryId { at_ms: 0, seq: 0 };
 const LONG: Duration = Duration::from_secs(60);
+const LOG: TableDefinition<'_, (u32, u64, u64), &[u8]> = TableDefinition::new("log");
 
 fn key(index: u32) -> PartitionKey {
     PartitionKey { domain: "kept".to_owned(), index }
 }
 
 fn records(count: usize) -> Vec<Record> {
-    (0..count).map(|n| Record { entry: n.to_string().into_bytes(), reply_to: None }).collect()
+    (0..count).map(|n| Record { entry: n.to_string().into(), reply_to: None }).collect()
 }
 
 /// Fills a store, hands it to `end`, opens what that returns and looks for everything.
@@ -175,4 +176,48 @@ async fn what_makes_no_sense_is_refused() {
     std::fs::write(directory.path().join("hebb.redb"), b"something else entirely").unwrap();
     let odd = LocalStore::open(directory.path(), LocalConfig::default()).await;
     assert!(matches!(odd, Err(OpenError::Database(_))), "{odd:?}");
+}
+
+#[tokio::test]
+async fn a_log_of_an_earlier_version_is_read_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
+    let Claimed::New(claim) = store.claim(&key(0), "worker-0", None, LONG).await.unwrap() else { panic!("new") };
+    drop(store);
+    // A value had one record then: the length of the name and one, the name, the request, the entry.
+    let values = [b"\0first".to_vec(), b"\x0agateway-0\x07\0\0\0\0\0\0\0second".to_vec(), b"\0".to_vec()];
+    let reply_to = Some(ReplyTo { gateway: "gateway-0".into(), request: 7 });
+    let wanted = [("first", None), ("second", reply_to), ("", None)];
+    let mut wanted: Vec<Record> =
+        wanted.into_iter().map(|(entry, reply_to)| Record { entry: entry.into(), reply_to }).collect();
+    {
+        let file = redb::Database::open(directory.path().join("hebb.redb")).unwrap();
+        let write = file.begin_write().unwrap();
+        let mut log = write.open_table(LOG).unwrap();
+        for (seq, value) in (0..).zip(&values) {
+            log.insert((0, 1_000, seq), value.as_slice()).unwrap();
+        }
+        drop(log);
+        write.commit().unwrap();
+    }
+    let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
+    assert_eq!(store.status(&key(0)).await.unwrap().length, 3);
+    let ids = store.append(&key(0), &records(100), 200).await.unwrap();
+    wanted.extend(records(100));
+    drop(store);
+
+    let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
+    assert_eq!(store.status(&key(0)).await.unwrap().length, 103);
+    let read = store.read(&key(0), START, 200, Duration::ZERO).await.unwrap();
+    assert!(read.into_iter().map(|(_, record)| record).eq(wanted.clone()));
+    store.checkpoint(&claim, EntryId { at_ms: 1_000, seq: 1 }, b"old", None).await.unwrap();
+    assert_eq!(store.status(&key(0)).await.unwrap().length, 101);
+    // Of a value that has the position in its midst the rest stays.
+    store.checkpoint(&claim, ids[41], b"new", None).await.unwrap();
+    drop(store);
+    let store = LocalStore::open(directory.path(), LocalConfig::default()).await.unwrap();
+    assert_eq!(store.status(&key(0)).await.unwrap().length, 58);
+    let left = store.read(&key(0), START, 200, Duration::ZERO).await.unwrap();
+    assert!(left.iter().map(|(id, _)| *id).eq(ids[42..].iter().copied()));
+    assert!(left.into_iter().map(|(_, record)| record).eq(wanted[45..].to_vec()));
 }

@@ -9,15 +9,16 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use hebb_api::acceptance_shortfall;
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntGauge, Opts, Registry};
 
-use super::{ClusterStatus, DomainStatus, Shared, foremost, leader, meta};
+use super::{ClusterStatus, CoordinatorOptions, DomainStatus, Shared, foremost, leader, meta};
 use crate::gateway::{ErrorBody, bearer_matches, expose, families};
 
 /// How long the leader's answer is waited for.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
-/// Domains that metrics tell of by name, ten series each: undeclared ones appear at a client's wish.
+/// Domains that metrics tell of by name, twelve series each: undeclared ones appear at a client's wish.
 const DOMAINS_TOLD: usize = 200;
 
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -60,10 +61,14 @@ pub fn measured(shared: &Shared) -> Result<Vec<MetricFamily>, prometheus::Error>
         let view = shared.view.lock().unwrap_or_else(PoisonError::into_inner);
         (view.leads, view.status.clone())
     };
-    families(&gather(leads, status.as_ref())?)
+    families(&gather(leads, status.as_ref(), &shared.options)?)
 }
 
-fn gather(leads: bool, status: Option<&ClusterStatus>) -> Result<Registry, prometheus::Error> {
+fn gather(
+    leads: bool,
+    status: Option<&ClusterStatus>,
+    options: &CoordinatorOptions,
+) -> Result<Registry, prometheus::Error> {
     let registry = Registry::new();
     let gauge = |name: &str, help: &str, value: i64| {
         let gauge = IntGauge::with_opts(Opts::new(name, help))?;
@@ -77,7 +82,7 @@ fn gather(leads: bool, status: Option<&ClusterStatus>) -> Result<Registry, prome
         gauge("hebb_unowned_partitions", "Partitions that nobody owns", status.unowned as i64)?;
         let events = status.domains.iter().map(|domain| domain.events as i64).sum();
         gauge("hebb_events_applied", "Distinct events applied, of all domains", events)?;
-        tell_of_domains(&registry, &status.domains)?;
+        tell_of_domains(&registry, &status.domains, options.max_queue_size, options.target_acceptance)?;
         let meta = GaugeVec::new(Opts::new("hebb_meta_learning", "Indicators of meta-learning"), &["indicator"])?;
         for (name, value) in &status.meta {
             meta.with_label_values(&[name]).set(*value);
@@ -88,12 +93,17 @@ fn gather(leads: bool, status: Option<&ClusterStatus>) -> Result<Registry, prome
 }
 
 /// Of more than [`DOMAINS_TOLD`] domains the foremost are told of, and how many the others are.
-fn tell_of_domains(registry: &Registry, domains: &[DomainStatus]) -> Result<(), prometheus::Error> {
+fn tell_of_domains(
+    registry: &Registry,
+    domains: &[DomainStatus],
+    max_queue_size: u64,
+    target_acceptance: f64,
+) -> Result<(), prometheus::Error> {
     let told = foremost(domains, DOMAINS_TOLD);
     let unnamed = IntGauge::new("hebb_unnamed_domains", "Domains beyond those that have series of their own")?;
     unnamed.set((domains.len() - told.len()) as i64);
     registry.register(Box::new(unnamed))?;
-    let gauge = |name: &str, help: &str, value: fn(&DomainStatus) -> Option<f64>| {
+    let gauge = |name: &str, help: &str, value: &dyn Fn(&DomainStatus) -> Option<f64>| {
         let gauge = GaugeVec::new(Opts::new(name, help), &["domain"])?;
         for domain in &told {
             if let Some(value) = value(domain) {
@@ -102,22 +112,30 @@ fn tell_of_domains(registry: &Registry, domains: &[DomainStatus]) -> Result<(), 
         }
         registry.register(Box::new(gauge))
     };
-    gauge("hebb_domain_events", "Distinct events applied", |domain| Some(domain.events as f64))?;
-    gauge("hebb_domain_labels", "Labels seen", |domain| Some(domain.labels as f64))?;
-    gauge("hebb_domain_drifts", "Drifts detected", |domain| Some(domain.drifts as f64))?;
+    gauge("hebb_domain_events", "Distinct events applied", &|domain| Some(domain.events as f64))?;
+    gauge("hebb_domain_labels", "Labels seen", &|domain| Some(domain.labels as f64))?;
+    gauge("hebb_domain_drifts", "Drifts detected", &|domain| Some(domain.drifts as f64))?;
     let help = "Share of the look-ups of neighbours that found none";
-    gauge("hebb_domain_knn_failure_rate", help, |domain| domain.knn_failure_rate)?;
+    gauge("hebb_domain_knn_failure_rate", help, &|domain| domain.knn_failure_rate)?;
     let help = "Divergence of the recent answers from the usual ones, in nats";
-    gauge("hebb_domain_kl_divergence", help, |domain| domain.kl_divergence)?;
-    gauge("hebb_domain_lag", "Entries appended and not yet applied", |domain| Some(domain.lag as f64))?;
+    gauge("hebb_domain_kl_divergence", help, &|domain| domain.kl_divergence)?;
+    gauge("hebb_domain_lag", "Entries appended and not yet applied", &|domain| Some(domain.lag as f64))?;
+    let help = "Entries that wait in the fullest partition, of engine.maxQueueSize";
+    gauge("hebb_domain_queue_usage_ratio", help, &|domain| {
+        domain.partitions.iter().map(|partition| partition.lag as f64 / max_queue_size as f64).max_by(f64::total_cmp)
+    })?;
+    let help = "How far acceptance is below engine.admission.targetAcceptance, as a share of it";
+    gauge("hebb_domain_acceptance_shortfall", help, &|domain| {
+        domain.rejection_rate.map(|rate| acceptance_shortfall(rate, target_acceptance))
+    })?;
     let help = "Mean log-loss of all labels, in nats, of classification";
-    gauge("hebb_domain_log_loss", help, |domain| domain.log_loss)?;
+    gauge("hebb_domain_log_loss", help, &|domain| domain.log_loss)?;
     let help = "Mean absolute error of all labels, of regression";
-    gauge("hebb_domain_mean_absolute_error", help, |domain| domain.mean_absolute_error)?;
+    gauge("hebb_domain_mean_absolute_error", help, &|domain| domain.mean_absolute_error)?;
     let help = "Patterns in the libraries, of signals";
-    gauge("hebb_domain_patterns", help, |domain| domain.patterns.map(|patterns| patterns as f64))?;
+    gauge("hebb_domain_patterns", help, &|domain| domain.patterns.map(|patterns| patterns as f64))?;
     let help = "Share of right answers among the last thousand or so, of classification";
-    gauge("hebb_domain_recent_accuracy", help, |domain| domain.recent_accuracy)
+    gauge("hebb_domain_recent_accuracy", help, &|domain| domain.recent_accuracy)
 }
 
 #[cfg(test)]
@@ -125,6 +143,7 @@ mod tests {
     use hebb_engine::Task;
 
     use super::*;
+    use crate::coordinator::PartitionView;
 
     #[test]
     fn metrics_name_as_many_domains_as_a_scrape_bears() {
@@ -134,6 +153,7 @@ mod tests {
             declared: number == 7,
             events: if number == 8 { 9 } else { 3 } - u64::from(number == 7),
             labels: 2,
+            learned: 2,
             accuracy: Some(0.5),
             recent_accuracy: (number == 7).then_some(0.5),
             log_loss: None,
@@ -141,14 +161,16 @@ mod tests {
             patterns: None,
             knn_failure_rate: None,
             kl_divergence: None,
-            rejection_rate: None,
+            rejection_rate: (number == 7).then_some(0.8),
             drifts: 0,
-            lag: 0,
-            partitions: Vec::new(),
+            lag: 460,
+            partitions: [10, 450]
+                .map(|lag| PartitionView { index: 0, owner: None, epoch: 1, lag, state_bytes: 0 })
+                .to_vec(),
         };
         let registry = Registry::new();
         // The declared one has the fewest events and, of so many, neither the first name nor the first place.
-        tell_of_domains(&registry, &(0..DOMAINS_TOLD + 9).rev().map(domain).collect::<Vec<_>>()).unwrap();
+        tell_of_domains(&registry, &(0..DOMAINS_TOLD + 9).rev().map(domain).collect::<Vec<_>>(), 500, 0.4).unwrap();
         let values = |name: &str| -> Vec<f64> {
             let families = registry.gather();
             let family = families.iter().find(|family| family.name() == name);
@@ -160,5 +182,7 @@ mod tests {
         assert_eq!(values("hebb_domain_recent_accuracy"), [0.5], "the declared one; what isn't known isn't told");
         assert_eq!(values("hebb_domain_mean_absolute_error"), [0.5], "the one with most events");
         assert_eq!(values("hebb_unnamed_domains"), [9.0]);
+        assert_eq!(values("hebb_domain_queue_usage_ratio")[0], 0.9, "the fullest partition, and not the sum of both");
+        assert!(matches!(values("hebb_domain_acceptance_shortfall")[..], [value] if (value - 0.5).abs() < 1e-9));
     }
 }

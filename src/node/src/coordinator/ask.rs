@@ -27,8 +27,8 @@ impl<'a> Asker<'a> {
 
     /// Asks a partition; the answer comes under the number of the request. Refused where `waiting_max` entries wait already.
     pub async fn ask(&self, request: u64, key: &PartitionKey, entry: &Entry, waiting_max: u64) -> Result<(), LogError> {
-        let reply_to = Some(ReplyTo { gateway: self.id.clone(), request });
-        self.store.log.append(key, &[Record { entry: entry.encode(), reply_to }], waiting_max).await.map(drop)
+        let reply_to = Some(ReplyTo { gateway: self.id.as_str().into(), request });
+        self.store.log.append(key, &[Record { entry: entry.encode().into(), reply_to }], waiting_max).await.map(drop)
     }
 
     /// The answers to so many requests, without those that take longer.

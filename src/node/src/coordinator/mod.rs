@@ -50,6 +50,10 @@ pub struct CoordinatorOptions {
     pub token: Option<String>,
     /// Whether and how often the cycles of meta-learning run.
     pub meta: MetaLearning,
+    /// Most entries of a partition that may wait: metrics tell how much of it is used.
+    pub max_queue_size: u64,
+    /// The share of the vectors that governed memories should accept, 0 to 1: metrics tell what is missing.
+    pub target_acceptance: f64,
 }
 
 /// What the passes leave for the API.

@@ -68,6 +68,9 @@ pub struct DomainStatus {
     pub events: u64,
     /// Labels seen.
     pub labels: u64,
+    /// Labels that updated a learner, signals whose patterns were learned, or vectors that were accepted, by the task.
+    #[serde(default)]
+    pub learned: u64,
     /// Prequential accuracy, 0 to 1; classification only, and nothing before the first label.
     #[serde(default)]
     pub accuracy: Option<f64>,
@@ -203,6 +206,7 @@ fn domain_status(
         declared: false,
         events: 0,
         labels: 0,
+        learned: 0,
         accuracy: None,
         recent_accuracy: None,
         log_loss: None,
@@ -227,6 +231,7 @@ fn domain_status(
         let statistics = report.map_or(&nothing, |report| &report.statistics);
         status.events += statistics.events;
         status.labels += statistics.labels;
+        status.learned += report.map_or(0, |report| report.learned);
         status.drifts += statistics.drifts;
         correct += statistics.correct;
         patterns += statistics.patterns;
@@ -302,6 +307,7 @@ mod tests {
             state_bytes: 0,
             checkpoint_ms: 0,
             class_count: 0,
+            learned: 7,
             statistics: Statistics {
                 labels,
                 recent_accuracy,
@@ -344,6 +350,7 @@ mod tests {
         assert_eq!(measures(&status.domains[1]), (None, None, None, Some(2.5), None));
         assert_eq!(measures(&status.domains[2]), (None, None, None, None, Some(7)));
         assert_eq!(measures(&status.domains[3]), (None, None, None, None, None), "no label, no measure");
+        assert_eq!((status.domains[0].learned, status.domains[1].learned), (14, 7), "of all partitions");
     }
 
     #[test]

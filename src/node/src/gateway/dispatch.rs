@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hebb_engine::Outcome;
 use hebb_log::{LogError, PartitionKey, Record, Reply, ReplyTo};
 use hebb_telemetry::traces::{Span, SpanKind, TraceParent};
@@ -87,7 +88,7 @@ pub enum DispatchError {
 
 struct Queued {
     request: u64,
-    entry: Vec<u8>,
+    entry: Bytes,
     on_full: OnFull,
     appended: Arc<AtomicBool>,
     refused: Option<oneshot::Sender<DispatchError>>,
@@ -101,7 +102,7 @@ type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>>;
 /// The way from requests to outcomes.
 pub struct Dispatcher {
     store: Store,
-    gateway: String,
+    gateway: Arc<str>,
     waiting_max: u64,
     next_request: AtomicU64,
     waiting: Waiting,
@@ -124,7 +125,7 @@ struct Ticket {
 pub struct Sent {
     ticket: Ticket,
     partition: PartitionKey,
-    entry: Vec<u8>,
+    entry: Bytes,
     manner: Manner,
     appended: Arc<AtomicBool>,
     answered: oneshot::Receiver<Vec<u8>>,
@@ -145,7 +146,7 @@ impl Dispatcher {
     pub fn new(store: Store, gateway: String, waiting_max: u64, metrics: QueueMetrics) -> Self {
         Self {
             store,
-            gateway,
+            gateway: gateway.into(),
             waiting_max,
             next_request: AtomicU64::new(rand::random::<u64>() >> 1),
             waiting: Waiting::default(),
@@ -216,7 +217,7 @@ impl Dispatcher {
         entry: Vec<u8>,
         manner: impl Into<Manner>,
     ) -> Result<Sent, DispatchError> {
-        let manner = manner.into();
+        let (manner, entry) = (manner.into(), Bytes::from(entry));
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let context = trail::current();
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
@@ -335,7 +336,7 @@ impl Dispatcher {
 /// The appends to one partition with one priority, one after the other.
 struct Lane {
     store: Store,
-    gateway: String,
+    gateway: Arc<str>,
     partition: PartitionKey,
     priority: Priority,
     waiting_max: u64,

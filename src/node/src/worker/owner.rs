@@ -16,7 +16,7 @@ use hebb_engine::{
 use hebb_log::{Checkpoint, Claim, Claimed, Domain, LogError, PartitionKey, Record, Reply};
 use hebb_telemetry::traces::{Span, SpanKind, TraceParent};
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info, warn};
 
@@ -39,10 +39,16 @@ const RENEW_EVERY: Duration = Duration::from_millis(900);
 const LEASE_MARGIN: Duration = Duration::from_millis(300);
 /// How long a read waits for the first entry; short enough to renew and to stop in time.
 const READ_WAIT: Duration = Duration::from_millis(400);
-/// Entries applied at a stretch: at 10,000/s they take 25 ms, so that the process stays responsive.
+/// Entries of one read: at 10,000/s they take 25 ms, so that answers, a renewal and a stop come in time.
 const BATCH_MAX: usize = 256;
-/// Up to here the runtime isn't told that its thread is busy: that costs more than the entries do.
+/// Up to here what follows isn't read meanwhile: to begin that costs more than the entries do.
 const SMALL_BATCH: usize = 8;
+/// Entries applied at a stretch. After each the runtime's other tasks have their turn, those that append what comes next
+/// among them: else the disk is idle while entries are applied, and the processor while they are written.
+const STRETCH: usize = 64;
+/// Up to this long a stretch may take without the runtime's being told that its thread is busy: it wakes another thread
+/// then, which has to wait for a processor.
+const SHORT_STRETCH: Duration = Duration::from_millis(1);
 /// How old the store's knowledge of what was applied may become, short of `progress_every` entries.
 const PROGRESS_WITHIN: Duration = Duration::from_millis(20);
 /// Wait after a failed call to the store.
@@ -84,6 +90,8 @@ struct Owned {
     progress: (u64, Instant),
     /// Outcomes that haven't left yet, by gateway.
     outcomes: BTreeMap<String, Vec<Reply>>,
+    /// What one of the entries cost that were applied last.
+    entry_cost: Duration,
     /// The configuration that was last appended, so that it is appended once.
     asked_config: Option<PartitionConfig>,
     /// The same of a governed memory's rhythm and thresholds.
@@ -228,6 +236,8 @@ async fn load(
         reading: None,
         progress: (0, Instant::now()),
         outcomes: BTreeMap::new(),
+        // Nobody knows yet.
+        entry_cost: SHORT_STRETCH,
         asked_config: None,
         asked_governance: None,
     })
@@ -330,20 +340,17 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
         snapshot(context, owned);
     }
     if let Some((last, _)) = entries.last() {
-        let begun_at = Instant::now();
-        owned.outcomes = if entries.len() <= SMALL_BATCH {
-            apply(&owned.claim.partition, &mut owned.partition, &entries)
-        } else {
+        if entries.len() > SMALL_BATCH {
             owned.reading = Some(read_on(context, &owned.claim.partition, *last));
-            at_length(|| apply(&owned.claim.partition, &mut owned.partition, &entries))
-        };
+        }
+        let took = apply_in_stretches(owned, &entries).await;
         let bytes = entries.iter().map(|(_, record)| record.entry.len() as u64).sum::<u64>();
         owned.since.entries += entries.len() as u64;
         owned.since.bytes += bytes;
         if let Some(fallback) = &mut owned.fallback {
             fallback.applied(entries.len() as u64, bytes);
         }
-        context.metrics.applied(entries.len() as u32, begun_at.elapsed());
+        context.metrics.applied(entries.len() as u32, took);
     }
     context.board.put(&owned.claim.partition, || report(owned));
     Ok(())
@@ -444,7 +451,7 @@ async fn govern(context: &OwnerContext, owned: &mut Owned) -> Result<(), LogErro
 
 /// Appends a control entry; nobody waits for its outcome.
 async fn tell(context: &OwnerContext, partition: &PartitionKey, control: Control) -> Result<(), LogError> {
-    let record = Record { entry: Entry::Control(control).encode(), reply_to: None };
+    let record = Record { entry: Entry::Control(control).encode().into(), reply_to: None };
     context.store.log.append(partition, &[record], NO_WAITING_MAX).await.map(drop)
 }
 
@@ -456,9 +463,35 @@ fn begin(context: TraceParent, key: &PartitionKey, id: EntryId) -> Span {
     span
 }
 
+/// Applies entries in order, and lets others have their turn in between; how long it took without those.
+async fn apply_in_stretches(owned: &mut Owned, entries: &[(EntryId, Record)]) -> Duration {
+    let mut took = Duration::ZERO;
+    for (number, stretch) in entries.chunks(STRETCH).enumerate() {
+        if number > 0 {
+            yield_now().await;
+        }
+        let Owned { claim, partition, outcomes, entry_cost, .. } = owned;
+        let count = stretch.len() as u32;
+        let begun_at = Instant::now();
+        if entry_cost.saturating_mul(count) <= SHORT_STRETCH {
+            apply(&claim.partition, partition, stretch, outcomes);
+        } else {
+            at_length(|| apply(&claim.partition, partition, stretch, outcomes));
+        }
+        let elapsed = begun_at.elapsed();
+        *entry_cost = elapsed / count;
+        took += elapsed;
+    }
+    took
+}
+
 /// Applies entries in order; the outcomes by gateway.
-fn apply(key: &PartitionKey, partition: &mut Partition, entries: &[(EntryId, Record)]) -> BTreeMap<String, Vec<Reply>> {
-    let mut replies: BTreeMap<String, Vec<Reply>> = BTreeMap::new();
+fn apply(
+    key: &PartitionKey,
+    partition: &mut Partition,
+    entries: &[(EntryId, Record)],
+    replies: &mut BTreeMap<String, Vec<Reply>>,
+) {
     let mut skipped = 0_u32;
     for (id, record) in entries {
         let to = record.reply_to.as_ref().map(|to| (trail::addressee(&to.gateway), to.request));
@@ -479,7 +512,6 @@ fn apply(key: &PartitionKey, partition: &mut Partition, entries: &[(EntryId, Rec
     if skipped > 0 {
         warn!(partition = %key, skipped, "entries of another version were refused; do the nodes run different versions?");
     }
-    replies
 }
 
 async fn answer(context: &OwnerContext, mut replies: BTreeMap<String, Vec<Reply>>) -> Result<(), LogError> {
@@ -560,6 +592,7 @@ fn report(owned: &Owned) -> PartitionReport {
         state_bytes: owned.state_bytes,
         checkpoint_ms: owned.checkpoint_cost.as_millis() as u64,
         class_count,
+        learned: owned.partition.learned(),
         statistics,
     }
 }
@@ -584,8 +617,8 @@ mod tests {
             input: Input::Features(Features::Dense(vec![number as f64])),
             label: Some(Label::Class("one".to_owned())),
         };
-        let reply_to = Some(ReplyTo { gateway: "gateway-0".to_owned(), request: number });
-        Record { entry: Entry::Event(event).encode(), reply_to }
+        let reply_to = Some(ReplyTo { gateway: "gateway-0".into(), request: number });
+        Record { entry: Entry::Event(event).encode().into(), reply_to }
     }
 
     fn domain(key: &PartitionKey) -> Domain {
@@ -691,6 +724,7 @@ mod tests {
             reading: None,
             progress: (0, Instant::now()),
             outcomes: BTreeMap::new(),
+            entry_cost: Duration::ZERO,
             asked_config: None,
             asked_governance: None,
         };

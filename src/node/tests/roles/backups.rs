@@ -34,7 +34,7 @@ fn record(number: u64) -> Record {
         input: Input::Features(Features::Dense(vec![number as f64, (number % 7) as f64])),
         label: Some(Label::Class(if number.is_multiple_of(3) { "three" } else { "other" }.to_owned())),
     };
-    Record { entry: Entry::Event(event).encode(), reply_to: None }
+    Record { entry: Entry::Event(event).encode().into(), reply_to: None }
 }
 
 async fn append(store: &Store, index: u32, numbers: std::ops::Range<u64>) {
@@ -129,7 +129,7 @@ impl Drop for Redis {
 async fn what_only_a_newer_version_can_read_is_not_left_out_of_a_backup_in_silence() {
     let folder = tempfile::tempdir().unwrap();
     let store = learned(local()).await;
-    let unknown = Record { entry: vec![99, 1], reply_to: None };
+    let unknown = Record { entry: vec![99, 1].into(), reply_to: None };
     store.log.append(&key(0), &[unknown], u64::MAX).await.unwrap();
     let error = take(&store, "c", folder.path(), at(0)).await.unwrap_err();
     assert!(matches!(&error, TakeError::State(of, _) if *of == key(0)), "{error}");

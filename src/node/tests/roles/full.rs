@@ -20,7 +20,7 @@ fn record(number: usize) -> Record {
     let features = event["features"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();
     let label = Some(Label::Class(event["label"].as_str().unwrap().to_owned()));
     let event = Event { id: id(number), input: Input::Features(Features::Dense(features)), label };
-    Record { entry: Entry::Event(event).encode(), reply_to: None }
+    Record { entry: Entry::Event(event).encode().into(), reply_to: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

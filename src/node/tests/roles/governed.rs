@@ -51,6 +51,8 @@ async fn vectors_are_judged_kept_within_the_bound_and_told_of_after_a_restart() 
     assert_eq!(detailed["statistics"]["moral_filter_threshold"], state["threshold"]);
     assert_eq!(detailed["memory_state"]["vectors"], state["vectors"]);
     assert!(detailed["system"]["memory_usage_bytes"].as_u64().unwrap() > 0, "{detailed}");
+    let learned = |status: &Value| status["domains"][0]["learned"] == json!(45);
+    server.status.until("/api/v1/status", |answer| learned(&answer.body)).await;
     let entries = async || {
         let told = server.api.get("/v1/domains/governed").await.body;
         told["partitionStatistics"][0]["entries"].as_u64().unwrap()

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use hebb_api::LearningCluster;
 use hebb_api::scaling::{Load, Sample};
+use hebb_api::{ACCURACY_LABELS_MIN, LearningCluster};
 use kube::runtime::reflector::ObjectRef;
 use reqwest::Method;
 use serde::Deserialize;
@@ -77,6 +77,8 @@ struct Domain {
     partitions: Vec<Partition>,
     #[serde(default)]
     labels: u64,
+    /// Missing where an older coordinator answers.
+    learned: Option<u64>,
     recent_accuracy: Option<f64>,
     knn_failure_rate: Option<f64>,
     kl_divergence: Option<f64>,
@@ -124,13 +126,15 @@ impl Scraped {
         self.domains.iter().filter_map(|domain| domain.rejection_rate).max_by(f64::total_cmp)
     }
 
-    /// The recent accuracy of the worst domain that has seen labels.
+    /// The recent accuracy of the worst domain, of those that have seen labels enough.
     pub fn accuracy(&self) -> Option<f64> {
-        self.domains.iter().filter_map(|domain| domain.recent_accuracy).min_by(f64::total_cmp)
+        let told = self.domains.iter().filter(|domain| domain.labels >= ACCURACY_LABELS_MIN);
+        told.filter_map(|domain| domain.recent_accuracy).min_by(f64::total_cmp)
     }
 
-    fn labels(&self) -> u64 {
-        self.domains.iter().map(|domain| domain.labels).sum()
+    /// How often the models have learned.
+    fn learned(&self) -> u64 {
+        self.domains.iter().map(|domain| domain.learned.unwrap_or(domain.labels)).sum()
     }
 
     fn partitions(&self) -> u64 {
@@ -166,8 +170,8 @@ struct Known {
     reported: Option<Reported>,
     /// When each span began, with the fewest and most waiting entries in it; the newest last.
     spans: VecDeque<(Instant, u64, u64)>,
-    /// Labels that had been learned at the beginning of each of the last spans.
-    labels: VecDeque<(Instant, u64)>,
+    /// How often the models had learned at the beginning of each of the last spans.
+    learned: VecDeque<(Instant, u64)>,
     /// Since when there are answers without a gap.
     unbroken_since: Option<Instant>,
     heard: BTreeMap<String, Instant>,
@@ -194,7 +198,7 @@ impl Coordinators {
                     answer: None,
                     reported: None,
                     spans: VecDeque::new(),
-                    labels: VecDeque::new(),
+                    learned: VecDeque::new(),
                     unbroken_since: None,
                     heard: BTreeMap::new(),
                 };
@@ -243,15 +247,15 @@ impl Coordinators {
         })
     }
 
-    /// Labels that are learned in a minute, over the last minute; nothing before that is known.
+    /// How often the models learn in a minute, over the last minute; nothing before that is known.
     pub fn update_rate(&self, key: &Key) -> Option<f64> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, known) = known.get(&uid_of(key))?;
         fresh(known)?;
-        let ((begun, before), (ended, after)) = (known.labels.front()?, known.labels.back()?);
+        let ((begun, before), (ended, after)) = (known.learned.front()?, known.learned.back()?);
         let seconds = ended.duration_since(*begun).as_secs_f64();
         // A new owner counts from its checkpoint, so that there may be fewer for a moment.
-        (known.labels.len() == RATE_SPANS).then(|| after.saturating_sub(*before) as f64 * 60.0 / seconds)
+        (known.learned.len() == RATE_SPANS).then(|| after.saturating_sub(*before) as f64 * 60.0 / seconds)
     }
 
     /// How long ago the coordinators heard of each worker; nothing while none answers.
@@ -348,7 +352,7 @@ impl Known {
         if fresh(self).is_none() {
             // Numbers from before a gap say nothing about what happened in it.
             self.spans.clear();
-            self.labels.clear();
+            self.learned.clear();
             self.unbroken_since = Some(now);
         }
         match self.spans.back_mut() {
@@ -358,11 +362,11 @@ impl Known {
             }
             _ => {
                 self.spans.push_back((now, scraped.lag, scraped.lag));
-                self.labels.push_back((now, scraped.labels()));
+                self.learned.push_back((now, scraped.learned()));
             }
         }
-        if self.labels.len() > RATE_SPANS {
-            self.labels.pop_front();
+        if self.learned.len() > RATE_SPANS {
+            self.learned.pop_front();
         }
         let kept = if self.target.scaled { SPANS } else { SPANS_SHOWN };
         let excess = self.spans.len().saturating_sub(kept);
@@ -434,6 +438,46 @@ mod tests {
             }
         });
         Target { url, token: String::new(), wake_above: None, scaled: false }
+    }
+
+    fn scraped(domains: serde_json::Value) -> Scraped {
+        serde_json::from_value(serde_json::json!({ "domains": domains })).unwrap()
+    }
+
+    #[test]
+    fn accuracy_is_that_of_the_worst_domain_that_has_seen_labels_enough() {
+        let both = |labels: u64| {
+            let domains = serde_json::json!([
+                {"labels": 5_000, "recent_accuracy": 0.9}, {"labels": labels, "recent_accuracy": 0.0},
+            ]);
+            scraped(domains).accuracy()
+        };
+        assert_eq!((both(99), both(100)), (Some(0.9), Some(0.0)));
+    }
+
+    #[test]
+    fn what_is_learned_counts_and_not_what_was_labelled() {
+        let rate = |domain: fn(u64) -> serde_json::Value| {
+            let coordinators = Coordinators::default();
+            let key = Key::new("a");
+            let target = Target { url: String::new(), token: String::new(), wake_above: None, scaled: false };
+            coordinators.follow(key.clone(), target);
+            // What is still to come is fresh.
+            let mut at = Instant::now();
+            for span in 0..RATE_SPANS as u64 {
+                let mut known = coordinators.known.lock().unwrap();
+                let (_, known) = known.get_mut(&uid_of(&key)).unwrap();
+                known.take(scraped(serde_json::json!([domain(span)])), at);
+                at += SPAN;
+            }
+            coordinators.update_rate(&key)
+        };
+        let learns = rate(|span| serde_json::json!({"labels": 0, "learned": span * 5}));
+        assert_eq!(learns, Some(60.0), "a domain without labels");
+        let gated = rate(|span| serde_json::json!({"labels": span * 5, "learned": 7}));
+        assert_eq!(gated, Some(0.0), "labels that the gate lets nothing through of");
+        let older = rate(|span| serde_json::json!({"labels": span * 5}));
+        assert_eq!(older, Some(60.0), "a coordinator that says labels only");
     }
 
     #[tokio::test]

@@ -40,7 +40,7 @@ async fn a_fallback_ends_with_its_hour_although_nothing_happens_any_more() {
     // Before there is a newer checkpoint the hour doesn't begin.
     sleep(2 * DAY / 24).await;
     assert_eq!(server.load(&key).await.unwrap().unwrap().position, old);
-    let record = Record { entry: Entry::Query(Query::Statistics).encode(), reply_to: None };
+    let record = Record { entry: Entry::Query(Query::Statistics).encode().into(), reply_to: None };
     let ids = server.append(&key, &[record.clone(), record], 10).await.unwrap();
     sleep(Duration::from_secs(10)).await;
     let kept = server.load(&key).await.unwrap().unwrap().kept.expect("a fallback");

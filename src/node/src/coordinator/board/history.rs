@@ -429,6 +429,7 @@ mod tests {
             declared,
             events: if declared { 0 } else { 9 },
             labels: 0,
+            learned: 0,
             accuracy: None,
             recent_accuracy: None,
             log_loss: None,

@@ -330,6 +330,7 @@ mod tests {
             declared: false,
             events: 0,
             labels: 0,
+            learned: 0,
             accuracy: None,
             recent_accuracy: None,
             log_loss: task.has_classes().then_some(0.5),
@@ -365,6 +366,7 @@ mod tests {
             state_bytes: 0,
             checkpoint_ms: 0,
             class_count: 0,
+            learned: 0,
             statistics,
         }
     }

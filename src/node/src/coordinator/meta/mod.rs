@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hebb_engine::{Control, CycleReport, Entry, Outcome, Partition};
 use hebb_log::{LogError, PartitionKey, Record};
 use jiff::Timestamp;
@@ -239,7 +240,7 @@ async fn partitions(shared: &Shared) -> Result<Vec<PartitionKey>, LogError> {
 
 /// Writes a control entry into every partition's log.
 async fn tell(shared: &Shared, control: &Control) -> Result<(), LogError> {
-    let entry = Entry::Control(control.clone()).encode();
+    let entry = Bytes::from(Entry::Control(control.clone()).encode());
     for key in partitions(shared).await? {
         let record = Record { entry: entry.clone(), reply_to: None };
         shared.store.log.append(&key, &[record], NO_WAITING_MAX).await?;

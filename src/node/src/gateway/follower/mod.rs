@@ -605,7 +605,7 @@ mod tests {
             let input = Input::Features(Features::Dense(vec![number as f64, 1.0]));
             let label = Some(Label::Class((number % 2).to_string()));
             let id = format!("{:032x}", rand::random::<u128>());
-            Record { entry: Entry::Event(Event { id, input, label }).encode(), reply_to: None }
+            Record { entry: Entry::Event(Event { id, input, label }).encode().into(), reply_to: None }
         });
         log.append(&key(index), &records.collect::<Vec<_>>(), u64::MAX).await?;
         Ok(())
@@ -761,7 +761,7 @@ mod tests {
         owned(&local, 0).await?;
         let followers = followers(Arc::new(local.clone()), PLENTY)?;
         until(&followers, 0, Some(0)).await;
-        let odd = Record { entry: vec![255; 8], reply_to: None };
+        let odd = Record { entry: vec![255; 8].into(), reply_to: None };
         local.append(&key(0), &[odd], u64::MAX).await?;
         until(&followers, 0, None).await;
         Ok(())

@@ -159,9 +159,9 @@ mod tests {
     async fn a_read_that_large_entries_end_early_is_not_all() -> Result<(), Failed> {
         let store = LocalStore::in_memory()?;
         let key = PartitionKey { domain: "d".to_owned(), index: 0 };
-        let large = Record { entry: vec![0; 1 << 20], reply_to: None };
+        let large = Record { entry: vec![0; 1 << 20].into(), reply_to: None };
         store.append(&key, &vec![large; 60], u64::MAX).await?;
-        store.append(&key, &vec![Record { entry: vec![0; 6 << 20], reply_to: None }; 2], u64::MAX).await?;
+        store.append(&key, &vec![Record { entry: vec![0; 6 << 20].into(), reply_to: None }; 2], u64::MAX).await?;
         let base = Base { epoch: 0, checkpointed: None };
         let (mut position, mut found) = (EntryId::default(), 0);
         loop {
@@ -273,7 +273,7 @@ mod tests {
         async fn take(&mut self, step: Step) -> Result<(), Failed> {
             match step {
                 Step::Append(entries) => {
-                    let records = entries.iter().map(|entry| Record { entry: entry.encode(), reply_to: None });
+                    let records = entries.iter().map(|entry| Record { entry: entry.encode().into(), reply_to: None });
                     self.store.append(&self.key, &records.collect::<Vec<_>>(), u64::MAX).await?;
                 }
                 Step::Apply(most) => self.apply(most).await?,

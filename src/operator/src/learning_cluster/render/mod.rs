@@ -300,6 +300,23 @@ mod tests {
         assert_eq!(let_out, nodes);
     }
 
+    #[test]
+    fn of_an_external_redis_the_ports_are_let_out_that_can_be_known() {
+        let let_out = |external: Value| {
+            let topology = example::topology(json!({"redis": {"mode": "External", "external": external}}));
+            let objects = render(&topology).present;
+            let policy = |child: &&Child| child.kind == Kind::NetworkPolicy && child.name == "demo-worker";
+            let egress = &objects.iter().find(policy).unwrap().object["spec"]["egress"];
+            assert_eq!(egress.as_array().unwrap().len(), 2, "names, and Redis: {egress}");
+            egress[1].clone()
+        };
+        let port = |port: i32| json!({"port": port, "protocol": "TCP"});
+        assert_eq!(let_out(json!({"host": "r", "port": 7000})), json!({"ports": [port(7000)]}));
+        let sentinels = json!({"host": "r", "sentinels": ["s-0:26379", "s-1:26379", "[::1]:26380"]});
+        assert_eq!(let_out(sentinels), json!({"ports": [port(6379), port(26379), port(26380)]}));
+        assert_eq!(let_out(json!({"host": "r", "cluster": true})), json!({"ports": [{"protocol": "TCP"}]}));
+    }
+
     /// What is made of some clusters, word for word. `HEBB_UPDATE=1` writes the files anew; a reader of the change sees what
     /// every pod out there would become.
     #[test]

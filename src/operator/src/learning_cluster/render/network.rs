@@ -1,8 +1,10 @@
-//! NetworkPolicies: exactly the flows that a cluster needs, and nothing else in or out.
+//! NetworkPolicies: exactly the flows that a cluster needs, and nothing else in or out. Where an address isn't known, of an
+//! External Redis and of collectors, its port is let out to everywhere.
 //!
 //! The kubelet's probes come from the node, which no policy holds back.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU16;
 
 use hebb_api::names::{self, Role};
 use serde_json::{Value, json};
@@ -114,9 +116,13 @@ fn to_redis(topology: &Topology) -> [Value; 2] {
         Redis::Standalone(_) | Redis::Cluster { .. } => {
             json!({"to": [pods(topology, Role::Redis)], "ports": tcp(names::REDIS_PORT)})
         }
-        // Where it is, only DNS, its Sentinels and its Cluster know.
-        Redis::External(external) if external.cluster || !external.sentinels.is_empty() => json!({}),
-        Redis::External(external) => json!({"ports": tcp(external.port)}),
+        // Where its servers listen, only the Cluster knows.
+        Redis::External(external) if external.cluster => json!({"ports": [{"protocol": "TCP"}]}),
+        Redis::External(external) => {
+            let port = |address: &String| address.rsplit_once(':')?.1.parse::<NonZeroU16>().ok();
+            let sentinels = external.sentinels.iter().filter_map(port).map(|port| i32::from(port.get()));
+            json!({"ports": ports(sentinels.chain([external.port]).collect::<BTreeSet<i32>>())})
+        }
     };
     [to_names(), redis]
 }
@@ -133,19 +139,19 @@ fn pods(topology: &Topology, role: Role) -> Value {
 }
 
 fn tcp(port: i32) -> Value {
-    json!([{"protocol": "TCP", "port": port}])
+    ports([port])
 }
 
 /// The ports of a pod of Redis with a Sentinel.
 fn group() -> Value {
-    both([names::REDIS_PORT, names::SENTINEL_PORT])
+    ports([names::REDIS_PORT, names::SENTINEL_PORT])
 }
 
 /// The ports of a pod of a Redis Cluster.
 fn bus() -> Value {
-    both([names::REDIS_PORT, names::REDIS_BUS_PORT])
+    ports([names::REDIS_PORT, names::REDIS_BUS_PORT])
 }
 
-fn both(ports: [i32; 2]) -> Value {
-    json!(ports.map(|port| json!({"protocol": "TCP", "port": port})))
+fn ports(all: impl IntoIterator<Item = i32>) -> Value {
+    all.into_iter().map(|port| json!({"protocol": "TCP", "port": port})).collect()
 }
