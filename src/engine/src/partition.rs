@@ -617,6 +617,11 @@ impl Partition {
             Some(label) => self.teach(&event.input, label, &told, predicted.expected)?,
             None => (false, false),
         };
+        if let Model::Classification(model) = &mut self.state.learned.model
+            && !self.opinion.shares.is_empty()
+        {
+            model.follow(&self.opinion);
+        }
         let takes_labels = self.state.config.task != Task::Patterns;
         let remembered = Remembered {
             record: EventRecord {
@@ -867,9 +872,11 @@ impl Partition {
             return Ok(FeedbackOutcome::Unknown);
         };
         self.fill_row(&awaited.input)?;
+        self.opinion.is_late = true;
         let expected = self.predict().expected;
         let shares = awaited.shares.unwrap_or_else(|| self.opinion.told());
-        self.teach(&awaited.input, label, &Told { prediction, confidence, shares }, expected)?;
-        Ok(FeedbackOutcome::Joined)
+        let taught = self.teach(&awaited.input, label, &Told { prediction, confidence, shares }, expected);
+        self.opinion.is_late = false;
+        taught.map(|_| FeedbackOutcome::Joined)
     }
 }

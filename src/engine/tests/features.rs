@@ -40,7 +40,8 @@ fn chessboard(unit: f64, late: bool) -> f64 {
     }
     for number in 1..=6_000 {
         let values: Vec<f64> = (0..8).map(|_| random()).collect();
-        let label = if ((values[0] * 3.0) as u64 + (values[1] * 3.0) as u64) % 2 == 0 { "even" } else { "odd" };
+        let label =
+            if ((values[0] * 3.0) as u64 + (values[1] * 3.0) as u64).is_multiple_of(2) { "even" } else { "odd" };
         let mut features = vec![("version".to_owned(), Value::Number(1.0))];
         features
             .extend(values.iter().enumerate().map(|(place, value)| (format!("x{place}"), Value::Number(value * unit))));

@@ -84,7 +84,7 @@ async fn cycles(collector: SocketAddr) -> Outcome<Vec<(f64, f64)>> {
     let mut before = Vec::new();
     for cycle in 0..WARM_UP + CYCLES {
         if cycle == WARM_UP {
-            before = subjects.iter().map(Subject::cost).collect::<Outcome<_>>()?;
+            before = subjects.iter().map(Subject::cost).collect::<Outcome<Vec<f64>>>()?;
         }
         // Nobody always follows the same one.
         order.shuffle(&mut rand::rng());
@@ -97,8 +97,10 @@ async fn cycles(collector: SocketAddr) -> Outcome<Vec<(f64, f64)>> {
         }
     }
     // With what each did while the others were measured: the history goes on, and spans leave late.
-    let costs = subjects.iter().zip(before).map(|(subject, before)| Ok((subject.cost()? - before) / CYCLES as f64));
-    seconds.into_iter().zip(costs).map(|(seconds, cost)| Ok((seconds, cost?))).collect()
+    let cycle = |((seconds, subject), before): ((f64, &Subject), f64)| -> Outcome<(f64, f64)> {
+        Ok((seconds, (subject.cost()? - before) / CYCLES as f64))
+    };
+    seconds.into_iter().zip(&subjects).zip(before).map(cycle).collect()
 }
 
 fn start(way: &str, collector: SocketAddr) -> Outcome<Subject> {

@@ -15,12 +15,13 @@ mod signature;
 mod simple;
 mod stack;
 mod tree;
+mod trend;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::adwin::Adwin;
 use self::forest::Forest;
-use self::linear::Linear;
+use self::linear::{Linear, Softmax};
 pub use self::memory::{Memory, Neighbours};
 pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression, reweigh as reweigh_estimates};
 use self::scale::Scale;
@@ -97,7 +98,7 @@ pub struct ClassifierOf1 {
     scale: Scale,
     forest: Forest,
     memory: Memory,
-    linear: Linear,
+    linear: Softmax,
     bayes: Bayes,
     sequence: Sequence,
     weights: [f64; STACKED],
@@ -111,7 +112,45 @@ impl From<ClassifierOf1> for Classifier {
         memory.fit();
         let equal = 1.0 / MEMBERS.len() as f64;
         let weights = std::array::from_fn(|member| weights.get(member).map_or(equal, |weight| weight * (1.0 - equal)));
-        let (stack, relevance, drift) = (Stack::default(), Vec::new(), Adwin::new(DRIFT));
+        let (linear, stack, relevance, drift) = (linear.into(), Stack::default(), Vec::new(), Adwin::new(DRIFT));
+        Self { scale, forest, memory, linear, bayes, sequence, stack, relevance, weights, drift, random, learned }
+    }
+}
+
+/// A classifier of versions 2 and 3 of the snapshot, which knew nothing of series.
+#[derive(Deserialize)]
+pub struct ClassifierOf3 {
+    scale: Scale,
+    forest: Forest,
+    memory: Memory,
+    linear: Softmax,
+    bayes: Bayes,
+    sequence: Sequence,
+    stack: Stack,
+    relevance: Vec<f32>,
+    weights: [f64; MEMBERS.len()],
+    drift: Adwin,
+    random: Random,
+    learned: u64,
+}
+
+impl From<ClassifierOf3> for Classifier {
+    fn from(old: ClassifierOf3) -> Self {
+        let ClassifierOf3 {
+            scale,
+            forest,
+            memory,
+            linear,
+            bayes,
+            sequence,
+            stack,
+            relevance,
+            weights,
+            drift,
+            random,
+            learned,
+        } = old;
+        let linear = linear.into();
         Self { scale, forest, memory, linear, bayes, sequence, stack, relevance, weights, drift, random, learned }
     }
 }
@@ -119,6 +158,8 @@ impl From<ClassifierOf1> for Classifier {
 /// What every member thinks of a row; kept between the prediction and the lesson.
 #[derive(Clone, Debug, Default)]
 pub struct Opinion {
+    /// Whether the row is one of before: others came since, so that nothing is said of it as the next of a series.
+    pub is_late: bool,
     standard: Vec<f32>,
     /// Shares over classes, by member.
     pub members: [Vec<f64>; MEMBERS.len()],
@@ -126,6 +167,7 @@ pub struct Opinion {
     pub shares: Vec<f64>,
     favourites: Vec<Favourites>,
     neighbours: Neighbours,
+    linear: linear::Said,
     /// Logarithms of the shares that the stack joins, by member.
     logs: Vec<f64>,
     scratch: Scratch,
@@ -178,14 +220,15 @@ impl Classifier {
 
     /// Asks every member about a row of a domain that has so many classes.
     pub fn consider(&self, row: &[f32], classes: usize, opinion: &mut Opinion) {
-        let Opinion { standard, members, shares, favourites, neighbours, logs, scratch } = opinion;
+        let Opinion { is_late, standard, members, shares, favourites, neighbours, linear: said, logs, scratch } =
+            opinion;
         self.scale.standard(row, standard);
         let [forest, long, short, linear, bayes, sequence, _] = &mut *members;
         self.forest.shares(row, classes, forest, favourites, scratch);
         self.memory.search(standard, &self.relevance, neighbours);
         memory::shares(&neighbours.long, classes, long);
         memory::shares(&neighbours.short, classes, short);
-        self.linear.shares(standard, classes, linear);
+        self.linear.shares(standard, classes, *is_late, said, linear);
         self.bayes.shares(standard, classes, bayes);
         self.sequence.shares(classes, sequence);
         let (stacked, stack) = members.split_at_mut(STACKED);
@@ -216,12 +259,17 @@ impl Classifier {
         drifted
     }
 
+    /// Follows the series of rows, whether or not they have labels: takes in the one that was considered last.
+    pub fn follow(&mut self, opinion: &Opinion) {
+        self.linear.follow(&opinion.standard);
+    }
+
     /// Learns the row that was considered last.
     pub fn learn(&mut self, row: &[f32], class: usize, opinion: &mut Opinion) {
         self.learned += 1;
         self.scale.insert(row);
         self.forest.learn(row, class, &opinion.favourites, &mut self.random, &mut opinion.scratch);
-        self.linear.learn(&opinion.standard, class, &opinion.members[3]);
+        self.linear.learn(&opinion.standard, class, &mut opinion.linear);
         self.bayes.learn(&opinion.standard, class);
         self.memory.insert(&opinion.standard, class as f32, &self.relevance);
         if self.learned.is_multiple_of(RELEVANCE_EVERY) {
@@ -249,7 +297,7 @@ mod tests {
         let weights = [1.0 / STACKED as f64; STACKED];
         let Classifier { scale, forest, memory, linear, bayes, sequence, random, learned, .. } = &new;
         // A tuple is stored as a struct with the same fields.
-        let old = (scale, forest, memory, linear, bayes, sequence, weights, random, learned);
+        let old = (scale, forest, memory, &linear.levels, bayes, sequence, weights, random, learned);
         let old: ClassifierOf1 = postcard::from_bytes(&postcard::to_stdvec(&old).unwrap()).unwrap();
         let read = Classifier::from(old);
         assert_eq!((&read.forest, read.experiences(), read.learned), (&new.forest, 100, 300));

@@ -9,7 +9,7 @@ use crate::answer::EventRecord;
 use crate::config::PartitionConfig;
 use crate::entry::{EntryId, Input};
 use crate::governor::GovernorOf2;
-use crate::learner::{Classifier, Regression};
+use crate::learner::{ClassifierOf3, Regression};
 use crate::meta::Meta;
 use crate::pattern::PatternsOf2;
 use crate::random::Random;
@@ -59,7 +59,7 @@ struct LearnedOf2 {
 
 #[derive(Deserialize)]
 enum ModelOf2 {
-    Classification(Box<Classifier>),
+    Classification(Box<ClassifierOf3>),
     Regression(Box<Regression>),
     Patterns(Box<PatternsOf2>, Random),
     Governed(Box<GovernorOf2>),
@@ -81,7 +81,7 @@ impl From<LearnedOf2> for Learned {
     fn from(old: LearnedOf2) -> Self {
         let LearnedOf2 { schema, classes, class_of, experiences, model } = old;
         let model = match model {
-            ModelOf2::Classification(model) => Model::Classification(model),
+            ModelOf2::Classification(model) => Model::Classification(Box::new((*model).into())),
             ModelOf2::Regression(model) => Model::Regression(model),
             ModelOf2::Patterns(model, random) => Model::Patterns(Box::new((*model).into()), random, Box::default()),
             ModelOf2::Governed(model) => Model::Governed(Box::new((*model).into())),

@@ -1,16 +1,25 @@
 //! What snapshots of version 3 hold, and how it becomes what is known now.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
-use super::{Counts, Learned, State};
+use super::{Counts, Learned, Model, State};
+use crate::anomaly::SeriesDetector;
 use crate::config::PartitionConfig;
 use crate::entry::EntryId;
+use crate::governor::Governor;
+use crate::learner::{ClassifierOf3, Regression};
 use crate::meta::Meta;
+use crate::pattern::Patterns;
+use crate::random::Random;
 use crate::recent::RecentOf3;
+use crate::rocket::Rocket;
+use crate::schema::Schema;
 use crate::score::Score;
 use crate::vitals::Vitals;
 
-/// A state of version 3, which knew no event beyond the horizon.
+/// A state of version 3, which knew no event beyond the horizon and whose classifier knew nothing of series.
 #[derive(Deserialize)]
 pub struct StateOf3 {
     config: PartitionConfig,
@@ -18,14 +27,46 @@ pub struct StateOf3 {
     counts: Counts,
     score: Score,
     recent: RecentOf3,
-    learned: Learned,
+    learned: LearnedOf3,
     meta: Meta,
     vitals: Vitals,
+}
+
+#[derive(Deserialize)]
+struct LearnedOf3 {
+    schema: Schema,
+    classes: Vec<String>,
+    class_of: BTreeMap<String, u32>,
+    experiences: u64,
+    model: ModelOf3,
+}
+
+#[derive(Deserialize)]
+enum ModelOf3 {
+    Classification(Box<ClassifierOf3>),
+    Regression(Box<Regression>),
+    Patterns(Box<Patterns>, Random, Box<SeriesDetector>),
+    Governed(Box<Governor>),
+    TimeSeriesClassification(Box<Rocket>),
+}
+
+impl From<LearnedOf3> for Learned {
+    fn from(old: LearnedOf3) -> Self {
+        let LearnedOf3 { schema, classes, class_of, experiences, model } = old;
+        let model = match model {
+            ModelOf3::Classification(model) => Model::Classification(Box::new((*model).into())),
+            ModelOf3::Regression(model) => Model::Regression(model),
+            ModelOf3::Patterns(model, random, detector) => Model::Patterns(model, random, detector),
+            ModelOf3::Governed(model) => Model::Governed(model),
+            ModelOf3::TimeSeriesClassification(model) => Model::TimeSeriesClassification(model),
+        };
+        Self { schema, classes, class_of, experiences, model }
+    }
 }
 
 impl From<StateOf3> for State {
     fn from(old: StateOf3) -> Self {
         let StateOf3 { config, position, counts, score, recent, learned, meta, vitals } = old;
-        Self { config, position, counts, score, recent: recent.into(), learned, meta, vitals }
+        Self { config, position, counts, score, recent: recent.into(), learned: learned.into(), meta, vitals }
     }
 }
