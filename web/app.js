@@ -4,19 +4,24 @@ import { alertsPage } from "./alerts.js";
 import { Refused, alerts, cycles, history, known, learning, listen, look, setToken, switchLearning, token } from "./api.js";
 import { chart, curve } from "./chart.js";
 import { el } from "./dom.js";
-import { formatOf, number, percent } from "./format.js";
+import { clock, formatOf, number, percent, plural } from "./format.js";
 import { learningCharts, learningDetails, learningFacts } from "./learning.js";
-import { memorySection, thresholdBody } from "./memory.js";
+import { memorySection, targetRejection, thresholdBody } from "./memory.js";
 import { qualitySection } from "./quality.js";
-import { domainDetails, domainFacts, linkTo, overviewPage, topologyPage } from "./views.js";
+import { domainDetails, domainFacts, foremost, linkTo, overviewPage, topologyPage } from "./views.js";
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
 const live = document.getElementById("live");
+const silence = document.getElementById("silence");
 const themeButton = document.getElementById("theme");
 
 /** How often charts are asked for anew: a bucket is ten seconds long. */
 const CHARTS_EVERY = 10_000;
+/** The leader takes stock every two seconds: after this much silence what is shown is of the past, in milliseconds. */
+const SILENT_AFTER = 8_000;
+/** Domains that the navigation and the keys lead to. */
+const LINKS_MAX = 9;
 /** Domains whose last hour is drawn in the table. */
 const SPARKS_MAX = 12;
 const SPANS = [["1", "hour"], ["6", "6 hours"], ["24", "day"], ["168", "week"]];
@@ -26,7 +31,8 @@ const LOOKS_MAX = 360;
 const PAGES = ["learning", "alerts", "topology"];
 const TITLES = { overview: "Overview", learning: "Learning", alerts: "Alerts", topology: "Topology" };
 
-const state = { overview: null, sparks: new Map(), hours: "1", page: null, trouble: null, turn: 0, looks: new Map(), said: {}, learning: null };
+/** `heard` is when the last overview came, `patient` since when the next is waited for, `silent` whether it is late. */
+const state = { overview: null, heard: 0, patient: 0, silent: false, sparks: new Map(), hours: "1", page: null, turn: 0, looks: new Map(), said: {}, learning: null };
 
 // --- Light and dark -------------------------------------------------------------------------------------------------
 
@@ -80,7 +86,7 @@ function morph(old, wanted) {
 
 function showNav(page) {
   const link = (href, text, isCurrent) => el("a", { href, "aria-current": isCurrent && "page" }, text);
-  const domains = (state.overview?.domains ?? []).slice(0, 9);
+  const domains = foremost(state.overview?.domains ?? [], LINKS_MAX);
   morph(nav, el("nav", {},
     link("#/", "Overview", page.kind === "overview"),
     PAGES.map((kind) => link(`#/${kind}`, TITLES[kind], page.kind === kind)),
@@ -92,7 +98,6 @@ function tokenForm(why) {
   const form = el("form", { class: "token", onsubmit: (event) => {
     event.preventDefault();
     setToken(input.value.trim());
-    state.trouble = null;
     main.replaceChildren(el("p", { class: "quiet" }, "Asking the coordinator…"));
     start();
   } },
@@ -123,7 +128,7 @@ function show() {
     put("facts", domainFacts(overview, page.name));
     put("details", domainDetails(overview, page.name));
   } else if (page.kind === "topology") put("facts", topologyPage(overview));
-  else if (page.kind === "overview") put("facts", overviewPage(overview, state.sparks));
+  else if (page.kind === "overview") put("facts", overviewPage(overview, state.sparks, state.silent && state.heard));
   document.getElementById("facts").dataset.at = overview.at;
 }
 
@@ -153,7 +158,7 @@ const DOMAIN_CHARTS = [
   { title: "Accuracy", metrics: ["recent_accuracy", "accuracy"], names: ["recent", "of all labels"], range: [0, 1], drifts: true },
   { title: "Log-loss, in nats", metrics: ["recent_log_loss", "log_loss"], names: ["recent", "of all labels"], drifts: true },
   { title: "Mean absolute error", metrics: ["mean_absolute_error"], drifts: true },
-  { title: "Vectors rejected lately", metrics: ["rejection_rate"], range: [0, 1], rule: 0.3 },
+  { title: "Vectors rejected lately", metrics: ["rejection_rate"], range: [0, 1], aims: true },
   { title: "Patterns in the library", metrics: ["patterns"], fromZero: true, counts: true },
   { title: "Events a second", metrics: ["events_per_second"], fromZero: true },
   { title: "Entries that wait", metrics: ["lag"], fromZero: true, counts: true },
@@ -172,7 +177,8 @@ async function marksOf(domain, hasDrifts) {
   ];
 }
 
-async function figures(scope, wanted, isKnown) {
+/** `aim` is what a share is to be, where the domain says so. */
+async function figures(scope, wanted, isKnown, aim = null) {
   const there = { has: (metric) => isKnown(scope, metric) };
   const marks = scope.domain ? await marksOf(scope.domain, there.has("drifts")) : [];
   return Promise.all(wanted.filter((one) => one.metrics.some((metric) => there.has(metric))).map(async (one) => {
@@ -181,7 +187,7 @@ async function figures(scope, wanted, isKnown) {
       title: one.title,
       series: bodies.map((body, index) => ({ name: one.names?.[index] ?? "newest", body, quiet: index > 0 })),
       marks: one.drifts ? marks : [],
-      rule: one.rule,
+      rule: one.aims ? aim : null,
       format: formatOf(one.metrics[0]),
       hours: Number(state.hours),
       range: one.range,
@@ -193,7 +199,7 @@ async function figures(scope, wanted, isKnown) {
 
 async function library(name) {
   const found = await look("patterns", name);
-  const note = found.answered < found.asked ? ` ${found.asked - found.answered} partition(s) did not answer.` : "";
+  const note = found.answered < found.asked ? ` ${plural(found.asked - found.answered, "partition")} did not answer.` : "";
   return el("section", { "aria-label": "Patterns" }, el("h2", {}, "Patterns"),
     el("p", { class: "quiet" }, `Those that most segments have joined, each scaled to its box.${note}`),
     el("ul", { class: "library" }, found.patterns.map((pattern) => el("li", { class: pattern.archived && "archived" }, curve(pattern),
@@ -201,22 +207,22 @@ async function library(name) {
     found.patterns.length === 0 && el("p", { class: "quiet" }, "None was found yet."));
 }
 
-/** What the owners of a domain say, below its charts. */
+/** What the owners of a domain say, below its charts, and the share that it aims at. */
 async function more(domain) {
   switch (domain.task) {
     case "Classification":
     case "TimeSeriesClassification":
-      return qualitySection(await look("quality", domain.name));
+      return { section: qualitySection(await look("quality", domain.name), domain.labels) };
     case "Patterns":
-      return library(domain.name);
+      return { section: await library(domain.name) };
     case "Governed": {
       const found = await look("memory", domain.name);
       const looks = [...(state.looks.get(domain.name) ?? []), [state.overview.at, found.memories]].slice(-LOOKS_MAX);
       state.looks.set(domain.name, looks);
-      return memorySection(found);
+      return { section: memorySection(found), aim: targetRejection(found.memories) };
     }
     default:
-      return null;
+      return {};
   }
 }
 
@@ -226,7 +232,7 @@ function thresholdChart(name) {
 }
 
 async function sparks(isKnown) {
-  const first = state.overview.domains.slice(0, SPARKS_MAX);
+  const first = foremost(state.overview.domains, SPARKS_MAX);
   const metric = { Classification: "recent_accuracy", Regression: "mean_absolute_error", Patterns: "patterns", Governed: "rejection_rate", TimeSeriesClassification: "recent_accuracy" };
   const bodies = await Promise.all(first.map((domain) => isKnown({ domain: domain.name }, metric[domain.task]) ? history({ domain: domain.name }, metric[domain.task], 1) : null));
   return new Map(first.map((domain, index) => [domain.name, bodies[index]]));
@@ -259,11 +265,12 @@ async function gather(page) {
   }
   const domain = state.overview.domains.find((one) => one.name === page.name);
   if (!domain) return () => {};
-  const [drawn, below] = await Promise.all([figures({ domain: page.name }, DOMAIN_CHARTS, isKnown), more(domain)]);
+  const below = await more(domain);
+  const drawn = await figures({ domain: page.name }, DOMAIN_CHARTS, isKnown, below.aim);
   if (domain.task === "Governed") drawn.unshift(thresholdChart(page.name));
   return () => {
     drawHistory(drawn, "History", spanSelect());
-    put("more", below ? [below] : []);
+    put("more", below.section ? [below.section] : []);
   };
 }
 
@@ -285,7 +292,8 @@ async function drawCharts() {
     draw();
     document.getElementById("charts").dataset.turn = turn;
   } catch (error) {
-    if (turn === state.turn && !(error instanceof Refused)) {
+    // What was drawn last says more than that nobody answers, which the page says anyway.
+    if (turn === state.turn && !state.silent && !(error instanceof Refused)) {
       document.getElementById("charts").replaceChildren(el("p", { class: "bad" }, `This can't be shown: ${error.message}.`));
     }
   }
@@ -298,7 +306,7 @@ function showLearning() {
 }
 
 const DONE = {
-  "run-all": ({ cycle }) => `Cycle ${cycle.cycle} took ${cycle.durationMs} ms over ${cycle.partitions} partition(s) and adopted ${cycle.adopted.length} change(s).`,
+  "run-all": ({ cycle }) => `Cycle ${cycle.cycle} took ${cycle.durationMs} ms over ${plural(cycle.partitions, "partition")} and adopted ${plural(cycle.adopted.length, "change")}.`,
   "start-continuous": () => "The cycles run by themselves.",
   "stop-continuous": () => "The cycles have stopped.",
   boost: () => "The next five cycles try every candidate.",
@@ -330,18 +338,53 @@ function start() {
   listen((overview) => {
     const isNews = state.overview && state.overview.firing !== overview.firing;
     state.overview = overview;
-    state.trouble = null;
+    state.heard = Date.now() / 1000;
+    state.patient = performance.now();
+    state.silent = false;
     live.textContent = "live";
     live.className = "is-live";
+    showSilence();
     show();
     if (isNews && route().kind === "alerts") drawCharts();
   }, (error) => {
-    live.textContent = "no connection";
-    live.className = "is-lost";
-    if (error instanceof Refused) tokenForm(error.message);
-    else if (!state.overview) main.replaceChildren(el("p", { class: "bad" }, `The coordinator doesn't answer: ${error.message}. Trying again…`));
+    if (error instanceof Refused) {
+      say("no connection");
+      tokenForm(error.message);
+      return;
+    }
+    hearNothing("no connection");
+    if (!state.overview) main.replaceChildren(el("p", { class: "bad" }, `The coordinator doesn't answer: ${error.message}. Trying again…`));
   });
 }
+
+function say(why) {
+  live.textContent = why;
+  live.className = "is-lost";
+}
+
+/** Says everywhere that what is shown is of the past. */
+function hearNothing(why) {
+  say(why);
+  if (!state.overview || state.silent) return;
+  state.silent = true;
+  showSilence();
+  show();
+}
+
+function showSilence() {
+  document.body.classList.toggle("is-silent", state.silent);
+  silence.hidden = !state.silent;
+  silence.textContent = state.silent ? `No answer since ${clock(state.heard)}. What is shown was so then.` : "";
+}
+
+// A connection can be open and say nothing: the leader may have lost its store.
+setInterval(() => {
+  if (!document.hidden && state.overview && performance.now() - state.patient > SILENT_AFTER) hearNothing("no answer");
+}, 1_000);
+
+document.addEventListener("visibilitychange", () => {
+  state.patient = performance.now();
+});
 
 setInterval(() => {
   const isRead = document.querySelector(".chart:hover") || document.hidden;
@@ -364,7 +407,7 @@ addEventListener("keydown", (event) => {
   else if (event.key === "t") location.hash = "#/topology";
   else if (event.key === "d") switchTheme();
   else if (/^[1-9]$/.test(event.key)) {
-    const domain = state.overview?.domains[Number(event.key) - 1];
+    const domain = foremost(state.overview?.domains ?? [], LINKS_MAX)[Number(event.key) - 1];
     if (domain) location.hash = linkTo(domain.name);
   }
 });

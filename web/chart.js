@@ -91,7 +91,7 @@ export function chart({ title, series, marks = [], format, hours, range = [0, In
     if (x(at) < MARGIN.left + 14 || WIDTH - 24 < x(at)) continue;
     drawing.append(svg("text", { class: "tick", x: x(at), y: HEIGHT - 6, "text-anchor": "middle" }, step < DAY ? clock(at, step < 60) : day(at)));
   }
-  if (rule !== null) drawing.append(svg("line", { class: "rule", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(rule), y2: y(rule) }));
+  if (rule !== null) drawing.append(svg("line", { class: "rule", "data-value": Number(rule.toFixed(6)), x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(rule), y2: y(rule) }));
   const drawnMarks = marks.map(({ name, at }) => ({ name, at: at.filter((one) => begin <= one && one <= end) })).filter(({ at }) => at.length > 0);
   for (const { name, at } of drawnMarks) {
     for (const one of at) {

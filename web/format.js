@@ -15,6 +15,11 @@ export function number(value) {
   return `${value.toFixed(digits)}${unit ? ` ${UNITS[unit]}` : ""}`;
 }
 
+/** How many of what: 1 entry, 2 entries. */
+export function plural(count, one, several = `${one}s`) {
+  return `${number(count)} ${count === 1 ? one : several}`;
+}
+
 export function percent(share) {
   return share === null || share === undefined ? "–" : `${(share * 100).toFixed(2)} %`;
 }

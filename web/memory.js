@@ -1,7 +1,7 @@
 // Governed memory: the rhythm of waking and sleeping, the filter, and the bound.
 
 import { el, svg, table } from "./dom.js";
-import { bytes, number, percent } from "./format.js";
+import { bytes, number, percent, plural } from "./format.js";
 
 function rhythm({ partition, phase, step, rhythm: { wake, sleep } }) {
   const isAwake = phase === "wake";
@@ -50,11 +50,17 @@ export function memorySection({ memories, answered, asked }) {
   }
   const columns = ["Partition", "Kept", "Waiting", "Merged", "Faded", "Gave way", "Numbers a vector"];
   return el("section", { "aria-label": "Memory and rhythm" }, el("h2", {}, "Memory and rhythm"),
-    answered < asked && el("p", { class: "quiet" }, `${asked - answered} partition(s) did not answer.`),
+    answered < asked && el("p", { class: "quiet" }, `${plural(asked - answered, "partition")} did not answer.`),
     el("div", { class: "memories" }, memories.map(card)),
     el("h2", {}, "What became of the accepted"),
     table("What became of the accepted vectors", columns.map((name, index) => ({ name, numeric: index > 0 })), memories.map((one) =>
       [String(one.partition), one.vectors, one.waiting, one.merged, one.pruned, one.evicted, one.width].map((value, index) => (index === 0 ? value : number(value))))));
+}
+
+/** The share of the vectors that a governed memory should reject, where all its partitions aim at the same. */
+export function targetRejection(memories) {
+  const targets = new Set(memories.map((one) => one.admission.targetAcceptance));
+  return targets.size === 1 ? 1 - [...targets][0] : null;
 }
 
 /** The thresholds as a body of the history API, of the looks that this page took: `looks` holds [at, memories]. */

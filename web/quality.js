@@ -1,7 +1,7 @@
 // What a classifier takes for what, and how sure it is: the matrix of confusion and the diagram of reliability.
 
 import { el, svg, table } from "./dom.js";
-import { number, percent } from "./format.js";
+import { number, percent, plural } from "./format.js";
 
 /** Up to here a cell has room for its count. */
 const COUNTED_CLASSES_MAX = 12;
@@ -113,11 +113,12 @@ function perClass(quality) {
 }
 
 /** The section of a domain of classes. */
-export function qualitySection(quality) {
-  const late = quality.answered < quality.asked && el("p", { class: "quiet" }, `${quality.asked - quality.answered} partition(s) did not answer.`);
+export function qualitySection(quality, labels) {
+  const late = quality.answered < quality.asked && el("p", { class: "quiet" }, `${plural(quality.asked - quality.answered, "partition")} did not answer.`);
   if (quality.labels === 0) {
     return el("section", { "aria-label": "Quality" }, el("h2", {}, "Right and wrong"), late,
-      el("p", { class: "quiet" }, "No label has come since the owners took over."));
+      el("p", { class: "quiet" }, labels === 0 ? "No label has come yet."
+        : "No prediction has been compared with a label since the owners took over. What is learned before there is an answer, as a domain's first label, isn't one."));
   }
   return el("section", { "aria-label": "Quality" }, el("h2", {}, "Right and wrong"), late,
     el("div", { class: "charts" }, matrix(quality), reliability(quality)), perClass(quality));

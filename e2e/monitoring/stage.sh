@@ -34,10 +34,14 @@ within() {
 
 answers() { curl --silent --fail --max-time 2 "http://$1" >/dev/null; }
 
-# Classes that one number tells apart, ids and labels with them, for as long as the script runs; and vectors for a governed memory.
+# Classes that one number tells apart, ids and labels with them, a number, and a wave, for as long as the script runs; and vectors for
+# a governed memory.
 stream() {
   local number=0 last lines
   while :; do
+    curl --silent --max-time 10 --output /dev/null --data "{\"id\":\"m-$number\",\"features\":[$((number % 7))],\"label\":$((number % 7 * 2)).5}" \
+      "http://$GATEWAY/v1/domains/load/infer-and-adapt" || true
+    curl --silent --max-time 10 --output /dev/null --data '{"signal":[0,1,4,1,0,1,4,1,0,1,4,1,0]}' "http://$GATEWAY/v1/domains/waves/perceive" || true
     lines=''
     for ((last = number + 40; number < last; number++)); do
       lines+="{\"id\":\"m-$number\",\"features\":[$((number * 7 % 10)),$((number % 3))],\"label\":\"$((number * 7 % 10 > 4))\"}"$'\n'
@@ -70,7 +74,9 @@ stage() {
 apiVersion: hebb.dev/v1alpha1
 kind: LearningCluster
 metadata: {name: demo, namespace: default, labels: {app: demo}}
-spec: {domains: [{name: sensors, task: Classification, partitions: 2}], metaLearning: {interval: 2s}}
+spec:
+  domains: [{name: sensors, task: Classification, partitions: 2}, {name: load, task: Regression}, {name: waves, task: Patterns}]
+  metaLearning: {interval: 2s}
 YAML
   LOG_LEVEL=warn "$hebb" start -f "$WORK/cluster.yaml" --data-dir "$WORK/data" --port "$base" --coordinator-port $((base + 1)) \
     --worker-port $((base + 2)) --meta-port $((base + 4)) &

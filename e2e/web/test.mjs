@@ -104,7 +104,7 @@ async function main() {
     const events = sent.load + sent.sensors + sent.signals + sent.vectors + sent.gestures;
     await until("the page shows every event", async () => (await fact("Events")) === number(events));
     assert.equal(await fact("Partitions"), "11/11");
-    assert.equal(await fact("Workers"), "1");
+    assert.equal(await fact("Workers"), number(overview.workers.length));
     assert.equal(await fact("Lag"), "0");
     const links = await browser.run("return [...document.querySelectorAll('tbody th a')].map((link) => link.textContent)");
     assert.deepEqual(links, ["gestures", "load", "sensors", "signals", "vectors"]);
@@ -120,6 +120,9 @@ async function main() {
     await checkKeys(browser);
     await checkLooks(browser, coordinator);
 
+    await checkRejected(browser, coordinator, gateway);
+    await checkCrowd(browser, coordinator, gateway);
+
     guarded = guard(coordinator, "let-me-in").listen(0, "127.0.0.1");
     await once(guarded, "listening");
     assert.deepEqual(await browser.console(), [], "the console stays empty");
@@ -134,6 +137,7 @@ async function main() {
     await once(hebb, "exit");
     assert.ok(Date.now() - stopped < 5000, `open streams held the stop up for ${Date.now() - stopped} ms`);
     await until("the page says that nobody answers", async () => (await browser.run("return document.getElementById('live').textContent")) === "no connection");
+    await checkSilence(browser);
     console.log(`dashboard: ${events} events seen on ${Object.keys(PAGES).length} pages; pictures in ${output}`);
   } finally {
     guarded?.closeAllConnections();
@@ -231,7 +235,7 @@ async function checkClasses(browser, coordinator, overview, fact) {
 
 async function checkNumbers(browser, coordinator, overview, fact) {
   await chartsOf(browser, PAGES.load, 3);
-  assert.equal(await fact("Mean absolute error"), number(overview.details.load.mean_absolute_error));
+  assert.equal(await fact("Mean absolute error"), number(overview.domains.find(({ name }) => name === "load").mean_absolute_error));
   const titles = await browser.run("return [...document.querySelectorAll('#charts figcaption')].map((title) => title.textContent)");
   assert.ok(titles.includes("Mean absolute error") && !titles.includes("Accuracy"), `only what there is: ${titles}`);
   await until("every adoption is marked", async () => {
@@ -271,6 +275,8 @@ async function checkMemory(browser, coordinator, sent) {
     assert.equal(shown, memory.threshold.toFixed(3));
   }
   assert.equal(await browser.run("return document.querySelectorAll('.rhythm .beat.now').length"), body.memories.length);
+  const aim = await browser.run("return [...document.querySelectorAll('#charts .rule')].map((rule) => rule.dataset.value)");
+  assert.deepEqual(aim, ["0.4"], "the share that the domain aims at");
 }
 
 async function checkLearning(browser, coordinator, fact) {
@@ -304,7 +310,57 @@ async function checkAlerts(browser, coordinator, fact) {
   assert.deepEqual(body.policies.map(({ policy }) => policy), ["dashboard"]);
   await until("the page shows it", async () => (await fact("Firing")) === "1", 30);
   const shown = await browser.run("return [...document.querySelectorAll('.timeline li')].map((entry) => entry.className.replace('event ', ''))");
+  const current = await browser.run("return document.querySelector('section[aria-label=\"Current alerts\"]').textContent");
+  assert.ok(current.includes("dashboard learns") && /value 0\.\d/.test(current), `summary and value of the rule: ${current}`);
+  assert.equal(await browser.run("return document.querySelector('section[aria-label=\"Current alerts\"] a')?.href"), "https://example.org/learns");
+  assert.ok(body.events.every((event) => event.rule !== "nobody-leads"), "a start is no alert");
   for (const kind of ["pending", "firing", "told", "action"]) assert.ok(shown.includes(kind), `${kind} is on the timeline: ${shown}`);
+}
+
+/** What didn't fit is told for an hour, in numbers that are right. */
+async function checkRejected(browser, coordinator, gateway) {
+  await browser.go(`${coordinator}/`);
+  const attention = () => browser.run("return document.querySelector('section[aria-label=Attention]')?.textContent ?? ''");
+  for (const told of ["1 entry of vectors did not fit in the last hour.", "2 entries of vectors did not fit in the last hour."]) {
+    const answer = await fetch(`${gateway}/event`, { method: "POST", body: '{"domain": "vectors", "vector": [1], "moral_value": 0.5}' });
+    assert.equal(answer.status, 422, "a vector of another width");
+    await until(told, async () => (await attention()).includes(told));
+  }
+}
+
+/** Whoever makes domains pushes no declared one out of sight. */
+async function checkCrowd(browser, coordinator, gateway) {
+  const crowd = Array.from({ length: 12 }, (_, number) => `aaa-${number}`);
+  for (const name of crowd) {
+    const answer = await fetch(`${gateway}/v1/domains/${name}/infer-and-adapt`, { method: "POST", body: '{"id": "1", "features": [1], "label": "a"}' });
+    assert.equal(answer.status, 200, name);
+  }
+  await until("the crowd is there", async () => (await json(`${coordinator}/api/v1/overview`)).body.domains.length === 17);
+  const links = () => browser.run("return [...document.querySelectorAll('#nav a')].map((link) => link.textContent).slice(4)");
+  await until("the navigation has nine domains", async () => (await links()).length === 9);
+  assert.deepEqual((await links()).slice(0, 5), ["gestures", "load", "sensors", "signals", "vectors"], "declared ones first");
+  const rows = await browser.run("return [...document.querySelectorAll('section[aria-label=Domains] tbody th')].map((row) => row.textContent)");
+  assert.deepEqual(rows.slice(0, 5), ["gestures", "load", "sensors", "signals", "vectors"]);
+  assert.equal(rows.length, 17);
+  await browser.run("location.hash = '#/domain/aaa-0'");
+  await until("a domain of one label says why there is nothing to compare", async () =>
+    (await browser.run("return document.querySelector('section[aria-label=Quality]')?.textContent ?? ''")).includes("No prediction has been compared with a label"));
+}
+
+/** Nobody answers: everything is pale but what says so. */
+async function checkSilence(browser) {
+  await browser.run("location.hash = '#/'");
+  const shown = await until("the page says since when", () => browser.run(`
+    const attention = document.querySelector('section[aria-label=Attention]')?.textContent;
+    return attention && { attention, told: document.getElementById('silence').textContent, facts: getComputedStyle(document.querySelector('.facts')).opacity }`));
+  assert.match(shown.attention, /No answer since \d\d:\d\d:\d\d/);
+  assert.doesNotMatch(shown.attention, /Nothing needs attention/);
+  assert.match(shown.told, /^No answer since \d\d:\d\d:\d\d/);
+  assert.ok(Number(shown.facts) < 0.6, `numbers of the past are pale: ${shown.facts}`);
+  for (const scheme of ["light", "dark"]) {
+    await browser.scheme(scheme);
+    await browser.picture(join(output, `silence-desktop-${scheme}.png`));
+  }
 }
 
 async function checkTopology(browser, overview) {
@@ -312,6 +368,8 @@ async function checkTopology(browser, overview) {
   await until("the topology", async () => (await browser.run("return document.querySelectorAll('.tile').length")) === 11);
   const lanes = await browser.run("return [...document.querySelectorAll('.lane h3')].map((lane) => lane.textContent)");
   assert.deepEqual(lanes, overview.workers.map((worker) => worker.id));
+  const fronts = await browser.run("return [...document.querySelectorAll('section[aria-label=\"Coordinator and gateways\"] tbody tr')].map((row) => row.textContent)");
+  assert.ok(fronts.length === 1 && fronts[0].includes("leads, gateway, 2 workers"), `one process is told of once: ${fronts}`);
 }
 
 async function checkKeys(browser) {
@@ -392,7 +450,7 @@ async function checkToken(browser, address, fact) {
   await enter("wrong");
   await until("a wrong token is told", async () => (await browser.run("return document.querySelector('form.token')?.textContent ?? ''")).includes("missing or wrong"));
   await enter("let-me-in");
-  await until("the right token opens the page", async () => (await fact("Partitions")) === "11/11");
+  await until("the right token opens the page", async () => (await fact("Partitions")) === "23/23");
   await chartsOf(browser, PAGES.sensors, 4);
 }
 

@@ -47,6 +47,11 @@ sees 'DOMAIN +TASK +QUALITY'
 sees "sensors +classes +[0-9.]+ % +[▁▂▃▄▅▆▇█]+ .* $events "
 sees 'gestures +signals +[0-9.]+ %'
 sees 'partitions 11/11'
+# A narrow terminal has fewer columns and cuts no value.
+tmux -L "$socket" resize-window -t top -x 80 -y 24
+sees 'p99 [0-9.]+ [mµ]s +restarts [0-9]+'
+sees 'term [0-9]{13}'
+tmux -L "$socket" resize-window -t top -x 140 -y 36
 press s
 sees 'sort \(lag\)'
 press s s s s

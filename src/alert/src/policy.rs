@@ -78,6 +78,8 @@ pub struct Decision {
     pub status: AlertPolicyStatus,
     /// What the conditions should say.
     pub facts: Vec<Fact>,
+    /// The alerts of the status as messages would describe them now.
+    pub notices: Vec<Notice>,
 }
 
 impl Policy {
@@ -205,7 +207,13 @@ pub fn evaluate(policy: &Policy, history: &mut History, record: Record, seen: &O
     };
     record.deliveries.retain(|name, _| policy.spec.receivers.iter().any(|receiver| &receiver.name == name));
     let (status, facts) = status::of(policy, &record, &mutes, seen);
-    Decision { record, sends, runs, notes, status, facts }
+    let notices = status.alerts.iter().filter_map(|shown| {
+        let alert = record.alerts.get(&shown.fingerprint)?;
+        let standing = if alert.state == AlertState::Resolved { Standing::Resolved } else { Standing::Firing };
+        Some(describe(&shown.fingerprint, alert, standing))
+    });
+    let notices = notices.collect();
+    Decision { record, sends, runs, notes, status, facts, notices }
 }
 
 /// Takes every alert a step further; the values that the rules saw, by fingerprint.

@@ -60,13 +60,13 @@ pub struct MissingKeys(String);
 
 impl AccessOptions {
     /// What the options say, and for the rest the cluster's file.
-    pub fn with(self, spec: &GatewaySpec) -> Result<Access, MissingKeys> {
+    pub fn with(&self, spec: &GatewaySpec) -> Result<Access, MissingKeys> {
         if let (None, Some(auth)) = (&self.api_keys, &spec.auth) {
             return Err(MissingKeys(auth.secret_ref.name.clone()));
         }
         Ok(Access {
-            api_keys: self.api_keys,
-            rate_limit: self.rate_limit.or_else(|| spec.rate_limit.clone()),
+            api_keys: self.api_keys.clone(),
+            rate_limit: self.rate_limit.clone().or_else(|| spec.rate_limit.clone()),
             unlimited: self.disable_rate_limit,
         })
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cli::Outcome;
 use crate::node::runtime;
-use crate::output::table;
+use crate::output::{coordinator_url, table};
 
 #[derive(Args)]
 pub struct Options {
@@ -37,7 +37,7 @@ pub struct Options {
     #[arg(short, long, default_value = "table")]
     output: Output,
     /// Address of a coordinator
-    #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR")]
+    #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR", value_parser = coordinator_url)]
     url: String,
     /// Token of the internal endpoints, where the cluster has one
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
@@ -86,7 +86,7 @@ async fn ask(options: &Options) -> Result<Value, Box<dyn std::error::Error>> {
         (_, true) => "/api/v1/history/trends",
         _ => "/api/v1/history",
     };
-    let mut url = reqwest::Url::parse(&format!("{}{path}", options.url.trim_end_matches('/')))?;
+    let mut url = reqwest::Url::parse(&format!("{}{path}", options.url))?;
     url.query_pairs_mut().append_pair("hours", &options.hours.to_string());
     let step = options.step.map(|step| step.to_string());
     let named = [("metric", &options.metric), ("domain", &options.domain), ("node", &options.node), ("step", &step)];

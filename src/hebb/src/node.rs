@@ -100,7 +100,7 @@ impl ReadOptions {
 /// Who a process of a cluster is.
 #[derive(Args)]
 pub struct Who {
-    /// Token of the internal endpoints
+    /// Token that the status API, the dashboard and the meta-learning API ask for; without one they ask for none
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
     internal_token: Option<String>,
     /// Unique name of this process [default: the role, the host's name and the process id]
@@ -112,6 +112,13 @@ pub struct Who {
     /// Threads that serve [default: 1; a worker: one a processor, at least 2]
     #[arg(long, env = "HEBB_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+}
+
+impl Who {
+    /// What callers of the internal endpoints must present, if anything.
+    pub fn token(&self) -> Option<String> {
+        self.internal_token.clone().filter(|token| !token.is_empty())
+    }
 }
 
 /// What may be set of meta-learning beside the LearningCluster.
@@ -181,6 +188,7 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
     let listen = part.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], role.port())));
     let meta = SocketAddr::new(listen.ip(), part.meta_port);
     let who = part.who;
+    let token = who.token();
     let host = host_name();
     let identity = Identity {
         // In containers every process has the same number, and on a host every process has the same name.
@@ -191,7 +199,6 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
             false => listen.to_string(),
         }),
     };
-    let token = who.internal_token.filter(|token| !token.is_empty());
     let threads = who.threads.map_or_else(|| role.threads(), usize::from);
     runtime_of(threads)?.block_on(async move {
         info!(?role, id = identity.id, cluster = settings.name, %listen, redis = ?redis.topology, "starting");

@@ -1,4 +1,7 @@
-//! What people and programs read: errors with their causes, tables, percentages.
+//! What people and programs read: errors with their causes, tables, percentages; and an address as people write it.
+
+use hebb_engine::Task;
+use hebb_node::coordinator::DomainStatus;
 
 /// An error with everything that caused it, on one line.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
@@ -15,6 +18,33 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
 /// A share as people read it.
 pub fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
+}
+
+/// How well a domain does, by the measure of its task.
+pub fn quality(domain: &DomainStatus) -> String {
+    let (known, without) = match domain.task {
+        Task::Classification | Task::TimeSeriesClassification => (domain.recent_accuracy.map(percent), "no labels"),
+        Task::Regression => (domain.mean_absolute_error.map(|error| format!("error {error:.3}")), "no labels"),
+        Task::Patterns => (domain.patterns.map(|patterns| format!("{patterns} patterns")), "no signals"),
+        Task::Governed => {
+            (domain.rejection_rate.map(|share| format!("accepts {:.0} %", (1.0 - share) * 100.0)), "no vectors")
+        }
+    };
+    known.unwrap_or_else(|| without.to_owned())
+}
+
+/// The address of a coordinator: `http://` may be left out.
+///
+/// # Errors
+/// What is no address.
+pub fn coordinator_url(text: &str) -> Result<String, String> {
+    let text = text.trim_end_matches('/');
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    match reqwest::Url::parse(&url) {
+        Ok(parsed) if parsed.has_host() => Ok(url),
+        Ok(_) => Err("it names no host".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Rows in columns as wide as need be.
@@ -35,6 +65,15 @@ pub fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_do_without_its_scheme() {
+        assert_eq!(coordinator_url("127.0.0.1:8000").as_deref(), Ok("http://127.0.0.1:8000"));
+        assert_eq!(coordinator_url("hebb:8000/").as_deref(), Ok("http://hebb:8000"));
+        assert_eq!(coordinator_url("https://hebb.example/a/").as_deref(), Ok("https://hebb.example/a"));
+        assert!(coordinator_url("").is_err());
+        assert!(coordinator_url("a b").is_err());
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -70,8 +70,8 @@ pub struct Options {
     surroundings: Surroundings,
     #[command(flatten)]
     access: AccessOptions,
-    /// Address to listen on [default: 127.0.0.1; 0.0.0.0 for a role other than hybrid]. The status API and the dashboard ask
-    /// for no key: other machines should not reach them
+    /// Address to listen on [default: 127.0.0.1; 0.0.0.0 for a role other than hybrid]. Who reaches it is served unless there
+    /// are --api-keys for the API and an --internal-token for the rest
     #[arg(long, env = "HEBB_BIND")]
     bind: Option<IpAddr>,
     /// Port of the API
@@ -165,11 +165,12 @@ pub fn run(options: Options) -> Outcome {
         meta: address(options.meta_port),
         worker: address(options.worker_port),
     };
+    let token = options.who.token();
     let watch = match policies.is_empty() {
         true => None,
         false => {
             let folder = options.data_dir.join("alerts");
-            Some(Watch::new(&policies, &cluster, &addresses, &folder, options.surroundings)?)
+            Some(Watch::new(&policies, &cluster, &addresses, token.as_deref(), &folder, options.surroundings)?)
         }
     };
     let traced = cluster.spec.traces.as_ref().map(|traces| traces::Collector {
@@ -207,6 +208,7 @@ pub fn run(options: Options) -> Outcome {
             data, "serving"
         );
         say_who_is_served(&settings.access, bind);
+        say_who_is_told(token.as_deref(), bind);
         let alerts = async {
             if let Some(watch) = watch {
                 watch.run().await;
@@ -214,7 +216,7 @@ pub fn run(options: Options) -> Outcome {
             std::future::pending().await
         };
         tokio::select! {
-            ended = run_embedded(store, &settings, addresses, stop) => ended?,
+            ended = run_embedded(store, &settings, addresses, token, stop) => ended?,
             () = alerts => {}
         }
         signal.abort();
@@ -246,6 +248,12 @@ fn run_role(role: Role, port: u16, cluster: &LearningCluster, options: Options) 
     };
     if let Some(host) = options.coordinator.filter(|host| role != Role::Coordinator && !host.is_empty()) {
         std::thread::spawn(move || look_for_coordinator(&host));
+    }
+    match role {
+        Role::Gateway => say_who_is_served(&access.with(&cluster.spec.gateway)?, bind),
+        Role::Coordinator => say_who_is_told(who.token().as_deref(), bind),
+        // It says how it is, and takes no orders.
+        Role::Worker => {}
     }
     let part = Part { access, who, listen: Some(SocketAddr::new(bind, port)), meta_port, meta, reads, replays };
     if role == Role::Worker && (options.min_workers, options.max_workers) != (None, None) {
@@ -315,6 +323,17 @@ fn say_who_is_served(access: &Access, bind: IpAddr) {
         (Some(_), _) => info!(limits, "the API asks for a key"),
         (None, true) => info!(limits, "the API asks for no key; only this machine reaches it"),
         (None, false) => warn!(limits, %bind, "the API asks for no key, and other machines reach it: see `hebb keys`"),
+    }
+}
+
+/// Warns where whoever comes is told of everything.
+fn say_who_is_told(token: Option<&str>, bind: IpAddr) {
+    if token.is_none() && !bind.is_loopback() {
+        warn!(
+            %bind,
+            "the status API, the dashboard and the meta-learning API ask for no token, and other machines reach them: \
+             see --internal-token"
+        );
     }
 }
 

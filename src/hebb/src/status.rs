@@ -8,7 +8,7 @@ use hebb_node::coordinator::ClusterStatus;
 use crate::cli::Outcome;
 use crate::kubernetes::{self, Format, Reach};
 use crate::node::runtime;
-use crate::output::{percent, table};
+use crate::output::{coordinator_url, percent, quality, table};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -25,7 +25,7 @@ pub struct Options {
     #[arg(short, long, value_enum, default_value_t, requires = "name")]
     output: Format,
     /// Address of a coordinator
-    #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR")]
+    #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR", value_parser = coordinator_url)]
     coordinator: String,
     /// Token of the internal endpoints, where the cluster has one
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
@@ -42,7 +42,7 @@ pub fn run(options: Options) -> Outcome {
     if let Some(name) = &options.name {
         return kubernetes::status(name, &options.reach, options.output);
     }
-    let url = format!("{}/api/v1/status", options.coordinator.trim_end_matches('/'));
+    let url = format!("{}/api/v1/status", options.coordinator);
     let status: ClusterStatus = runtime()?.block_on(async {
         let client = reqwest::Client::builder().timeout(DEADLINE).build()?;
         let mut request = client.get(&url);
@@ -64,9 +64,13 @@ pub fn run(options: Options) -> Outcome {
         status.unowned,
         status.answer_p99_seconds.map_or_else(|| "unknown".to_owned(), |seconds| format!("{:.1} ms", seconds * 1e3))
     );
-    let mut rows = vec![
-        ["DOMAIN", "TASK", "PARTITIONS", "EVENTS", "LABELS", "ACCURACY", "DRIFTS", "LAG"].map(str::to_owned).to_vec(),
-    ];
+    print!("{}", domains(&status));
+    Ok(())
+}
+
+fn domains(status: &ClusterStatus) -> String {
+    let titles = ["DOMAIN", "TASK", "PARTITIONS", "EVENTS", "LABELS", "QUALITY", "ACCURACY", "DRIFTS", "LAG"];
+    let mut rows = vec![titles.map(str::to_owned).to_vec()];
     for domain in &status.domains {
         rows.push(vec![
             domain.name.clone(),
@@ -74,11 +78,44 @@ pub fn run(options: Options) -> Outcome {
             domain.partitions.len().to_string(),
             domain.events.to_string(),
             domain.labels.to_string(),
-            percent(domain.accuracy),
+            quality(domain),
+            domain.accuracy.map_or_else(|| "–".to_owned(), percent),
             domain.drifts.to_string(),
             domain.lag.to_string(),
         ]);
     }
-    print!("{}", table(&rows));
-    Ok(())
+    table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_domain_is_told_by_its_own_measure_and_no_accuracy_is_made_up() {
+        let domain = |name: &str, task: &str, measure: &str| {
+            format!(
+                r#"{{"name": "{name}", "task": "{task}", "events": 5, "labels": 4, "drifts": 0, "lag": 0, "partitions": [] {measure}}}"#
+            )
+        };
+        let domains = [
+            domain("a", "Classification", r#", "accuracy": 0.5, "recent_accuracy": 0.75"#),
+            domain("b", "Regression", r#", "mean_absolute_error": 0.125"#),
+            domain("c", "Patterns", r#", "patterns": 12"#),
+            domain("d", "Governed", r#", "rejection_rate": 0.25"#),
+            domain("e", "TimeSeriesClassification", ""),
+        ];
+        let status = format!(
+            r#"{{"leader": "l", "term": 1, "workers": [], "lag": 0, "unowned": 0, "domains": [{}]}}"#,
+            domains.join(",")
+        );
+        let text = super::domains(&serde_json::from_str(&status).unwrap());
+        let told: Vec<Vec<&str>> =
+            text.lines().skip(1).map(|line| line.split("   ").map(str::trim).collect()).collect();
+        let of =
+            |row: usize| told[row].iter().filter(|cell| !cell.is_empty()).skip(5).take(2).copied().collect::<Vec<_>>();
+        assert_eq!(of(0), ["75.00 %", "50.00 %"], "{text}");
+        assert_eq!(of(1), ["error 0.125", "–"]);
+        assert_eq!(of(2), ["12 patterns", "–"]);
+        assert_eq!(of(3), ["accepts 75 %", "–"]);
+        assert_eq!(of(4), ["no labels", "–"]);
+    }
 }

@@ -215,7 +215,7 @@ async fn serve(way: &str) -> Outcome {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         stopper.stop();
     });
-    run_embedded(store, &settings, addresses, stop).await?;
+    run_embedded(store, &settings, addresses, None, stop).await?;
     Ok(())
 }
 

@@ -23,7 +23,7 @@ pub struct EmbeddedAddresses {
     pub worker: SocketAddr,
 }
 
-/// Runs everything until the stop. The gateway finishes its requests before
+/// Runs everything until the stop; the coordinator's APIs ask for the `token`, where there is one. The gateway finishes its requests before
 /// the workers leave, so that each is answered.
 ///
 /// # Errors
@@ -32,6 +32,7 @@ pub async fn run_embedded(
     store: Store,
     settings: &ClusterSettings,
     addresses: EmbeddedAddresses,
+    token: Option<String>,
     stop: Stop,
 ) -> Result<(), NodeError> {
     let (engine_stopper, engine_stop) = stop_channel();
@@ -43,7 +44,7 @@ pub async fn run_embedded(
         settings,
         identity(addresses.coordinator),
         addresses.meta,
-        None,
+        token,
         engine_stop.clone(),
     );
     let workers = run_workers(store, settings, identity(addresses.worker), settings.workers.clone(), engine_stop);

@@ -5,6 +5,7 @@
 //! directory and a cluster's Redis run the same code.
 
 pub mod backup;
+mod browser;
 pub mod coordinator;
 mod cpu;
 mod embedded;

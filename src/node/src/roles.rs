@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::browser::local;
 use crate::coordinator::{Coordinator, CoordinatorOptions};
 use crate::gateway::{Gateway, GatewayOptions, KeyRing};
 use crate::serve::{NodeError, listen, serve};
@@ -72,7 +73,8 @@ async fn serve_gateway(
     // Replies are handed out until the last open request has ended, so that a stop leaves none without its answer.
     let (stopper, served) = stop_channel();
     let serving = async {
-        let ended = serve(listener, gateway.router(), stop).await;
+        let router = local(gateway.router(), identity.listen, settings.access.api_keys.is_some());
+        let ended = serve(listener, router, stop).await;
         stopper.stop();
         ended
     };
@@ -102,10 +104,11 @@ pub async fn run_coordinator(
         max_queue_size: settings.max_queue_size,
         target_acceptance: settings.governance.admission.target_acceptance,
     };
+    let asks = options.token.is_some();
     let coordinator = Coordinator::new(store, options)?;
     let (ended, meta_ended, ()) = tokio::join!(
-        serve(listener, coordinator.router(), stop.clone()),
-        serve(meta_listener, coordinator.meta_router(), stop.clone()),
+        serve(listener, local(coordinator.router(), identity.listen, asks), stop.clone()),
+        serve(meta_listener, local(coordinator.meta_router(), meta, asks), stop.clone()),
         coordinator.run(stop),
     );
     ended.and(meta_ended)
@@ -124,7 +127,8 @@ pub async fn run_workers(
 ) -> Result<(), NodeError> {
     let listener = listen(identity.listen).await?;
     let crew = Crew::new(store, worker_options(settings, identity.id))?;
-    let (ended, ()) = tokio::join!(serve(listener, crew.router(), stop.clone()), crew.run(count.into(), stop));
+    let router = local(crew.router(), identity.listen, false);
+    let (ended, ()) = tokio::join!(serve(listener, router, stop.clone()), crew.run(count.into(), stop));
     ended
 }
 

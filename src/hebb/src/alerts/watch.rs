@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hebb_alert::notify::{self, Edges};
-use hebb_alert::{Came, Delivery, Observation, Policy, Record, RecordError, Run, Target, evaluate};
+use hebb_alert::{Came, Delivery, Notice, Observation, Policy, Record, RecordError, Run, Target, evaluate};
 use hebb_api::{
     ACCURACY_LABELS_MIN, ActionType, AlertPolicy, Component, EngineSpec, LearningCluster, acceptance_shortfall,
 };
-use hebb_node::coordinator::{ClusterStatus, DomainStatus, PolicyReport};
+use hebb_node::coordinator::{AlertNotice, ClusterStatus, DomainStatus, PolicyReport};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -42,6 +43,8 @@ pub enum WatchError {
     File { path: String, source: std::io::Error },
     #[error("{path} holds what this version can't read; move it away to begin anew")]
     Record { path: String, source: RecordError },
+    #[error("the internal token has characters that no header can have")]
+    Token,
     #[error("no HTTP client")]
     Client(#[from] reqwest::Error),
 }
@@ -102,7 +105,8 @@ struct Looks {
 }
 
 impl Watch {
-    /// The policies that are about this cluster, with what they remember in `folder`.
+    /// The policies that are about this cluster, with what they remember in `folder`. The process asks for the `token`, where
+    /// there is one.
     ///
     /// # Errors
     /// [`WatchError`] for a policy that can't be used, and for a folder or record that can't be read.
@@ -110,6 +114,7 @@ impl Watch {
         policies: &[AlertPolicy],
         cluster: &LearningCluster,
         addresses: &hebb_node::EmbeddedAddresses,
+        token: Option<&str>,
         folder: &Path,
         surroundings: Surroundings,
     ) -> Result<Self, WatchError> {
@@ -127,7 +132,13 @@ impl Watch {
             followed.push(Followed::load(ready, policy.name_any(), folder)?);
         }
         let edges = surroundings.edges(Some(messages)).map_err(|error| WatchError::Edges(error.to_string()))?;
-        let http = reqwest::Client::builder().timeout(DEADLINE).no_proxy().build()?;
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| WatchError::Token)?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        let http = reqwest::Client::builder().timeout(DEADLINE).no_proxy().default_headers(headers).build()?;
         Ok(Self {
             followed,
             cluster: cluster.name_any(),
@@ -145,17 +156,25 @@ impl Watch {
         })
     }
 
-    /// Evaluates them until it is dropped: what was decided by then is recorded, and goes on with the next start.
+    /// Evaluates them until it is dropped: what was decided by then is recorded, and goes on with the next start. It begins once
+    /// the coordinator has led: before, that nobody leads is no news.
     pub async fn run(mut self) {
         if self.followed.is_empty() {
             return;
         }
-        info!(policies = self.followed.len(), "watching for alerts");
         let mut looks = Looks::default();
         let mut beat = tokio::time::interval(LOOK_EVERY);
+        let mut has_led = false;
         loop {
             beat.tick().await;
             let samples = self.look(&mut looks).await;
+            if !has_led {
+                has_led = samples.get("leader_up").is_some_and(|up| *up > 0.0);
+                if !has_led {
+                    continue;
+                }
+                info!(policies = self.followed.len(), "watching for alerts");
+            }
             for followed in &mut self.followed {
                 if let Err(problem) = followed.pass(&self.cluster, &samples, &self.reach) {
                     error!(policy = followed.name, error = %problem, "an alert can't be recorded; nothing is told or done");
@@ -273,8 +292,13 @@ impl Followed {
                 false => info!(policy = self.name, reason = note.reason, target = note.target, "{}", note.text),
             }
         }
+        let notices = decision.notices.into_iter().map(|notice| {
+            let Notice { fingerprint, summary, value, runbook_url, .. } = notice;
+            (fingerprint, AlertNotice { summary, value, runbook_url })
+        });
+        let notices = notices.collect();
         let (reach_of_page, report) =
-            (reach.clone(), PolicyReport { policy: self.name.clone(), status: decision.status });
+            (reach.clone(), PolicyReport { policy: self.name.clone(), status: decision.status, notices });
         tokio::spawn(async move { reach_of_page.show(report).await });
         for delivery in decision.sends {
             self.send(delivery, reach);

@@ -37,7 +37,6 @@ pub struct Target {
 impl Target {
     /// At an address.
     pub fn direct(url: String, token: Option<String>) -> Self {
-        let url = url.trim_end_matches('/').to_owned();
         Self { name: url.clone(), url, token: token.filter(|token| !token.is_empty()), _forward: None }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hebb_engine::Task;
-use hebb_node::coordinator::{DomainStatus, Overview};
+use hebb_node::coordinator::{DomainStatus, Overview, foremost};
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -74,7 +74,7 @@ struct DomainSummary {
     events: u64,
     events_per_second: Option<f64>,
     labels: u64,
-    accuracy: f64,
+    accuracy: Option<f64>,
     recent_accuracy: Option<f64>,
     log_loss: Option<f64>,
     mean_absolute_error: Option<f64>,
@@ -140,10 +140,12 @@ impl Source {
 
     async fn see(&self, opened: Option<&str>) -> Result<(Overview, BTreeMap<String, Vec<Point>>), SourceError> {
         let overview: Overview = self.get("/api/v1/overview", &[]).await?;
-        let first = overview.status.domains.iter().enumerate();
-        let wanted = first.filter(|(number, domain)| *number < HISTORIES_MAX || opened == Some(domain.name.as_str()));
+        let mut wanted = foremost(&overview.status.domains, HISTORIES_MAX);
+        if !wanted.iter().any(|domain| opened == Some(domain.name.as_str())) {
+            wanted.extend(overview.status.domains.iter().find(|domain| opened == Some(domain.name.as_str())));
+        }
         let mut histories = BTreeMap::new();
-        for (_, domain) in wanted {
+        for domain in wanted {
             let values = self.history(&domain.name, main_metric(domain)).await?;
             let drifts = if domain.drifts > 0 { self.history(&domain.name, "drifts").await? } else { Vec::new() };
             let drifted: Vec<u32> = drifts.iter().filter(|(_, count)| *count > 0.0).map(|(at, _)| *at).collect();
@@ -214,9 +216,9 @@ fn summarise(overview: &Overview) -> Summary {
             labels: domain.labels,
             accuracy: domain.accuracy,
             recent_accuracy: domain.recent_accuracy,
-            log_loss: detail.log_loss,
-            mean_absolute_error: detail.mean_absolute_error,
-            patterns: detail.patterns,
+            log_loss: domain.log_loss,
+            mean_absolute_error: domain.mean_absolute_error,
+            patterns: domain.patterns,
             drifts: domain.drifts,
             lag: domain.lag,
         }

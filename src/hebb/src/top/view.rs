@@ -8,12 +8,12 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::symbols::Marker;
-use ratatui::text::{Line, Span, Text};
+use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Block, Cell, Chart, Dataset, GraphType, Paragraph, Row, Table, TableState};
 
 use super::screen::{Page, Screen};
 use super::source::{Point, Snapshot, main_metric};
-use crate::output::percent;
+use crate::output::{percent, quality};
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const GOOD: Color = Color::Green;
@@ -26,11 +26,112 @@ const LAG_MUCH: u64 = 1_000;
 /// A process this full is about to be killed.
 const MEMORY_FULL: f64 = 0.9;
 
+/// Cells between two columns of a table, and between two facts.
+const GAP: usize = 2;
+/// Lines of an error.
+const TROUBLE_LINES: usize = 6;
+
+/// A column of a table.
+struct Column {
+    title: &'static str,
+    /// Cells that it takes, and that it can do with.
+    width: u16,
+    least: u16,
+    /// Where there is no room for all, those with the least go in.
+    rank: u8,
+    /// Whether it holds names, which are as long as they are.
+    names: bool,
+}
+
+const fn column(rank: u8, title: &'static str, width: u16) -> Column {
+    Column { title, width, least: width, rank, names: false }
+}
+
+const fn names(rank: u8, title: &'static str, width: u16) -> Column {
+    Column { names: true, ..column(rank, title, width) }
+}
+
+const DOMAINS: [Column; 9] = [
+    names(0, "DOMAIN", 12),
+    column(7, "TASK", 9),
+    column(1, "QUALITY", 13),
+    Column { least: 8, ..column(8, "LAST HOUR", SPARK as u16) },
+    column(5, "DRIFTS", 6),
+    column(6, "EVENTS", 9),
+    column(2, "EVENTS/S", 8),
+    column(3, "LAG", 7),
+    column(4, "OWNED", 7),
+];
+const PARTITIONS: [Column; 5] = [
+    column(0, "PARTITION", 9),
+    names(1, "OWNER", 12),
+    column(3, "OWNERS SO FAR", 13),
+    column(2, "LAG", 9),
+    column(4, "CHECKPOINT", 10),
+];
+const NODES: [Column; 8] = [
+    names(0, "NODE", 16),
+    column(1, "ROLE", 8),
+    column(3, "MEMORY", 22),
+    column(5, "LATENCY", 9),
+    column(6, "UP", 10),
+    column(2, "RESTARTS", 8),
+    column(7, "PARTITIONS", 10),
+    column(4, "LAG", 9),
+];
+
+/// The columns that have room, in their order, with their widths. The `longest` name gets up to half of the room.
+fn fitting(columns: &[Column], longest: usize, room: u16) -> Vec<(usize, u16)> {
+    let mut by_rank: Vec<usize> = (0..columns.len()).collect();
+    by_rank.sort_by_key(|index| columns[*index].rank);
+    let mut left = room + GAP as u16;
+    let mut shown: Vec<(usize, u16)> = Vec::new();
+    for index in by_rank {
+        let Column { mut width, mut least, names, .. } = columns[index];
+        if names {
+            width = width.max(u16::try_from(longest).unwrap_or(u16::MAX).min(room / 2));
+            least = width;
+        }
+        if least + GAP as u16 <= left {
+            let width = width.min(left - GAP as u16);
+            left -= width + GAP as u16;
+            shown.push((index, width));
+        }
+    }
+    shown.sort_unstable();
+    shown
+}
+
+/// Pieces side by side, on as many lines as they need; one that is longer than a line is cut into several.
+fn wrapped(pieces: Vec<Span<'static>>, gap: usize, width: u16) -> Vec<Line<'static>> {
+    let width = usize::from(width).max(1);
+    let (mut lines, mut line, mut length) = (Vec::new(), Vec::new(), 0);
+    for piece in pieces {
+        let letters: Vec<char> = piece.content.chars().collect();
+        for part in letters.chunks(width) {
+            if length > 0 && length + gap + part.len() > width {
+                lines.push(Line::from(std::mem::take(&mut line)));
+                length = 0;
+            }
+            if length > 0 {
+                line.push(Span::from(" ".repeat(gap)));
+                length += gap;
+            }
+            line.push(Span::styled(part.iter().collect::<String>(), piece.style));
+            length += part.len();
+        }
+    }
+    lines.push(Line::from(line));
+    lines
+}
+
 /// Draws what was seen last, `age` ago.
 pub fn draw(frame: &mut Frame<'_>, look: &Snapshot, screen: &Screen, target: &str, age: Duration) {
+    let header = header(look, target, age, frame.area().width);
+    let height = header.len() as u16 + 1;
     let [head, body, foot] =
-        Layout::vertical([Constraint::Length(3), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
-    frame.render_widget(Paragraph::new(header(look, target, age)), head);
+        Layout::vertical([Constraint::Length(height), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
+    frame.render_widget(Paragraph::new(header), head);
     match &look.overview {
         Some(overview) => match &screen.page {
             Page::Domains => domains(frame, body, look, overview, screen),
@@ -42,30 +143,36 @@ pub fn draw(frame: &mut Frame<'_>, look: &Snapshot, screen: &Screen, target: &st
     frame.render_widget(Paragraph::new(keys(screen)).dim(), foot);
 }
 
-fn header(look: &Snapshot, target: &str, age: Duration) -> Text<'static> {
-    let mut first = vec![Span::from("Hebb ").bold().fg(Color::Cyan), Span::from(target.to_owned())];
-    match &look.trouble {
-        Some(trouble) => first.push(Span::from(format!("  {trouble}")).fg(BAD)),
-        None => first.push(Span::from(format!("  {} s ago", age.as_secs())).dim()),
+fn header(look: &Snapshot, target: &str, age: Duration, width: u16) -> Vec<Line<'static>> {
+    let mut first = vec![Span::from("Hebb").bold().fg(Color::Cyan), Span::from(target.to_owned())];
+    if look.trouble.is_none() {
+        first.push(Span::from(format!("{} s ago", age.as_secs())).dim());
     }
-    let Some(overview) = &look.overview else { return Text::from(Line::from(first)) };
+    let mut lines = wrapped(first, GAP, width);
+    if let Some(trouble) = &look.trouble {
+        let words = trouble.split_whitespace().map(|word| Span::from(word.to_owned()).fg(BAD)).collect();
+        lines.extend(wrapped(words, 1, width).into_iter().take(TROUBLE_LINES));
+    }
+    let Some(overview) = &look.overview else { return lines };
     let status = &overview.status;
     let partitions: usize = status.domains.iter().map(|domain| domain.partitions.len()).sum();
     let restarts: u32 = overview.nodes.iter().map(|node| node.restarts).sum();
     let warn = |text: String, is_bad: bool| if is_bad { Span::from(text).fg(BAD).bold() } else { Span::from(text) };
     let second = vec![
-        Span::from(format!("leader {} (term {})", status.leader, status.term)),
-        warn(format!("  workers {}", status.workers.len()), status.workers.is_empty()),
+        warn(format!("workers {}", status.workers.len()), status.workers.is_empty()),
         warn(
-            format!("  partitions {}/{partitions}", partitions as u64 - status.unowned.min(partitions as u64)),
+            format!("partitions {}/{partitions}", partitions as u64 - status.unowned.min(partitions as u64)),
             status.unowned > 0,
         ),
-        warn(format!("  lag {}", status.lag), status.lag >= LAG_MUCH),
-        Span::from(format!("  events/s {}", rate(overview.events_per_second))),
-        Span::from(format!("  p99 {}", seconds(status.answer_p99_seconds))),
-        warn(format!("  restarts {restarts}"), restarts > 0),
+        warn(format!("lag {}", status.lag), status.lag >= LAG_MUCH),
+        Span::from(format!("events/s {}", rate(overview.events_per_second))),
+        Span::from(format!("p99 {}", seconds(status.answer_p99_seconds))),
+        warn(format!("restarts {restarts}"), restarts > 0),
+        Span::from(format!("leader {}", status.leader)),
+        Span::from(format!("term {}", status.term)),
     ];
-    Text::from(vec![Line::from(first), Line::from(second)])
+    lines.extend(wrapped(second, GAP, width));
+    lines
 }
 
 fn keys(screen: &Screen) -> String {
@@ -80,11 +187,27 @@ fn keys(screen: &Screen) -> String {
     }
 }
 
-fn table(frame: &mut Frame<'_>, area: Rect, titles: &[&str], widths: &[Constraint], rows: Vec<Row<'_>>, chosen: usize) {
-    let titles = Row::new(titles.iter().map(|title| Cell::from((*title).to_owned()))).bold().fg(Color::Cyan);
-    let table = Table::new(rows, widths.to_vec())
+/// Draws the `shown` of the columns, as [`fitting`] has them; names take what room is left.
+fn table(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    columns: &[Column],
+    shown: &[(usize, u16)],
+    rows: Vec<Vec<Cell<'static>>>,
+    chosen: usize,
+) {
+    let titles = Row::new(shown.iter().map(|(index, _)| Cell::from(columns[*index].title))).bold().fg(Color::Cyan);
+    let widths = shown.iter().map(|(index, width)| match columns[*index].names {
+        true => Constraint::Min(*width),
+        false => Constraint::Length(*width),
+    });
+    let rows = rows.into_iter().map(|cells| {
+        let wanted = |(index, cell)| shown.iter().any(|(shown, _)| *shown == index).then_some(cell);
+        Row::new(cells.into_iter().enumerate().filter_map(wanted))
+    });
+    let table = Table::new(rows, widths)
         .header(titles)
-        .column_spacing(2)
+        .column_spacing(GAP as u16)
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     frame.render_stateful_widget(table, area, &mut TableState::default().with_selected(chosen));
 }
@@ -94,34 +217,25 @@ fn domains(frame: &mut Frame<'_>, area: Rect, look: &Snapshot, overview: &Overvi
         frame.render_widget(Paragraph::new("There is no domain yet: the first event makes one.").dim(), area);
         return;
     }
+    let longest = overview.status.domains.iter().map(|domain| domain.name.len()).max().unwrap_or(0);
+    let shown = fitting(&DOMAINS, longest, area.width);
+    let spark = shown.iter().find(|(index, _)| DOMAINS[*index].title == "LAST HOUR").map_or(0, |(_, width)| *width);
     let rows = screen.sorted(overview).into_iter().map(|domain| {
         let history = look.histories.get(&domain.name).map_or(&[][..], Vec::as_slice);
         let detail = overview.details.get(&domain.name);
-        Row::new(vec![
+        vec![
             Cell::from(domain.name.clone()),
             Cell::from(task(domain.task)),
-            Cell::from(quality(overview, domain)),
-            Cell::from(sparkline(history, SPARK)),
+            Cell::from(quality(domain)),
+            Cell::from(sparkline(history, spark.into())),
             Cell::from(drifts(domain.drifts)),
             Cell::from(domain.events.to_string()),
             Cell::from(rate(detail.and_then(|detail| detail.events_per_second))),
             Cell::from(lag(domain.lag)),
             Cell::from(owned(domain)),
-        ])
+        ]
     });
-    let titles = ["DOMAIN", "TASK", "QUALITY", "LAST HOUR", "DRIFTS", "EVENTS", "EVENTS/S", "LAG", "OWNED"];
-    let widths = [
-        Constraint::Min(12),
-        Constraint::Length(9),
-        Constraint::Length(13),
-        Constraint::Length(SPARK as u16),
-        Constraint::Length(6),
-        Constraint::Length(9),
-        Constraint::Length(8),
-        Constraint::Length(7),
-        Constraint::Length(7),
-    ];
-    table(frame, area, &titles, &widths, rows.collect(), screen.row);
+    table(frame, area, &DOMAINS, &shown, rows.collect(), screen.row);
 }
 
 fn domain(frame: &mut Frame<'_>, area: Rect, look: &Snapshot, overview: &Overview, name: &str, screen: &Screen) {
@@ -129,37 +243,30 @@ fn domain(frame: &mut Frame<'_>, area: Rect, look: &Snapshot, overview: &Overvie
         frame.render_widget(Paragraph::new(format!("{name} is no longer there.")).dim(), area);
         return;
     };
-    let [facts, chart, partitions] =
-        Layout::vertical([Constraint::Length(3), Constraint::Percentage(55), Constraint::Min(4)]).areas(area);
     let detail = overview.details.get(name).cloned().unwrap_or_default();
     let number = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"));
-    let lines = vec![
-        Line::from(vec![
-            Span::from(format!("{name}  ")).bold(),
-            Span::from(format!("{}  {}", task(domain.task), quality(overview, domain))),
-            Span::from(match domain.task {
-                task if task.has_classes() => format!(
-                    "  of all labels {}  kappa {}  log-loss {}",
-                    percent(domain.accuracy),
-                    number(detail.kappa),
-                    number(detail.log_loss)
-                ),
-                _ => String::new(),
-            }),
-            Span::from(format!("  drifts {}", domain.drifts)).fg(DRIFT),
-        ]),
-        Line::from(format!(
-            "events {} ({}/s)  labels {}  lag {}  repeated {}  did not fit {}  classes {}  features {}",
-            domain.events,
-            rate(detail.events_per_second),
-            domain.labels,
-            domain.lag,
-            detail.duplicates,
-            detail.rejected,
-            detail.class_count,
-            detail.features
-        )),
+    let mut first =
+        vec![Span::from(name.to_owned()).bold(), Span::from(task(domain.task)), Span::from(quality(domain))];
+    if domain.task.has_classes() {
+        first.push(Span::from(format!("of all labels {}", domain.accuracy.map_or_else(|| "–".to_owned(), percent))));
+        first.push(Span::from(format!("kappa {}", number(detail.kappa))));
+        first.push(Span::from(format!("log-loss {}", number(domain.log_loss))));
+    }
+    first.push(Span::from(format!("drifts {}", domain.drifts)).fg(DRIFT));
+    let second = [
+        format!("events {} ({}/s)", domain.events, rate(detail.events_per_second)),
+        format!("labels {}", domain.labels),
+        format!("lag {}", domain.lag),
+        format!("repeated {}", detail.duplicates),
+        format!("did not fit {}", detail.rejected),
+        format!("classes {}", detail.class_count),
+        format!("features {}", detail.features),
     ];
+    let mut lines = wrapped(first, GAP, area.width);
+    lines.extend(wrapped(second.map(Span::from).into(), GAP, area.width));
+    let height = lines.len() as u16 + 1;
+    let [facts, chart, partitions] =
+        Layout::vertical([Constraint::Length(height), Constraint::Percentage(55), Constraint::Min(4)]).areas(area);
     frame.render_widget(Paragraph::new(lines), facts);
     history(frame, chart, look.histories.get(name).map_or(&[][..], Vec::as_slice), main_metric(domain));
     let rows = domain.partitions.iter().map(|partition| {
@@ -167,23 +274,17 @@ fn domain(frame: &mut Frame<'_>, area: Rect, look: &Snapshot, overview: &Overvie
             Some(owner) => Span::from(owner.clone()),
             None => Span::from("nobody").fg(BAD).bold(),
         };
-        Row::new(vec![
+        vec![
             Cell::from(partition.index.to_string()),
             Cell::from(owner),
             Cell::from(partition.epoch.to_string()),
             Cell::from(lag(partition.lag)),
             Cell::from(bytes(partition.state_bytes)),
-        ])
+        ]
     });
-    let titles = ["PARTITION", "OWNER", "OWNERS SO FAR", "LAG", "CHECKPOINT"];
-    let widths = [
-        Constraint::Length(9),
-        Constraint::Min(12),
-        Constraint::Length(13),
-        Constraint::Length(9),
-        Constraint::Length(10),
-    ];
-    table(frame, partitions, &titles, &widths, rows.collect(), screen.row);
+    let owners = domain.partitions.iter().filter_map(|partition| partition.owner.as_ref());
+    let shown = fitting(&PARTITIONS, owners.map(String::len).max().unwrap_or(0), area.width);
+    table(frame, partitions, &PARTITIONS, &shown, rows.collect(), screen.row);
 }
 
 /// The last hour of a metric, with a mark below where a drift was detected.
@@ -238,7 +339,7 @@ fn nodes(frame: &mut Frame<'_>, area: Rect, overview: &Overview, screen: &Screen
         let up =
             node.started_at.map_or_else(|| "–".to_owned(), |at| minutes(f64::from(overview.at.saturating_sub(at))));
         let restarts = Span::from(node.restarts.to_string());
-        Row::new(vec![
+        vec![
             Cell::from(node.id.clone()),
             Cell::from(role),
             Cell::from(memory),
@@ -247,20 +348,10 @@ fn nodes(frame: &mut Frame<'_>, area: Rect, overview: &Overview, screen: &Screen
             Cell::from(if node.restarts > 0 { restarts.fg(BAD).bold() } else { restarts }),
             Cell::from(worker.map_or_else(String::new, |worker| worker.partitions.to_string())),
             Cell::from(worker.map_or_else(|| Span::from(""), |worker| lag(worker.lag))),
-        ])
+        ]
     });
-    let titles = ["NODE", "ROLE", "MEMORY", "LATENCY", "UP", "RESTARTS", "PARTITIONS", "LAG"];
-    let widths = [
-        Constraint::Min(16),
-        Constraint::Length(8),
-        Constraint::Length(22),
-        Constraint::Length(9),
-        Constraint::Length(10),
-        Constraint::Length(8),
-        Constraint::Length(10),
-        Constraint::Length(9),
-    ];
-    table(frame, area, &titles, &widths, rows.collect(), screen.row);
+    let longest = overview.nodes.iter().map(|node| node.id.len()).max().unwrap_or(0);
+    table(frame, area, &NODES, &fitting(&NODES, longest, area.width), rows.collect(), screen.row);
 }
 
 /// The newest points in `cells` cells, each as high as its value within what is shown; a drift is coloured.
@@ -269,7 +360,7 @@ fn sparkline(points: &[Point], cells: usize) -> Line<'static> {
         return Line::from("–").dim();
     }
     // Neighbours share a cell where there are more points than cells.
-    let size = points.len().div_ceil(cells);
+    let size = points.len().div_ceil(cells.max(1));
     let cells: Vec<(f64, bool)> = points
         .chunks(size)
         .map(|chunk| {
@@ -286,20 +377,6 @@ fn sparkline(points: &[Point], cells: usize) -> Line<'static> {
         if drift { span.fg(DRIFT) } else { span.fg(GOOD) }
     });
     Line::from(cells.collect::<Vec<_>>())
-}
-
-fn quality(overview: &Overview, domain: &DomainStatus) -> String {
-    let detail = overview.details.get(&domain.name);
-    match (domain.task, domain.recent_accuracy) {
-        (Task::Classification | Task::TimeSeriesClassification, Some(accuracy)) => percent(accuracy),
-        (Task::Regression, _) => {
-            let error = detail.and_then(|detail| detail.mean_absolute_error);
-            error.map_or_else(|| "no labels".to_owned(), |error| format!("error {error:.3}"))
-        }
-        (Task::Patterns, _) => format!("{} patterns", detail.and_then(|detail| detail.patterns).unwrap_or(0)),
-        (Task::Governed, _) => format!("{} events", domain.events),
-        (Task::Classification | Task::TimeSeriesClassification, None) => "no labels".to_owned(),
-    }
 }
 
 fn task(task: Task) -> &'static str {
@@ -354,5 +431,74 @@ fn bytes(bytes: u64) -> String {
         0 => "–".to_owned(),
         small @ 1..1_048_576 => format!("{:.1} KiB", small as f64 / 1024.0),
         large => format!("{:.1} MiB", large as f64 / 1_048_576.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::*;
+
+    const OVERVIEW: &str = r#"{
+        "at": 1000000, "leader": "coordinator-7c9f", "term": 1796031842567, "workers": [], "lag": 12345, "unowned": 0,
+        "domains": [{"name": "sensors", "task": "Classification", "events": 123456, "labels": 99, "recent_accuracy": 0.9734,
+            "drifts": 3, "lag": 12345, "partitions": []}],
+        "answer_p99_seconds": 1.2345, "events_per_second": 98765.4, "requests_per_second": null, "success_rate": null, "firing": 0,
+        "nodes": [{"id": "gateway-5d8", "role": "gateway", "memory_bytes": 123456789, "memory_limit": null, "latency_seconds": 0.5,
+            "started_at": 400000, "restarts": 17}],
+        "details": {}}"#;
+
+    fn screen(width: u16, page: Page, trouble: Option<&str>) -> String {
+        let overview = Some(serde_json::from_str(OVERVIEW).unwrap());
+        let look = Snapshot { overview, trouble: trouble.map(str::to_owned), ..Snapshot::default() };
+        let mut terminal = Terminal::new(TestBackend::new(width, 24)).unwrap();
+        let shown = Screen { page, ..Screen::default() };
+        terminal.draw(|frame| draw(frame, &look, &shown, "http://127.0.0.1:8000", Duration::from_secs(1))).unwrap();
+        let buffer = terminal.backend().buffer();
+        let rows = buffer.content().chunks(width.into());
+        rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>() + "\n").collect()
+    }
+
+    #[test]
+    fn every_fact_is_whole_in_a_narrow_terminal() {
+        for (width, page) in [(80, Page::Domains), (40, Page::Domains), (40, Page::Nodes)] {
+            let text = screen(width, page, None);
+            for fact in
+                ["workers 0", "lag 12345", "events/s 98765.4", "p99 1234.5 ms", "restarts 17", "term 1796031842567"]
+            {
+                assert!(text.contains(fact), "{fact}, {width} columns:\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_drops_columns_and_keeps_the_others_whole() {
+        let titles = |text: &str, first: &str| {
+            let line = text.lines().find(|line| line.starts_with(first)).unwrap_or_else(|| panic!("{text}")).to_owned();
+            line.split("  ").map(str::trim).filter(|title| !title.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (wide, narrow) = (screen(200, Page::Nodes, None), screen(40, Page::Nodes, None));
+        assert_eq!(titles(&wide, "NODE"), NODES.map(|column| column.title));
+        assert_eq!(titles(&narrow, "NODE"), ["NODE", "ROLE", "RESTARTS"]);
+        assert!(narrow.contains("gateway-5d8") && narrow.contains("gateway "), "{narrow}");
+        let (middle, narrow) = (screen(80, Page::Domains, None), screen(40, Page::Domains, None));
+        assert_eq!(titles(&screen(200, Page::Domains, None), "DOMAIN"), DOMAINS.map(|column| column.title));
+        assert!(titles(&middle, "DOMAIN").contains(&"EVENTS".to_owned()) && middle.contains("123456"), "{middle}");
+        assert_eq!(titles(&narrow, "DOMAIN"), ["DOMAIN", "QUALITY", "EVENTS/S"]);
+        let widths = |longest, room| fitting(&NODES, longest, room).first().map(|(_, width)| *width);
+        assert_eq!((widths(5, 80), widths(28, 80), widths(99, 80)), (Some(16), Some(28), Some(40)), "names are whole");
+    }
+
+    #[test]
+    fn an_error_is_told_to_its_cause() {
+        let trouble = "no coordinator answers at http://127.0.0.1:8000: error sending request for url \
+            (http://127.0.0.1:8000/api/v1/overview): client error (Connect): tcp connect error: Connection refused (os error 111)";
+        for width in [80, 60] {
+            let text = screen(width, Page::Domains, Some(trouble));
+            let words: Vec<&str> = text.split_whitespace().collect();
+            assert!(words.join(" ").contains("Connection refused (os error 111)"), "{text}");
+        }
     }
 }

@@ -13,12 +13,12 @@ use hebb_api::acceptance_shortfall;
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntGauge, Opts, Registry};
 
-use super::{ClusterStatus, CoordinatorOptions, DomainStatus, Shared, leader, meta};
+use super::{ClusterStatus, CoordinatorOptions, DomainStatus, Shared, foremost, leader, meta};
 use crate::gateway::{ErrorBody, bearer_matches, expose, families};
 
 /// How long the leader's answer is waited for.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
-/// Domains that metrics tell of by name, nine series each: undeclared ones appear at a client's wish.
+/// Domains that metrics tell of by name, twelve series each: undeclared ones appear at a client's wish.
 const DOMAINS_TOLD: usize = 200;
 
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -92,16 +92,20 @@ fn gather(
     Ok(registry)
 }
 
-/// Domains beyond the first [`DOMAINS_TOLD`] are left out.
+/// Of more than [`DOMAINS_TOLD`] domains the foremost are told of, and how many the others are.
 fn tell_of_domains(
     registry: &Registry,
     domains: &[DomainStatus],
     max_queue_size: u64,
     target_acceptance: f64,
 ) -> Result<(), prometheus::Error> {
+    let told = foremost(domains, DOMAINS_TOLD);
+    let unnamed = IntGauge::new("hebb_unnamed_domains", "Domains beyond those that have series of their own")?;
+    unnamed.set((domains.len() - told.len()) as i64);
+    registry.register(Box::new(unnamed))?;
     let gauge = |name: &str, help: &str, value: &dyn Fn(&DomainStatus) -> Option<f64>| {
         let gauge = GaugeVec::new(Opts::new(name, help), &["domain"])?;
-        for domain in domains.iter().take(DOMAINS_TOLD) {
+        for domain in &told {
             if let Some(value) = value(domain) {
                 gauge.with_label_values(&[&domain.name]).set(value);
             }
@@ -124,6 +128,12 @@ fn tell_of_domains(
     gauge("hebb_domain_acceptance_shortfall", help, &|domain| {
         domain.rejection_rate.map(|rate| acceptance_shortfall(rate, target_acceptance))
     })?;
+    let help = "Mean log-loss of all labels, in nats, of classification";
+    gauge("hebb_domain_log_loss", help, &|domain| domain.log_loss)?;
+    let help = "Mean absolute error of all labels, of regression";
+    gauge("hebb_domain_mean_absolute_error", help, &|domain| domain.mean_absolute_error)?;
+    let help = "Patterns in the libraries, of signals";
+    gauge("hebb_domain_patterns", help, &|domain| domain.patterns.map(|patterns| patterns as f64))?;
     let help = "Share of right answers among the last thousand or so, of classification";
     gauge("hebb_domain_recent_accuracy", help, &|domain| domain.recent_accuracy)
 }
@@ -140,14 +150,18 @@ mod tests {
         let domain = |number: usize| DomainStatus {
             name: format!("d{number}"),
             task: Task::Classification,
-            events: 3,
+            declared: number == 7,
+            events: if number == 8 { 9 } else { 3 } - u64::from(number == 7),
             labels: 2,
             learned: 2,
-            accuracy: 0.5,
-            recent_accuracy: (number == 0).then_some(0.5),
+            accuracy: Some(0.5),
+            recent_accuracy: (number == 7).then_some(0.5),
+            log_loss: None,
+            mean_absolute_error: (number == 8).then_some(0.5),
+            patterns: None,
             knn_failure_rate: None,
             kl_divergence: None,
-            rejection_rate: (number == 0).then_some(0.8),
+            rejection_rate: (number == 7).then_some(0.8),
             drifts: 0,
             lag: 460,
             partitions: [10, 450]
@@ -155,21 +169,20 @@ mod tests {
                 .to_vec(),
         };
         let registry = Registry::new();
-        tell_of_domains(&registry, &(0..DOMAINS_TOLD + 9).map(domain).collect::<Vec<_>>(), 500, 0.4).unwrap();
-        let series = |name: &str| {
+        // The declared one has the fewest events and, of so many, neither the first name nor the first place.
+        tell_of_domains(&registry, &(0..DOMAINS_TOLD + 9).rev().map(domain).collect::<Vec<_>>(), 500, 0.4).unwrap();
+        let values = |name: &str| -> Vec<f64> {
             let families = registry.gather();
-            families.iter().find(|family| family.name() == name).map_or(0, |family| family.get_metric().len())
+            let family = families.iter().find(|family| family.name() == name);
+            family.map_or(Vec::new(), |family| {
+                family.get_metric().iter().map(|one| one.get_gauge().get_value()).collect()
+            })
         };
-        assert_eq!(series("hebb_domain_events"), DOMAINS_TOLD);
-        assert_eq!(series("hebb_domain_recent_accuracy"), 1, "what isn't known isn't told");
-        let first = |name: &str| {
-            let families = registry.gather();
-            families
-                .iter()
-                .find(|family| family.name() == name)
-                .map(|family| family.get_metric()[0].get_gauge().get_value())
-        };
-        assert_eq!(first("hebb_domain_queue_usage_ratio"), Some(0.9), "the fullest partition, and not the sum of both");
-        assert!(first("hebb_domain_acceptance_shortfall").is_some_and(|value| (value - 0.5).abs() < 1e-9));
+        assert_eq!(values("hebb_domain_events").len(), DOMAINS_TOLD);
+        assert_eq!(values("hebb_domain_recent_accuracy"), [0.5], "the declared one; what isn't known isn't told");
+        assert_eq!(values("hebb_domain_mean_absolute_error"), [0.5], "the one with most events");
+        assert_eq!(values("hebb_unnamed_domains"), [9.0]);
+        assert_eq!(values("hebb_domain_queue_usage_ratio")[0], 0.9, "the fullest partition, and not the sum of both");
+        assert!(matches!(values("hebb_domain_acceptance_shortfall")[..], [value] if (value - 0.5).abs() < 1e-9));
     }
 }

@@ -11,18 +11,21 @@ mod leader;
 mod meta;
 mod status;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware;
 use futures::TryFutureExt;
 use hebb_log::{Assignment, Domain, Leadership, LogError, Member, PartitionKey};
 use hebb_telemetry::metrics;
 use tracing::{debug, info, warn};
 
 use self::board::Board;
-pub use self::board::{DomainDetail, Node, Overview, PolicyReport, Role};
-pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus};
+pub use self::board::{AlertNotice, DomainDetail, Node, Overview, PolicyReport, Role};
+pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus, foremost};
+use crate::browser;
 use crate::health::Health;
 use crate::memory::Memory;
 use crate::report::{GatewayReport, Report, WorkerReport};
@@ -101,12 +104,13 @@ impl Coordinator {
         metrics::offer("coordinator", move || {
             shared.upgrade().and_then(|shared| api::measured(&shared).ok()).unwrap_or_default()
         });
-        api::router(self.0.clone()).merge(board::router(self.0.clone())).merge(self.0.health.router())
+        let router = api::router(self.0.clone()).merge(board::router(self.0.clone())).merge(self.0.health.router());
+        router.layer(middleware::from_fn(browser::refuse_foreign))
     }
 
     /// The API of meta-learning on a port of its own.
     pub fn meta_router(&self) -> Router {
-        meta::port_router(self.0.clone())
+        meta::port_router(self.0.clone()).layer(middleware::from_fn(browser::refuse_foreign))
     }
 
     /// Coordinates until the stop; then gives the leadership up.
@@ -210,7 +214,11 @@ async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus,
     let views = futures::future::try_join_all(partitions.iter().map(|key| shared.store.log.status(key))).await?;
     let own = Memory::now();
     let said = status::Said { workers: &workers, gateways: &gateways, own, meta: meta::indicators(shared, own) };
-    let status = status::summarise(leadership, &domains, &partitions, &views, &said);
+    let mut status = status::summarise(leadership, &domains, &partitions, &views, &said);
+    let declared: BTreeSet<&str> = shared.options.domains.iter().map(|domain| domain.name.as_str()).collect();
+    for domain in &mut status.domains {
+        domain.declared = declared.contains(domain.name.as_str());
+    }
     shared.board.observe(&status, &said);
     Ok(status)
 }

@@ -61,6 +61,9 @@ pub struct DomainStatus {
     pub name: String,
     /// Its task.
     pub task: Task,
+    /// Whether `spec.domains` names it; others are there at the wish of a client.
+    #[serde(default)]
+    pub declared: bool,
     /// Distinct events applied.
     pub events: u64,
     /// Labels seen.
@@ -68,12 +71,21 @@ pub struct DomainStatus {
     /// Labels that updated a learner, signals whose patterns were learned, or vectors that were accepted, by the task.
     #[serde(default)]
     pub learned: u64,
-    /// Prequential accuracy, 0 to 1.
-    pub accuracy: f64,
-    /// The same with a fading factor of 0.999 an event, weighted by the partitions' labels; classification only, and
-    /// nothing before the first label.
+    /// Prequential accuracy, 0 to 1; classification only, and nothing before the first label.
+    #[serde(default)]
+    pub accuracy: Option<f64>,
+    /// The same with a fading factor of 0.999 an event, weighted by the partitions' labels.
     #[serde(default)]
     pub recent_accuracy: Option<f64>,
+    /// Mean log-loss in nats, weighted likewise; classification only, and nothing before the first label.
+    #[serde(default)]
+    pub log_loss: Option<f64>,
+    /// Mean absolute error, weighted likewise; regression only, and nothing before the first label.
+    #[serde(default)]
+    pub mean_absolute_error: Option<f64>,
+    /// Patterns in the libraries; of a domain of signals.
+    #[serde(default)]
+    pub patterns: Option<u64>,
     /// Share of the look-ups of neighbours that found none: a mean over the partitions, weighted by their events.
     #[serde(default)]
     pub knn_failure_rate: Option<f64>,
@@ -89,6 +101,15 @@ pub struct DomainStatus {
     pub lag: u64,
     /// Its partitions.
     pub partitions: Vec<PartitionView>,
+}
+
+/// Up to `most` domains, for places where there is no room for all: declared ones first, then those with the most events. So
+/// nobody pushes a declared one out by making others.
+pub fn foremost(domains: &[DomainStatus], most: usize) -> Vec<&DomainStatus> {
+    let mut domains: Vec<&DomainStatus> = domains.iter().collect();
+    domains.sort_by(|a, b| (b.declared, b.events, &a.name).cmp(&(a.declared, a.events, &b.name)));
+    domains.truncate(most);
+    domains
 }
 
 /// One partition.
@@ -178,14 +199,19 @@ fn domain_status(
     views: &BTreeMap<&PartitionKey, &PartitionStatus>,
     reports: &[(String, WorkerReport)],
 ) -> DomainStatus {
+    let task = domain.config.task;
     let mut status = DomainStatus {
         name: domain.name.clone(),
-        task: domain.config.task,
+        task,
+        declared: false,
         events: 0,
         labels: 0,
         learned: 0,
-        accuracy: 0.0,
+        accuracy: None,
         recent_accuracy: None,
+        log_loss: None,
+        mean_absolute_error: None,
+        patterns: None,
         knn_failure_rate: None,
         kl_divergence: None,
         rejection_rate: None,
@@ -194,7 +220,8 @@ fn domain_status(
         partitions: Vec::new(),
     };
     let newest = newest(reports, &domain.name);
-    let (mut correct, mut recent) = (0, 0.0);
+    let (mut correct, mut patterns) = (0, 0);
+    let (mut recent, mut log_loss, mut error) = (Mean::default(), Mean::default(), Mean::default());
     let (mut failures, mut divergence, mut rejections) = (Mean::default(), Mean::default(), Mean::default());
     for index in 0..domain.partitions {
         let key = PartitionKey { domain: domain.name.clone(), index };
@@ -207,7 +234,10 @@ fn domain_status(
         status.learned += report.map_or(0, |report| report.learned);
         status.drifts += statistics.drifts;
         correct += statistics.correct;
-        recent += statistics.recent_accuracy * statistics.labels as f64;
+        patterns += statistics.patterns;
+        recent.add(Some(statistics.recent_accuracy), statistics.labels);
+        log_loss.add(Some(statistics.log_loss), statistics.labels);
+        error.add(Some(statistics.mean_absolute_error), statistics.labels);
         failures.add(statistics.knn_failure_rate, statistics.events);
         divergence.add(statistics.kl_divergence, statistics.events);
         rejections.add(statistics.rejection_rate, statistics.events);
@@ -220,11 +250,12 @@ fn domain_status(
             state_bytes: report.map_or(0, |report| report.state_bytes),
         });
     }
-    if status.labels > 0 {
-        status.accuracy = correct as f64 / status.labels as f64;
-        let recent = recent / status.labels as f64;
-        status.recent_accuracy = domain.config.task.has_classes().then_some(recent);
+    if task.has_classes() {
+        status.accuracy = (status.labels > 0).then(|| correct as f64 / status.labels as f64);
+        (status.recent_accuracy, status.log_loss) = (recent.value(), log_loss.value());
     }
+    status.mean_absolute_error = error.value().filter(|_| task == Task::Regression);
+    status.patterns = (task == Task::Patterns).then_some(patterns);
     (status.knn_failure_rate, status.kl_divergence) = (failures.value(), divergence.value());
     status.rejection_rate = rejections.value();
     status
@@ -257,13 +288,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recent_accuracy_is_weighted_by_labels_and_there_is_none_of_numbers() {
+    fn each_task_has_its_own_measure_weighted_by_labels_and_no_other() {
         let domain = |name: &str, task, partitions| Domain {
             name: name.to_owned(),
             partitions,
             config: PartitionConfig::new(task),
         };
-        let domains = [domain("classes", Task::Classification, 2), domain("numbers", Task::Regression, 1)];
+        let domains = [
+            domain("classes", Task::Classification, 2),
+            domain("numbers", Task::Regression, 1),
+            domain("signals", Task::Patterns, 1),
+            domain("unlabelled", Task::Classification, 1),
+        ];
         let report = |domain: &str, index, labels, recent_accuracy| PartitionReport {
             domain: domain.to_owned(),
             index,
@@ -272,10 +308,23 @@ mod tests {
             checkpoint_ms: 0,
             class_count: 0,
             learned: 7,
-            statistics: Statistics { labels, recent_accuracy, ..Statistics::default() },
+            statistics: Statistics {
+                labels,
+                recent_accuracy,
+                correct: labels / 2,
+                log_loss: 1.0 - recent_accuracy,
+                mean_absolute_error: 2.5,
+                patterns: 7,
+                ..Statistics::default()
+            },
         };
-        let partitions =
-            vec![report("classes", 0, 300, 0.9), report("classes", 1, 100, 0.5), report("numbers", 0, 10, 0.0)];
+        let partitions = vec![
+            report("classes", 0, 300, 0.9),
+            report("classes", 1, 100, 0.5),
+            report("numbers", 0, 10, 0.0),
+            report("signals", 0, 0, 0.0),
+            report("unlabelled", 0, 0, 0.0),
+        ];
         let keys: Vec<PartitionKey> = partitions
             .iter()
             .map(|report| PartitionKey { domain: report.domain.clone(), index: report.index })
@@ -287,8 +336,20 @@ mod tests {
         let leader = Leadership { leader: String::new(), address: String::new(), term: 1 };
         let said = Said { workers: &workers, gateways: &[], own: Memory::default(), meta: BTreeMap::new() };
         let status = summarise(&leader, &domains, &keys, &views, &said);
-        assert!(status.domains[0].recent_accuracy.is_some_and(|accuracy| (accuracy - 0.8).abs() < 1e-9));
-        assert_eq!(status.domains[1].recent_accuracy, None);
+        let measures = |domain: &DomainStatus| {
+            let rounded = |value: Option<f64>| value.map(|value| (value * 1e6).round() / 1e6);
+            (
+                rounded(domain.accuracy),
+                rounded(domain.recent_accuracy),
+                rounded(domain.log_loss),
+                domain.mean_absolute_error,
+                domain.patterns,
+            )
+        };
+        assert_eq!(measures(&status.domains[0]), (Some(0.5), Some(0.8), Some(0.2), None, None));
+        assert_eq!(measures(&status.domains[1]), (None, None, None, Some(2.5), None));
+        assert_eq!(measures(&status.domains[2]), (None, None, None, None, Some(7)));
+        assert_eq!(measures(&status.domains[3]), (None, None, None, None, None), "no label, no measure");
         assert_eq!((status.domains[0].learned, status.domains[1].learned), (14, 7), "of all partitions");
     }
 

@@ -1,4 +1,5 @@
-//! Who is let in: a slot, a key, a token of its bucket; in this order, the cheapest first.
+//! Who is let in: a slot, a key, a token of its bucket; in this order, the cheapest first. Where no key is asked for, no page of
+//! another site.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use super::keys::KeyRing;
 use super::limits::{Buckets, Client, Limit, Limits, Verdict};
 use super::priority::Priority;
 use super::reply::{Failure, bearer};
+use crate::browser::is_foreign;
 
 /// Requests under way in one process, streams among them. At 10 ms each that is 200,000 a second, far more than a gateway can.
 const REQUESTS_MAX: usize = 2_048;
@@ -24,6 +26,7 @@ const REQUESTS_MAX: usize = 2_048;
 const BUSY: &str = "busy";
 const UNAUTHORIZED: &str = "unauthorized";
 const RATE_LIMIT: &str = "rate_limit";
+const CROSS_SITE: &str = "cross_site";
 
 /// The door of the API.
 pub struct Admission {
@@ -65,7 +68,7 @@ impl Admission {
         let clients = IntGauge::new("hebb_limited_clients", "Clients whose requests are counted for the rate limit")?;
         registry.register(Box::new(refused.clone()))?;
         // A rate can be told only of what was there before.
-        for reason in [BUSY, UNAUTHORIZED, RATE_LIMIT] {
+        for reason in [BUSY, UNAUTHORIZED, RATE_LIMIT, CROSS_SITE] {
             refused.with_label_values(&[reason]);
         }
         registry.register(Box::new(clients.clone()))?;
@@ -86,6 +89,10 @@ impl Admission {
                 let owner = bearer(request.headers()).and_then(|key| keys.owner(key));
                 let owner = owner.ok_or_else(|| self.refuse(UNAUTHORIZED, Failure::Unauthorized))?;
                 (Client::Key(owner.name.clone()), owner.tier.clone())
+            }
+            // A browser adds no key by itself, so that one is a proof of will.
+            None if !request.method().is_safe() && is_foreign(request.headers()) => {
+                return Err(self.refuse(CROSS_SITE, Failure::CrossSite));
             }
             None => (Client::at(address(request)), None),
         };

@@ -358,7 +358,8 @@ struct DomainDetail {
     updates: u64,
     rejected: u64,
     drifts: u64,
-    accuracy: f64,
+    /// Nothing where there are no classes, or no labels yet.
+    accuracy: Option<f64>,
     /// Wrapping sum of the digests of the applied ids, as hexadecimal digits: see `event_digest`.
     applied_digest: String,
     partition_statistics: Vec<Statistics>,
@@ -390,6 +391,7 @@ fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {
     let sum = |field: fn(&Statistics) -> u64| partitions.iter().map(field).sum::<u64>();
     let labels = sum(|statistics| statistics.labels);
     let correct = sum(|statistics| statistics.correct);
+    let has_classes = domain.config.task.has_classes();
     let digest = partitions.iter().fold(0u64, |digest, statistics| digest.wrapping_add(statistics.applied_digest));
     DomainDetail {
         domain: domain.into(),
@@ -399,7 +401,7 @@ fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {
         updates: sum(|statistics| statistics.updates),
         rejected: sum(|statistics| statistics.rejected),
         drifts: sum(|statistics| statistics.drifts),
-        accuracy: if labels > 0 { correct as f64 / labels as f64 } else { 0.0 },
+        accuracy: (has_classes && labels > 0).then(|| correct as f64 / labels as f64),
         applied_digest: format!("{digest:016x}"),
         partition_statistics: partitions,
     }

@@ -43,7 +43,7 @@ pub use self::keys::{KeyError, KeyLine, KeyOwner, KeyRing};
 pub use self::library::LibraryPattern;
 pub use self::limits::Limits;
 use self::priority::QueueMetrics;
-pub use self::reply::{Address, ErrorBody, bearer_matches, expose, families, wrong_method};
+pub use self::reply::{Address, ErrorBody, Failure, bearer_matches, expose, families, wrong_method};
 use crate::health::Health;
 use crate::memory::Memory;
 use crate::report::{GatewayReport, Report, started_at};

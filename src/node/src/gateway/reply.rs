@@ -46,6 +46,9 @@ pub enum Failure {
     /// No key, or none that is known.
     #[error("send `Authorization: Bearer` with an API key; this gateway knows no such key")]
     Unauthorized,
+    /// A browser sends it for a page of another site.
+    #[error("a page of another site may not do this")]
+    CrossSite,
     /// The client has used up what it may ask for.
     #[error("{client} asks for more than it may; come again in {} s", seconds(.wait))]
     RateLimited {
@@ -112,6 +115,7 @@ impl Failure {
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Failure::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Failure::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
             Failure::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
             Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Failure::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too_slow"),

@@ -96,7 +96,8 @@ async fn a_client_that_asks_first_is_refused_before_it_sends() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path(), settings(&[])).await;
     let mut connection = TcpStream::connect(server.address).await.unwrap();
-    let head = format!("POST /nowhere HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: {LARGE}\r\n\r\n");
+    let head =
+        format!("POST /nowhere HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: {LARGE}\r\n\r\n");
     connection.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.unwrap();

@@ -7,6 +7,8 @@ mod backups;
 #[cfg(test)]
 mod bodies;
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
 mod crew;
 #[cfg(test)]
 mod embedded;

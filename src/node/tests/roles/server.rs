@@ -20,6 +20,8 @@ pub struct Server {
     pub worker: Api,
     pub address: SocketAddr,
     pub coordinator: SocketAddr,
+    pub meta_address: SocketAddr,
+    pub worker_address: SocketAddr,
     stopper: Stopper,
     task: JoinHandle<Result<(), NodeError>>,
 }
@@ -51,7 +53,7 @@ impl Server {
         let addresses =
             EmbeddedAddresses { gateway, coordinator: free_address(), meta: free_address(), worker: free_address() };
         let (stopper, stop) = stop_channel();
-        let task = tokio::spawn(async move { run_embedded(store, &settings, addresses, stop).await });
+        let task = tokio::spawn(async move { run_embedded(store, &settings, addresses, None, stop).await });
         let server = Self {
             api: Api::new(addresses.gateway),
             status: Api::new(addresses.coordinator),
@@ -59,6 +61,8 @@ impl Server {
             worker: Api::new(addresses.worker),
             address: addresses.gateway,
             coordinator: addresses.coordinator,
+            meta_address: addresses.meta,
+            worker_address: addresses.worker,
             stopper,
             task,
         };

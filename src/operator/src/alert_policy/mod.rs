@@ -157,7 +157,7 @@ async fn pass(object: &AlertPolicy, context: &Arc<Context>) -> Result<Action, Er
         let target = note.target.map(|target| format!("{target}: ")).unwrap_or_default();
         context.tell(object, type_, note.reason, "Evaluate", format!("{target}{}", note.text)).await;
     }
-    tell::show(context, object, &targets, &decision.status);
+    tell::show(context, object, &targets, &decision.status, &decision.notices);
     tell::test_fire(context, object, now).await?;
     report(object, context, decision.status, decision.facts, now).await?;
     Ok(Action::requeue(next))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hebb_alert::notify::{self, EventNote, Secrets};
-use hebb_alert::{Delivery, FailureKind, Message, SendError};
+use hebb_alert::{Delivery, FailureKind, Message, Notice, SendError};
 use hebb_api::{AlertPolicy, AlertPolicyStatus, LearningCluster, Receiver, SecretKeyRef};
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
@@ -12,7 +12,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 
 use super::Error;
@@ -47,9 +47,17 @@ pub fn send(context: &Arc<Context>, policy: &AlertPolicy, delivery: Delivery) {
 
 /// Has the dashboard of each target show what the policy says of it. A dashboard that can't be told now is told by the next
 /// evaluation.
-pub fn show(context: &Arc<Context>, policy: &AlertPolicy, targets: &[Watched], status: &AlertPolicyStatus) {
+pub fn show(
+    context: &Arc<Context>,
+    policy: &AlertPolicy,
+    targets: &[Watched],
+    status: &AlertPolicyStatus,
+    notices: &[Notice],
+) {
     for watched in targets.iter().filter(|watched| !watched.cluster.spec.suspend) {
-        let report = json!({"policy": policy.name_any(), "status": about(status, &watched.cluster.name_any())});
+        let target = watched.cluster.name_any();
+        let report =
+            json!({"policy": policy.name_any(), "status": about(status, &target), "notices": words(notices, &target)});
         let (context, key) = (context.clone(), ObjectRef::from_obj(&watched.cluster));
         tokio::spawn(async move {
             let told = context.coordinators.put(&key, "/api/v1/alerts", &report).await;
@@ -69,6 +77,17 @@ fn about(status: &AlertPolicyStatus, target: &str) -> AlertPolicyStatus {
         actions: status.actions.iter().filter(|action| action.target.as_deref() == Some(target)).cloned().collect(),
         ..AlertPolicyStatus::default()
     }
+}
+
+/// What is the matter with one of the targets, by the fingerprint of the alert.
+fn words(notices: &[Notice], target: &str) -> Value {
+    let about = notices.iter().filter(|notice| notice.target == target);
+    about
+        .map(|notice| {
+            let Notice { summary, value, runbook_url, .. } = notice;
+            (notice.fingerprint.clone(), json!({"summary": summary, "value": value, "runbookUrl": runbook_url}))
+        })
+        .collect()
 }
 
 async fn hand_over(

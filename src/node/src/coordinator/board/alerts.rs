@@ -25,6 +25,24 @@ pub struct PolicyReport {
     pub policy: String,
     /// Its status, of which only what concerns this cluster is told.
     pub status: AlertPolicyStatus,
+    /// What is the matter with its alerts, by fingerprint.
+    #[serde(default)]
+    pub notices: BTreeMap<String, AlertNotice>,
+}
+
+/// What is the matter, in the words of the rule.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AlertNotice {
+    /// In a line; may be empty.
+    #[serde(default)]
+    pub summary: String,
+    /// The rule's value, last seen.
+    #[serde(default)]
+    pub value: Option<f64>,
+    /// Address of the page that says what to do; may be empty.
+    #[serde(default)]
+    pub runbook_url: String,
 }
 
 /// Something that happened.
@@ -57,7 +75,8 @@ pub enum What {
 /// The policies and what happened.
 #[derive(Debug, Default)]
 pub struct Alerts {
-    policies: BTreeMap<String, (u32, AlertPolicyStatus)>,
+    /// With the second since 1970 in which they said it.
+    policies: BTreeMap<String, (u32, PolicyReport)>,
     events: VecDeque<Event>,
 }
 
@@ -77,19 +96,21 @@ struct PolicyView<'a> {
     /// When it said so, in seconds since 1970.
     at: u32,
     status: &'a AlertPolicyStatus,
+    notices: &'a BTreeMap<String, AlertNotice>,
 }
 
 impl Alerts {
     /// Takes in what a policy says at `now`, in seconds since 1970. Whether there was room for it.
     pub fn hear(&mut self, now: u32, report: PolicyReport) -> bool {
         self.policies.retain(|_, (at, _)| now <= at.saturating_add(SILENT_MAX));
-        let PolicyReport { policy, status } = report;
+        let policy = report.policy.clone();
         let is_full = self.policies.len() >= POLICIES_MAX && !self.policies.contains_key(&policy);
         if is_full || policy.is_empty() || policy.len() > NAME_MAX {
             return false;
         }
-        let before = self.policies.get(&policy).map(|(_, status)| status.clone()).unwrap_or_default();
-        let mut news: Vec<Event> = changes(&before, &status)
+        let nothing = AlertPolicyStatus::default();
+        let before = self.policies.get(&policy).map_or(&nothing, |(_, report)| &report.status);
+        let mut news: Vec<Event> = changes(before, &report.status)
             .into_iter()
             .map(|(at, what)| Event { at, policy: policy.clone(), what })
             .collect();
@@ -98,19 +119,24 @@ impl Alerts {
         while self.events.len() > EVENTS_MAX {
             self.events.pop_front();
         }
-        self.policies.insert(policy, (now, status));
+        self.policies.insert(policy, (now, report));
         true
     }
 
     /// How many alerts fire.
     pub fn firing(&self) -> u64 {
-        let alerts = self.policies.values().flat_map(|(_, status)| &status.alerts);
+        let alerts = self.policies.values().flat_map(|(_, report)| &report.status.alerts);
         alerts.filter(|alert| alert.state == AlertState::Firing).count() as u64
     }
 
     /// What is known.
     pub fn view(&self) -> View<'_> {
-        let policies = self.policies.iter().map(|(policy, (at, status))| PolicyView { policy, at: *at, status });
+        let policies = self.policies.iter().map(|(policy, (at, report))| PolicyView {
+            policy,
+            at: *at,
+            status: &report.status,
+            notices: &report.notices,
+        });
         View { policies: policies.collect(), events: &self.events }
     }
 }
@@ -179,7 +205,7 @@ mod tests {
     }
 
     fn report(policy: &str, status: AlertPolicyStatus) -> PolicyReport {
-        PolicyReport { policy: policy.to_owned(), status }
+        PolicyReport { policy: policy.to_owned(), status, notices: BTreeMap::new() }
     }
 
     #[test]
@@ -211,6 +237,16 @@ mod tests {
         let times: Vec<i64> = alerts.events.iter().map(|event| event.at).collect();
         assert_eq!(times, [10, 30, 31, 32, 31, 50]);
         assert_eq!(alerts.firing(), 0);
+    }
+
+    #[test]
+    fn what_is_the_matter_is_told_with_the_alert() {
+        let text = r#"{"policy": "p", "status": {}, "notices": {"f": {"summary": "is slow", "value": 2.5}}}"#;
+        let mut alerts = Alerts::default();
+        alerts.hear(10, serde_json::from_str(text).unwrap());
+        let view = serde_json::to_value(alerts.view()).unwrap();
+        let wanted = serde_json::json!({"f": {"summary": "is slow", "value": 2.5, "runbookUrl": ""}});
+        assert_eq!(view["policies"][0]["notices"], wanted);
     }
 
     #[test]

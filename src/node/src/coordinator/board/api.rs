@@ -241,8 +241,7 @@ async fn alerts(State(shared): Coordinator, uri: Uri, headers: HeaderMap) -> Res
     Json(shared.board.state.lock().unwrap_or_else(PoisonError::into_inner).alerts.view()).into_response()
 }
 
-/// Takes in what a policy says. Only the operator, and the process itself, are to say so: a page can't, as it would have to
-/// ask for leave first.
+/// Takes in what a policy says. Only the operator, and the process itself, are to say so.
 async fn hear_alerts(State(shared): Coordinator, uri: Uri, headers: HeaderMap, body: Body) -> Response {
     if let Some(refusal) = refusal(&shared, &headers) {
         return refusal;

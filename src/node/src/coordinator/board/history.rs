@@ -2,12 +2,13 @@
 //!
 //! Pure: time is an argument. What is asked of a history is computed in `analysis`, and `kept` stores it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hebb_log::Tier;
 use serde::{Deserialize, Serialize};
 
 use super::overview::Overview;
+use crate::coordinator::{DomainStatus, foremost};
 
 /// Length of a bucket in seconds, and how many are kept: an hour, and a day.
 const TIERS: [(u32, usize); Tier::ALL.len()] = [(Tier::Fine.length(), 360), (Tier::Coarse.length(), 288)];
@@ -15,6 +16,8 @@ const TIERS: [(u32, usize); Tier::ALL.len()] = [(Tier::Fine.length(), 360), (Tie
 pub const HOURS_MAX: f64 = 24.0;
 /// Series of one history. One takes at most 648 buckets of 20 bytes, so that all take 13 MB.
 const SERIES_MAX: usize = 1_000;
+/// Undeclared domains with a history. A domain has nine series at most, so that these take less than half of all.
+const UNDECLARED_MAX: usize = 50;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -190,12 +193,20 @@ impl Series {
     }
 }
 
+/// The domains with a history: every declared one, and as many of the others as leave room for those.
+fn recorded(domains: &[DomainStatus]) -> impl Iterator<Item = &DomainStatus> {
+    let declared = domains.iter().filter(|domain| domain.declared).count();
+    foremost(domains, declared + UNDECLARED_MAX).into_iter()
+}
+
 /// The history of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     pub(super) series: BTreeMap<(Scope, Metric), Series>,
     /// The drifts of each domain as of the last sample.
     drifts: BTreeMap<String, u64>,
+    /// The domains that are declared, as of the last sample.
+    pub(super) declared: BTreeSet<String>,
 }
 
 /// Buckets of one length.
@@ -234,7 +245,9 @@ impl History {
         self.put(now, Scope::Cluster, Metric::LatencySeconds, status.answer_p99_seconds);
         self.put(now, Scope::Cluster, Metric::RequestsPerSecond, overview.requests_per_second);
         self.put(now, Scope::Cluster, Metric::SuccessRate, overview.success_rate);
-        for domain in &status.domains {
+        self.declared =
+            status.domains.iter().filter(|domain| domain.declared).map(|domain| domain.name.clone()).collect();
+        for domain in recorded(&status.domains) {
             let scope = || Scope::Domain(domain.name.clone());
             let before = self.drifts.insert(domain.name.clone(), domain.drifts);
             let new_drifts = before.map(|before| domain.drifts.saturating_sub(before) as f64);
@@ -242,15 +255,14 @@ impl History {
             self.put(now, scope(), Metric::Lag, Some(domain.lag as f64));
             self.put(now, scope(), Metric::RecentAccuracy, domain.recent_accuracy);
             self.put(now, scope(), Metric::RejectionRate, domain.rejection_rate);
-            // Without a recent one there are no classes, or no labels.
-            self.put(now, scope(), Metric::Accuracy, domain.recent_accuracy.map(|_| domain.accuracy));
+            self.put(now, scope(), Metric::Accuracy, domain.accuracy);
+            self.put(now, scope(), Metric::LogLoss, domain.log_loss);
+            self.put(now, scope(), Metric::MeanAbsoluteError, domain.mean_absolute_error);
+            self.put(now, scope(), Metric::Patterns, domain.patterns.map(|patterns| patterns as f64));
             let Some(detail) = overview.details.get(&domain.name) else { continue };
             self.put(now, scope(), Metric::EventsPerSecond, detail.events_per_second);
-            self.put(now, scope(), Metric::LogLoss, detail.log_loss);
             self.put(now, scope(), Metric::RecentLogLoss, detail.recent_log_loss);
             self.put(now, scope(), Metric::Kappa, detail.kappa);
-            self.put(now, scope(), Metric::MeanAbsoluteError, detail.mean_absolute_error);
-            self.put(now, scope(), Metric::Patterns, detail.patterns.map(|patterns| patterns as f64));
             self.put(now, scope(), Metric::MemoryBytes, Some(detail.memory_bytes as f64));
         }
         for node in &overview.nodes {
@@ -259,6 +271,11 @@ impl History {
             self.put(now, scope(), Metric::LatencySeconds, node.latency_seconds);
         }
         self.forget(now);
+    }
+
+    /// Whether these are the metrics of a domain that is there at a client's wish.
+    pub(super) fn is_undeclared(&self, scope: &Scope) -> bool {
+        matches!(scope, Scope::Domain(name) if !self.declared.contains(name))
     }
 
     pub(super) fn put(&mut self, now: u32, scope: Scope, metric: Metric, value: Option<f64>) {
@@ -319,6 +336,7 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use hebb_engine::Task;
     use proptest::prelude::*;
 
     use super::*;
@@ -401,6 +419,34 @@ mod tests {
         assert_eq!(history.names().count(), SERIES_MAX);
         history.forget(1_100 + 25 * 3600);
         assert_eq!(history.names().count(), 0);
+    }
+
+    #[test]
+    fn undeclared_domains_leave_room_for_declared_ones() {
+        let domain = |name: String, declared| DomainStatus {
+            name,
+            task: Task::Regression,
+            declared,
+            events: if declared { 0 } else { 9 },
+            labels: 0,
+            learned: 0,
+            accuracy: None,
+            recent_accuracy: None,
+            log_loss: None,
+            mean_absolute_error: None,
+            patterns: None,
+            knn_failure_rate: None,
+            kl_divergence: None,
+            rejection_rate: None,
+            drifts: 0,
+            lag: 0,
+            partitions: Vec::new(),
+        };
+        let others = (0..1_000).map(|number| domain(format!("a{number}"), false));
+        let domains: Vec<_> = others.chain((0..70).map(|number| domain(format!("z{number}"), true))).collect();
+        let names: Vec<&str> = recorded(&domains).map(|domain| domain.name.as_str()).collect();
+        assert_eq!(names.iter().filter(|name| name.starts_with('z')).count(), 70);
+        assert_eq!(names.len(), 70 + UNDECLARED_MAX);
     }
 
     #[test]

@@ -184,10 +184,12 @@ impl Bucket {
 
 impl History {
     /// What was measured in the spans from that beginning on, oldest first, each with the number of series that didn't fit:
-    /// nodes are left out before domains, and these before the cluster.
+    /// domains that nobody declared are left out first, then nodes, other domains, and the cluster.
     fn batches(&self, tier: Tier, from: u32) -> Vec<(Batch, usize)> {
         let mut batches: std::collections::BTreeMap<u32, (Batch, usize, usize)> = std::collections::BTreeMap::new();
-        for ((scope, metric), series) in &self.series {
+        let mut all: Vec<_> = self.series.iter().collect();
+        all.sort_by_key(|((scope, _), _)| self.is_undeclared(scope));
+        for ((scope, metric), series) in all {
             let name = series_name(scope, *metric);
             let bytes = Batch::bytes_of(&name);
             let newest_first = series.tiers[tier as usize].iter().rev();
@@ -271,15 +273,20 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_cut_at_its_bound_and_the_cluster_comes_first() {
+    fn a_batch_is_cut_at_its_bound_and_the_cluster_and_declared_domains_come_first() {
         let mut history = History::default();
+        history.declared.insert("z".to_owned());
+        for name in (0..300).map(|number| format!("a-domain-of-anybody-{number}")).chain(["z".to_owned()]) {
+            history.put(50, Scope::Domain(name), Metric::Lag, Some(1.0));
+        }
         for number in 0..600 {
             history.put(50, Scope::Node(format!("a-node-of-a-large-cluster-{number}")), Metric::MemoryBytes, Some(1.0));
         }
         history.put(50, Scope::Cluster, Metric::Lag, Some(1.0));
         let (batch, left_out) = history.batches(Tier::Fine, 0).remove(0);
         assert!(batch.bytes() <= MAX_HISTORY_BYTES && left_out > 0);
-        assert_eq!((batch.series[0].0.as_str(), batch.series.len() + left_out), ("cluster//lag", 601));
+        let first: Vec<&str> = batch.series.iter().take(2).map(|(name, _)| name.as_str()).collect();
+        assert_eq!((first, batch.series.len() + left_out), (vec!["cluster//lag", "domain/z/lag"], 902));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
 
 use self::alerts::Alerts;
-pub use self::alerts::PolicyReport;
+pub use self::alerts::{AlertNotice, PolicyReport};
 pub use self::api::router;
 use self::history::History;
 pub use self::kept::keep;

@@ -1,6 +1,6 @@
 //! The cluster at a glance: the status, and what only people look at. Pure; the time is an argument.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use hebb_engine::{Statistics, Task};
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,11 @@ use crate::report::{CLASSES_MAX, PartitionReport};
 /// Digits that a gateway's id ends with: another number in every life of its process.
 const LIFE_DIGITS: usize = 8;
 
+/// Seconds that a rate is taken over: a point of the history, so that both agree.
+const RATE_OVER: f64 = 10.0;
+/// Seconds in which what didn't fit is news.
+const NEWS_FOR: u64 = 3_600;
+
 /// The whole cluster, as people look at it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
@@ -21,7 +26,7 @@ pub struct Overview {
     /// What the status API says.
     #[serde(flatten)]
     pub status: ClusterStatus,
-    /// Events applied a second since the sample before, of all domains.
+    /// Events applied a second over the last ten seconds, of all domains.
     pub events_per_second: Option<f64>,
     /// Requests answered a second since the sample before, by all gateways.
     #[serde(default)]
@@ -73,7 +78,7 @@ pub struct Node {
 /// What the engine says of a domain, over all partitions whose owners report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DomainDetail {
-    /// Events applied a second since the sample before.
+    /// Events applied a second over the last ten seconds.
     pub events_per_second: Option<f64>,
     /// Labels that updated a learner.
     pub updates: u64,
@@ -81,22 +86,19 @@ pub struct DomainDetail {
     pub duplicates: u64,
     /// Entries that did not fit.
     pub rejected: u64,
+    /// Those of the last hour, as far as this leader has seen it.
+    #[serde(default)]
+    pub rejected_lately: u64,
     /// Experiences in memory.
     pub experiences: u64,
     /// Features of the widest partition's schema.
     pub features: u32,
     /// Bytes of the states in memory, estimated.
     pub memory_bytes: u64,
-    /// Patterns in the libraries; of a domain of signals.
-    pub patterns: Option<u64>,
-    /// Mean log-loss in nats; of classes, once there are labels.
-    pub log_loss: Option<f64>,
-    /// The same over the labels since the sample before.
+    /// Mean log-loss in nats over the labels since the sample before; of classes.
     pub recent_log_loss: Option<f64>,
     /// Cohen's kappa, weighted by the partitions' labels.
     pub kappa: Option<f64>,
-    /// Mean absolute error; of numbers, once there are labels.
-    pub mean_absolute_error: Option<f64>,
     /// The classes seen, the first fifty.
     pub classes: Vec<String>,
     /// How many classes were seen.
@@ -108,8 +110,9 @@ pub struct DomainDetail {
 /// Makes overviews, and remembers of the one before what the next is compared with.
 #[derive(Debug, Default)]
 pub struct Observer {
-    at: Option<f64>,
-    totals: BTreeMap<String, Totals>,
+    /// The looks that rates are taken over, oldest first, with their times.
+    looks: VecDeque<(f64, BTreeMap<String, Totals>)>,
+    rejections: BTreeMap<String, Rejections>,
     /// The requests answered by each gateway and life, and those that failed.
     answered: BTreeMap<String, (u64, u64)>,
     lives: BTreeMap<String, Life>,
@@ -122,6 +125,39 @@ struct Totals {
     log_loss: f64,
 }
 
+/// What didn't fit into a domain, as far as it was seen to happen.
+#[derive(Debug, Default)]
+struct Rejections {
+    /// Whether the leader has known the domain from its beginning, so that all that it tells of is news.
+    is_new: bool,
+    /// The most that each partition has told of: one that is between two owners tells nothing for a while.
+    known: BTreeMap<u32, u64>,
+    /// How many came in which minute since 1970, oldest first.
+    came: VecDeque<(u64, u64)>,
+}
+
+impl Rejections {
+    /// Takes in what the partitions tell at `now`, in seconds since 1970, and says how many came in the last hour.
+    fn take(&mut self, now: u64, partitions: &[&PartitionReport]) -> u64 {
+        let mut new = 0;
+        for report in partitions {
+            let told = report.statistics.rejected;
+            let known = self.known.entry(report.index).or_insert(if self.is_new { 0 } else { told });
+            new += told.saturating_sub(*known);
+            *known = told.max(*known);
+        }
+        match self.came.back_mut() {
+            Some((minute, count)) if *minute == now / 60 => *count += new,
+            _ if new > 0 => self.came.push_back((now / 60, new)),
+            _ => {}
+        }
+        while self.came.front().is_some_and(|(minute, _)| minute * 60 + NEWS_FOR < now) {
+            self.came.pop_front();
+        }
+        self.came.iter().map(|(_, count)| count).sum()
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Life {
     started_at: u32,
@@ -131,28 +167,42 @@ struct Life {
 impl Observer {
     /// The cluster at `now`; the leading coordinator started at `leader_started_at`. Both in seconds since 1970.
     pub fn observe(&mut self, now: f64, status: ClusterStatus, said: &Said<'_>, leader_started_at: u32) -> Overview {
-        let elapsed = self.at.map(|at| now - at).filter(|elapsed| *elapsed > 0.0);
+        // Before its first look, and while another leads, a coordinator doesn't see what becomes of a domain.
+        let is_first = self.looks.back().is_none_or(|(at, _)| now - at > RATE_OVER);
+        // A clock that was set back begins anew.
+        self.looks.retain(|(at, _)| *at < now);
+        while self.looks.get(1).is_some_and(|(at, _)| *at <= now - RATE_OVER) {
+            self.looks.pop_front();
+        }
+        let elapsed = self.looks.back().map(|(at, _)| now - at);
         let mut totals = BTreeMap::new();
         let mut details = BTreeMap::new();
         let mut all_rates = None;
         for domain in &status.domains {
             let partitions: Vec<&PartitionReport> = newest(said.workers, &domain.name).into_values().collect();
             let (mut detail, total) = describe(domain.task, &partitions);
+            let mut seen = self.looks.iter().filter_map(|(at, totals)| Some((at, totals.get(&domain.name)?)));
             // A partition whose owner is between two workers isn't reported: what shrank tells nothing.
-            let before = self.totals.get(&domain.name).filter(|before| before.events <= total.events);
-            if let (Some(before), Some(elapsed)) = (before, elapsed) {
-                let rate = (total.events - before.events) as f64 / elapsed;
+            if let Some((at, before)) = seen.next().filter(|(_, before)| before.events <= total.events) {
+                let rate = (total.events - before.events) as f64 / (now - at);
                 detail.events_per_second = Some(rate);
                 *all_rates.get_or_insert(0.0) += rate;
-                let labels = total.labels.saturating_sub(before.labels);
-                let recent = (total.log_loss - before.log_loss).max(0.0) / labels.max(1) as f64;
-                detail.recent_log_loss = detail.log_loss.filter(|_| labels > 0).map(|_| recent);
             }
+            let last = self.looks.back().and_then(|(_, totals)| totals.get(&domain.name));
+            if let Some(before) = last.filter(|before| before.labels < total.labels && domain.log_loss.is_some()) {
+                let labels = (total.labels - before.labels) as f64;
+                detail.recent_log_loss = Some((total.log_loss - before.log_loss).max(0.0) / labels);
+            }
+            let rejections = self
+                .rejections
+                .entry(domain.name.clone())
+                .or_insert_with(|| Rejections { is_new: !is_first, ..Rejections::default() });
+            detail.rejected_lately = rejections.take(now as u64, &partitions);
             totals.insert(domain.name.clone(), total);
             details.insert(domain.name.clone(), detail);
         }
-        self.totals = totals;
-        self.at = Some(now);
+        self.rejections.retain(|name, _| totals.contains_key(name));
+        self.looks.push_back((now, totals));
         let nodes = self.nodes(&status.leader, leader_started_at, said);
         let (answered, failed) = self.requests(said);
         Overview {
@@ -241,9 +291,6 @@ fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Total
     let sum = |field: fn(&Statistics) -> u64| statistics().map(field).sum::<u64>();
     let labels = sum(|one| one.labels);
     let weighed = |field: fn(&Statistics) -> f64| statistics().map(|one| field(one) * one.labels as f64).sum::<f64>();
-    let mean = |field: fn(&Statistics) -> f64, is_known: bool| {
-        (is_known && labels > 0).then(|| weighed(field) / labels as f64)
-    };
     let mut classes: Vec<String> = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     for class in statistics().flat_map(|one| &one.classes) {
@@ -256,14 +303,12 @@ fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Total
         updates: sum(|one| one.updates),
         duplicates: sum(|one| one.duplicates),
         rejected: sum(|one| one.rejected),
+        rejected_lately: 0,
         experiences: sum(|one| one.experiences),
         features: statistics().map(|one| one.features).max().unwrap_or(0),
         memory_bytes: sum(|one| one.memory_bytes),
-        patterns: (task == Task::Patterns).then(|| sum(|one| one.patterns)),
-        log_loss: mean(|one| one.log_loss, task.has_classes()),
         recent_log_loss: None,
-        kappa: mean(|one| one.kappa, task.has_classes()),
-        mean_absolute_error: mean(|one| one.mean_absolute_error, task == Task::Regression),
+        kappa: (task.has_classes() && labels > 0).then(|| weighed(|one| one.kappa) / labels as f64),
         // A report names some; of those that it leaves out, at least one partition has seen so many.
         class_count: partitions.iter().map(|report| report.class_count).fold(seen.len() as u64, u64::max),
         classes,
@@ -282,11 +327,15 @@ mod tests {
         let domains = domains.iter().map(|(name, task)| DomainStatus {
             name: (*name).to_owned(),
             task: *task,
+            declared: false,
             events: 0,
             labels: 0,
             learned: 0,
-            accuracy: 0.0,
+            accuracy: None,
             recent_accuracy: None,
+            log_loss: task.has_classes().then_some(0.5),
+            mean_absolute_error: None,
+            patterns: None,
             knn_failure_rate: None,
             kl_divergence: None,
             rejection_rate: None,
@@ -336,13 +385,50 @@ mod tests {
         let mut observer = Observer::default();
         let first = worker(vec![partition("a", 0, 1, statistics(100, 100, 0.5))]);
         let looked = observer.observe(10.0, status(&[("a", Task::Classification)]), &said(&first), 1);
-        assert_eq!((looked.events_per_second, looked.details["a"].log_loss), (None, Some(0.5)));
+        assert_eq!((looked.events_per_second, looked.details["a"].recent_log_loss), (None, None));
         let second = worker(vec![partition("a", 0, 1, statistics(300, 200, 0.3))]);
         let looked = observer.observe(12.0, status(&[("a", Task::Classification)]), &said(&second), 1);
         assert_eq!((looked.events_per_second, looked.details["a"].events_per_second), (Some(100.0), Some(100.0)));
         assert!(looked.details["a"].recent_log_loss.is_some_and(|loss| (loss - 0.1).abs() < 1e-9));
         let lost = observer.observe(14.0, status(&[("a", Task::Classification)]), &said(&[]), 1);
         assert_eq!(lost.details["a"].events_per_second, None, "what shrank tells nothing");
+    }
+
+    #[test]
+    fn a_rate_is_of_the_last_ten_seconds_however_uneven_they_were() {
+        let mut observer = Observer::default();
+        let mut look = |now: f64, events: u64| {
+            let statistics = Statistics { events, ..Statistics::default() };
+            let workers = worker(vec![partition("a", 0, 1, statistics)]);
+            observer.observe(now, status(&[("a", Task::Regression)]), &said(&workers), 1).events_per_second
+        };
+        let counts = [0, 900, 900, 900, 900, 1_000, 1_000, 1_000];
+        let rates: Vec<_> = (0u32..).zip(counts).map(|(turn, events)| look(f64::from(turn) * 2.0, events)).collect();
+        assert_eq!(rates[..2], [None, Some(450.0)]);
+        assert_eq!(rates[5..], [Some(100.0), Some(10.0), Some(10.0)]);
+        assert_eq!(look(1.0, 1_000), None, "a clock that was set back");
+    }
+
+    #[test]
+    fn what_did_not_fit_is_news_for_an_hour_and_what_was_before_is_none() {
+        let mut observer = Observer::default();
+        let mut look = |now: f64, told: &[(&str, u32, u64)]| {
+            let reports = told.iter().map(|(domain, index, rejected)| {
+                partition(domain, *index, 1, Statistics { rejected: *rejected, ..Statistics::default() })
+            });
+            let workers = worker(reports.collect());
+            let mut names: Vec<&str> = told.iter().map(|(name, ..)| *name).collect();
+            names.dedup();
+            let domains: Vec<_> = names.into_iter().map(|name| (name, Task::Regression)).collect();
+            let looked = observer.observe(now, status(&domains), &said(&workers), 1);
+            looked.details.values().map(|detail| detail.rejected_lately).collect::<Vec<_>>()
+        };
+        assert_eq!(look(1_000.0, &[("a", 0, 5), ("a", 1, 2)]), [0], "before this leader");
+        assert_eq!(look(1_002.0, &[("a", 0, 6), ("a", 1, 2), ("b", 0, 1)]), [1, 1], "one that begins with it");
+        assert_eq!(look(1_004.0, &[("a", 0, 6), ("b", 0, 1)]), [1, 1]);
+        assert_eq!(look(1_006.0, &[("a", 0, 6), ("a", 1, 2), ("b", 0, 1)]), [1, 1], "a handover makes no news");
+        assert_eq!(look(4_000.0, &[("a", 0, 6), ("a", 1, 4), ("b", 0, 1)]), [3, 1]);
+        assert_eq!(look(4_700.0, &[("a", 0, 6), ("a", 1, 4), ("b", 0, 1)]), [2, 0]);
     }
 
     #[test]
@@ -377,7 +463,7 @@ mod tests {
         ];
         let looked = Observer::default().observe(1.0, status(&[("a", Task::Regression)]), &said(&workers), 1);
         assert_eq!(looked.details["a"].rejected, 1);
-        assert_eq!(looked.details["a"].log_loss, None, "there are no classes");
+        assert_eq!(looked.details["a"].kappa, None, "there are no classes");
     }
 
     #[test]

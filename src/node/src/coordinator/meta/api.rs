@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{Query, Request, State as From};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -67,10 +67,6 @@ async fn on_leader(From(shared): From<Arc<Shared>>, request: Request, next: Next
     if let Some(refusal) = refusal(&shared, request.headers()) {
         return refusal;
     }
-    if request.method() == Method::POST && is_foreign(request.headers()) {
-        let why = "another site's page may not do this";
-        return ErrorBody::new("cross_site", why).respond(StatusCode::FORBIDDEN);
-    }
     if shared.meta.state().is_some() {
         return next.run(request).await;
     }
@@ -83,12 +79,6 @@ async fn on_leader(From(shared): From<Arc<Shared>>, request: Request, next: Next
     // A cycle may take as long as its limit, and a little for the way.
     let timeout = super::CYCLE_WITHIN + super::RETRY_AFTER;
     forward(&shared, &leader, parts.method, &parts.uri, body, timeout).await
-}
-
-/// Whether a browser sends this for a page of another site. Where no token is asked for, any page that is open on the machine
-/// could stop the cycles.
-fn is_foreign(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none")
 }
 
 impl IntoResponse for MetaError {
