@@ -4,7 +4,10 @@
 //! It is exact: what a search finds doesn't depend on it, so it is no part of the state. Made anew from time to time, it
 //! leaves out the newest experiences, which are looked at one by one.
 
+use multiversion::multiversion;
+
 use super::memory::{BLOCK, Target, distances, lanes_within};
+use crate::math::{larger, smaller};
 
 /// Insertions between two of its makings, which take about as long as a hundred searches.
 const MADE_EVERY: usize = 1_024;
@@ -14,8 +17,6 @@ const LEFT_OUT: usize = 512;
 const EXPERIENCES_MIN: usize = 2_048;
 /// Rows that are looked at to find the slot that sets a part's rows furthest apart.
 const SAMPLE: usize = 64;
-/// What rounding may have added to the distance of a part.
-const ROUNDING: f32 = 0.999;
 /// An experience that isn't in a leaf.
 const NOWHERE: u32 = u32::MAX;
 
@@ -29,6 +30,8 @@ pub struct Index {
     width: usize,
     /// The rows of the leaves, slot by slot within a leaf.
     values: Vec<f32>,
+    /// By [`BLOCK`] leaves and slot: the least values of each leaf, and then the greatest.
+    boxes: Vec<f32>,
     /// By row of the leaves: its place in the ring.
     places: Vec<u32>,
     /// By place in the ring: the row.
@@ -66,6 +69,15 @@ impl Index {
                 index.values[at] = rows[*place as usize * width + slot];
             }
         }
+        for leaves in index.values.chunks(BLOCK * BLOCK * width) {
+            for slot in 0..width {
+                let rows = |lane: usize| leaves.get((lane * width + slot) * BLOCK..(lane * width + slot + 1) * BLOCK);
+                let ends = |end: fn(f32, f32) -> f32| {
+                    (0..BLOCK).map(move |lane| rows(lane).map_or(0.0, |rows| rows.iter().copied().fold(rows[0], end)))
+                };
+                index.boxes.extend(ends(smaller).chain(ends(larger)));
+            }
+        }
         index.places = places;
         index
     }
@@ -89,60 +101,81 @@ impl Index {
 
     /// Offers every experience that can be among the nearest, with its distance; `offer` says how far the next may be away.
     pub fn search(&self, query: &mut Query, offer: &mut impl FnMut(f32, usize) -> f32) {
-        query.offsets.clear();
-        query.offsets.resize(self.width, 0.0);
         let leaves = self.places.len() / BLOCK;
-        if leaves > 0 {
-            self.visit(0, leaves, 0.0, query, offer);
+        if leaves == 0 {
+            return;
+        }
+        // What is in the row's own leaf makes a close bound.
+        let own = self.leaf(leaves, query.slots);
+        self.visit(own, query, offer);
+        for (group, boxes) in self.boxes.chunks(BLOCK * 2 * self.width).enumerate() {
+            let mut reaches = [0.0; BLOCK];
+            box_distances(boxes, query.targets, &mut reaches);
+            let mut within = lanes_within(&reaches, query.bound);
+            while within != 0 {
+                let lane = within.trailing_zeros() as usize;
+                within &= within - 1;
+                let leaf = group * BLOCK + lane;
+                if reaches[lane] <= query.bound && leaf < leaves && leaf != own {
+                    self.visit(leaf, query, offer);
+                }
+            }
         }
     }
 
-    /// Visits the leaves of a part that is at least `reach` away, the nearer half first.
-    fn visit(
-        &self,
-        first: usize,
-        leaves: usize,
-        reach: f32,
-        query: &mut Query,
-        offer: &mut impl FnMut(f32, usize) -> f32,
-    ) {
-        if reach * ROUNDING > query.bound {
+    /// The leaf in whose part of the space a row is.
+    fn leaf(&self, mut leaves: usize, slots: &[(f32, f32)]) -> usize {
+        let mut first = 0;
+        while leaves > 1 {
+            let middle = leaves / 2;
+            let (slot, value) = self.halves[first + middle];
+            if slots.get(slot as usize).is_some_and(|(of_row, _)| *of_row < value) {
+                leaves = middle;
+            } else {
+                first += middle;
+                leaves -= middle;
+            }
+        }
+        first
+    }
+
+    /// Offers what is near enough in a leaf.
+    fn visit(&self, leaf: usize, query: &mut Query, offer: &mut impl FnMut(f32, usize) -> f32) {
+        let from = leaf * BLOCK;
+        let values = &self.values[from * self.width..(from + BLOCK) * self.width];
+        let mut sums = [0.0; BLOCK];
+        if !distances(values, query.targets, query.bound, &mut sums) {
             return;
         }
-        if leaves == 1 {
-            let from = first * BLOCK;
-            let values = &self.values[from * self.width..(from + BLOCK) * self.width];
-            let mut sums = [0.0; BLOCK];
-            if !distances(values, query.targets, query.bound, &mut sums) {
-                return;
+        let mut within = lanes_within(&sums, query.bound);
+        while within != 0 {
+            let row = within.trailing_zeros() as usize;
+            within &= within - 1;
+            if sums[row] <= query.bound && sums[row] < f32::INFINITY {
+                query.bound = offer(sums[row], self.places[from + row] as usize);
             }
-            let mut within = lanes_within(&sums, query.bound);
-            while within != 0 {
-                let row = within.trailing_zeros() as usize;
-                within &= within - 1;
-                if sums[row] <= query.bound && sums[row] < f32::INFINITY {
-                    query.bound = offer(sums[row], self.places[from + row] as usize);
-                }
-            }
-            return;
         }
-        let middle = leaves / 2;
-        let (slot, value) = self.halves[first + middle];
-        let slot = slot as usize;
-        let (lower, upper) = ((first, middle), (first + middle, leaves - middle));
-        let (of_row, relevance) = query.slots.get(slot).copied().unwrap_or((value, 0.0));
-        let (near, far) = if of_row < value { (lower, upper) } else { (upper, lower) };
-        self.visit(near.0, near.1, reach, query, offer);
-        let before = query.offsets[slot];
-        let offset = (of_row - value) * (of_row - value) * relevance;
-        query.offsets[slot] = offset;
-        self.visit(far.0, far.1, reach - before + offset, query, offer);
-        query.offsets[slot] = before;
     }
 
     pub fn bytes(&self) -> usize {
-        (self.values.len() + self.places.len() + self.rows.len() + self.halves.len() * 2) * 4
+        (self.values.len() + self.boxes.len() + self.places.len() + self.rows.len() + self.halves.len() * 2) * 4
     }
+}
+
+/// Squared weighted distances of a row to the boxes around [`BLOCK`] leaves. They are summed as those of experiences are, so that
+/// rounding, too, puts none of a leaf nearer than its box.
+#[multiversion(targets("x86_64+avx2+avx512bw+avx512f+avx512vl", "x86_64+avx2"))]
+fn box_distances(boxes: &[f32], targets: &[Target], distances: &mut [f32; BLOCK]) {
+    let mut sums = [0.0f32; BLOCK];
+    let ends = boxes.as_chunks::<BLOCK>().0;
+    for target in targets {
+        let Some([least, greatest]) = ends.get(target.slot * 2..target.slot * 2 + 2) else { continue };
+        for lane in 0..BLOCK {
+            let outside = larger(larger(least[lane] - target.value, target.value - greatest[lane]), 0.0);
+            sums[lane] += outside * outside * target.relevance;
+        }
+    }
+    *distances = sums;
 }
 
 /// What is searched for, and how far that has come.
@@ -151,8 +184,6 @@ pub struct Query<'a> {
     pub targets: &'a [Target],
     /// By slot: its value, and how much it counts.
     pub slots: &'a [(f32, f32)],
-    /// Scratch, by slot: how far the part that is visited is away in it.
-    pub offsets: &'a mut Vec<f32>,
     /// What is further away is of no interest.
     pub bound: f32,
 }

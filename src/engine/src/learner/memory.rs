@@ -160,9 +160,9 @@ pub struct Neighbour {
 /// What a search wants of a slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    slot: usize,
-    value: f32,
-    relevance: f32,
+    pub slot: usize,
+    pub value: f32,
+    pub relevance: f32,
 }
 
 /// The nearest of both memories, nearest first.
@@ -174,10 +174,9 @@ pub struct Neighbours {
     pub short: Vec<Neighbour>,
     /// Among all.
     pub long: Vec<Neighbour>,
-    /// Scratch: the slots in the order in which they are looked at; in their own; and what the index keeps of them.
+    /// Scratch: the slots in the order in which they are looked at, and in their own.
     targets: Vec<Target>,
     slots: Vec<(f32, f32)>,
-    offsets: Vec<f32>,
     /// And the distances of the newest, a block after another, each with its first place.
     distances: Vec<(usize, [f32; BLOCK])>,
     wide: Wide,
@@ -198,7 +197,6 @@ impl Neighbours {
             long: Vec::new(),
             targets: Vec::new(),
             slots: Vec::new(),
-            offsets: Vec::new(),
             distances: Vec::new(),
             wide: Wide::default(),
         }
@@ -389,7 +387,7 @@ impl Memory {
     }
 
     fn search_narrow(&self, row: &[f32], relevance: &[f32], found: &mut Neighbours) {
-        let Neighbours { wanted, short, long, targets, slots, offsets, distances, .. } = found;
+        let Neighbours { wanted, short, long, targets, slots, distances, .. } = found;
         let wanted = *wanted;
         let count = self.len();
         slots.clear();
@@ -405,7 +403,7 @@ impl Memory {
         targets.sort_by(|a, b| apart(b).total_cmp(&apart(a)));
         let bound = self.scan_newest(targets, wanted, distances, short);
         long.clone_from(short);
-        let mut query = Query { targets, slots, offsets, bound };
+        let mut query = Query { targets, slots, bound };
         self.index.search(&mut query, &mut |distance, place| {
             keep(long, Neighbour { distance, label: self.labels[place], age: self.age(place) }, wanted)
         });
