@@ -3,7 +3,8 @@
 //! Bounded by number and by bytes. Beyond it, an event is still told from a new one for a minute (`Former`), so that a retry that
 //! very many others have overtaken isn't learned again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -15,6 +16,9 @@ use crate::entry::{Features, Input, Value, event_digest};
 const KNOWN_FOR_MS: u64 = 60_000;
 /// Most ids that are known beyond the horizon: 26,000 events a second for ten seconds.
 const FORMER_MAX: usize = 1 << 18;
+
+/// A map in which nothing but single keys is looked up: its order is never told. It hashes the same in every process.
+type Lookup<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
 /// One remembered event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -64,7 +68,7 @@ pub struct Recent {
     former: Former,
     /// The numbers of the events by their ids; the first of `events` has the number `first`.
     #[serde(skip_serializing)]
-    numbers: BTreeMap<Arc<str>, u64>,
+    numbers: Lookup<Arc<str>, u64>,
     #[serde(skip_serializing)]
     first: u64,
     #[serde(skip_serializing)]
@@ -118,7 +122,7 @@ struct Former {
     /// When each came, and the digest of its id, the oldest first.
     events: VecDeque<(u64, u64)>,
     /// By digest, whether a governed memory accepted it.
-    accepted: BTreeMap<u64, bool>,
+    accepted: Lookup<u64, bool>,
 }
 
 impl Serialize for Former {
