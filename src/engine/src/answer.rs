@@ -1,5 +1,7 @@
 //! What a partition says of an entry.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::Task;
@@ -65,7 +67,7 @@ pub struct Answer {
     pub path: AnswerPath,
     /// How sure the ensemble is, 0 to 1.
     pub confidence: f32,
-    /// What each member said, with its present weight; at most 16.
+    /// What each member said that was asked, with its present weight; at most 16. About an easy event only the forest is.
     pub votes: Vec<Vote>,
     /// Whether the label that came along updated the learner.
     pub learned: bool,
@@ -114,7 +116,7 @@ pub enum AnswerPath {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Vote {
     /// The member's name, for example `forest`.
-    pub member: String,
+    pub member: Cow<'static, str>,
     /// What it predicts.
     pub prediction: Prediction,
     /// Its share of the vote, 0 to 1.

@@ -4,7 +4,9 @@ mod version1;
 mod version2;
 mod version3;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::slice;
 
 use serde::{Deserialize, Serialize};
 
@@ -159,8 +161,8 @@ impl Learned {
 }
 
 /// What was said of an event: a label is scored by it, whenever it comes.
-struct Told {
-    prediction: Option<Prediction>,
+struct Told<'a> {
+    prediction: Option<&'a Prediction>,
     confidence: f32,
     /// Of the mixture, by class.
     shares: Vec<f32>,
@@ -609,7 +611,7 @@ impl Partition {
             self.state.vitals.answered(&self.opinion.shares);
         }
         let told = Told {
-            prediction: predicted.prediction.clone(),
+            prediction: predicted.prediction.as_ref(),
             confidence: predicted.confidence,
             shares: self.opinion.told(),
         };
@@ -716,14 +718,21 @@ impl Partition {
                     self.opinion.shares.clear();
                     return nothing;
                 }
-                model.consider(&self.row, classes, &mut self.opinion);
-                let name = |class: usize| Prediction::Class(learned.classes[class].clone());
                 // Before there is enough to tell the members apart, the memory of all experiences alone is the base.
+                if cold {
+                    model.ask_all(&self.row, classes, &mut self.opinion);
+                } else {
+                    model.consider(&self.row, classes, &mut self.opinion);
+                }
+                let left_early = self.opinion.left_early();
+                // The trees lead the members.
+                let asked = if left_early { slice::from_ref(&self.opinion.shares) } else { &self.opinion.members[..] };
+                let name = |class: usize| Prediction::Class(learned.classes[class].clone());
                 let shares = if cold { &self.opinion.members[COLD_MEMBER] } else { &self.opinion.shares };
                 let top = best(shares).unwrap_or(0);
-                let votes = MEMBERS.iter().zip(&self.opinion.members).zip(model.weights());
+                let votes = MEMBERS.iter().zip(asked).zip(model.weights());
                 let votes = votes.map(|((member, shares), weight)| Vote {
-                    member: (*member).to_owned(),
+                    member: Cow::Borrowed(member),
                     prediction: name(best(shares).unwrap_or(0)),
                     weight: *weight as f32,
                 });
@@ -733,7 +742,7 @@ impl Partition {
                     path,
                     votes: votes.collect(),
                     expected: None,
-                    found: (model.experiences() > 0).then_some(self.opinion.found_neighbours()),
+                    found: (model.experiences() > 0 && !left_early).then(|| self.opinion.found_neighbours()),
                 }
             }
             Model::Regression(model) => {
@@ -744,7 +753,7 @@ impl Partition {
                 }
                 let votes = crate::learner::REGRESSION_MEMBERS.iter().zip(expected).zip(model.weights());
                 let votes = votes.map(|((member, value), weight)| Vote {
-                    member: (*member).to_owned(),
+                    member: Cow::Borrowed(member),
                     prediction: Prediction::Number(value),
                     weight: *weight as f32,
                 });
@@ -766,7 +775,7 @@ impl Partition {
         &mut self,
         input: &Input,
         label: &Label,
-        told: &Told,
+        told: &Told<'_>,
         expected: Option<[f64; 3]>,
     ) -> Result<(bool, bool), Rejection> {
         let Told { prediction, confidence, shares } = told;
@@ -809,10 +818,14 @@ impl Partition {
                 };
                 if class >= known || known == 0 {
                     // The members must know of the class before they are told.
-                    model.consider(&self.row, learned.classes.len(), &mut self.opinion);
+                    model.ask_all(&self.row, learned.classes.len(), &mut self.opinion);
                 }
-                meta.experience.vote(MemberVote::new(right, class, &self.opinion.members, &self.opinion.shares));
-                let drifted = model.see(class, &self.opinion, meta.tuning.pace());
+                let drifted = model.see(&self.row, class, &mut self.opinion, meta.tuning.pace());
+                meta.experience.vote(if self.opinion.left_early() {
+                    MemberVote::unasked(right)
+                } else {
+                    MemberVote::new(right, class, &self.opinion.members, &self.opinion.shares)
+                });
                 let opened = opens(right);
                 if opened {
                     model.learn(&self.row, class, &mut self.opinion);
@@ -875,7 +888,8 @@ impl Partition {
         self.opinion.is_late = true;
         let expected = self.predict().expected;
         let shares = awaited.shares.unwrap_or_else(|| self.opinion.told());
-        let taught = self.teach(&awaited.input, label, &Told { prediction, confidence, shares }, expected);
+        let told = Told { prediction: prediction.as_ref(), confidence, shares };
+        let taught = self.teach(&awaited.input, label, &told, expected);
         self.opinion.is_late = false;
         taught.map(|_| FeedbackOutcome::Joined)
     }

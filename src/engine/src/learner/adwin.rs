@@ -36,6 +36,30 @@ impl Adwin {
         if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
     }
 
+    /// The share of what is something, at most, were the next number something, too.
+    pub fn mean_at_most(&self) -> f64 {
+        (self.sum + 1.0) / self.count.max(1) as f64
+    }
+
+    /// Numbers so far; those that the window let go count too.
+    pub fn ticks(&self) -> u64 {
+        self.ticks
+    }
+
+    /// Whether the newest numbers, so many at least, are all nothing.
+    pub fn is_quiet(&self, count: u64) -> bool {
+        let mut quiet = 0;
+        for (size, buckets) in self.sizes.iter().enumerate() {
+            for bucket in buckets.iter().rev() {
+                if quiet >= count || *bucket > 0.0 {
+                    return quiet >= count;
+                }
+                quiet += 1 << size;
+            }
+        }
+        quiet >= count
+    }
+
     /// Takes a number in; whether the window shrank.
     pub fn insert(&mut self, value: f64) -> bool {
         self.sizes[0].push_back(value as f32);
@@ -182,6 +206,24 @@ mod tests {
     fn a_steady_rate_raises_no_alarm() {
         let alarms = (0..40).filter(|seed| run(&mut Adwin::new(0.002), &mut Random::new(*seed), 0.2, 5_000).is_some());
         assert!(alarms.count() <= 1);
+    }
+
+    #[test]
+    fn it_is_quiet_again_some_numbers_after_the_last_that_is_something() {
+        let mut detector = Adwin::new(0.002);
+        assert!(!detector.is_quiet(1), "it has seen nothing yet");
+        for _ in 0..1_000 {
+            detector.insert(0.0);
+        }
+        assert!(detector.is_quiet(1_000) && !detector.is_quiet(1_001));
+        detector.insert(1.0);
+        let since = (0..).find(|_| {
+            let quiet = detector.is_quiet(32);
+            detector.insert(0.0);
+            quiet
+        });
+        // A bucket is quiet as a whole or not at all.
+        assert!(since.is_some_and(|since| (32..64).contains(&since)), "{since:?}");
     }
 
     #[test]

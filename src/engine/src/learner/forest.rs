@@ -12,6 +12,15 @@ const TREES: usize = 10;
 /// Chance of a false warning and of a false drift.
 const WARNING: f64 = 0.01;
 const DRIFT: f64 = 0.001;
+/// Mean weight of an event for a tree.
+const EVENT: f32 = 6.0;
+/// The trees that can speak for all.
+const LEADERS: usize = 3;
+/// A leaf knows one class only when it has this weight, a hundred events, and of the others no more than this share, nor than
+/// twenty events: an old leaf that errs is found out as soon as a young one.
+const KNOWN_WEIGHT: f32 = 100.0 * EVENT;
+const OTHERS_SHARE: f32 = 0.001;
+const OTHERS_WEIGHT: f32 = 20.0 * EVENT;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Member {
@@ -61,11 +70,35 @@ impl Forest {
         }
     }
 
-    /// Learns the row that [`Forest::shares`] was asked about last.
+    /// Whether the leading trees know next to nothing but one class, the same one, where a row belongs; then shares over
+    /// classes by what they have seen there.
+    pub fn is_sure(&self, row: &[f32], classes: usize, shares: &mut Vec<f64>) -> bool {
+        shares.clear();
+        shares.resize(classes, 0.0);
+        let mut only = None;
+        for member in self.members.iter().take(LEADERS) {
+            let (counts, weight) = member.tree.counts(row);
+            let others_max = (OTHERS_SHARE * weight).min(OTHERS_WEIGHT);
+            let class = counts.iter().take(classes).position(|count| weight - count <= others_max);
+            if weight < KNOWN_WEIGHT || class.is_none() || only.is_some_and(|only| class != only) {
+                return false;
+            }
+            only = Some(class);
+            for (class, share) in shares.iter_mut().enumerate() {
+                // Half an event more of each class, so that none is impossible (Krichevsky and Trofimov, 1981).
+                let count = counts.get(class).copied().unwrap_or(0.0) + EVENT / 2.0;
+                *share += f64::from(count / (weight + EVENT / 2.0 * classes as f32)) / LEADERS as f64;
+            }
+        }
+        only.is_some()
+    }
+
+    /// Learns the row that [`Forest::shares`] was asked about last; the trees' detectors only if `watch`.
     pub fn learn(
         &mut self,
         row: &[f32],
         class: usize,
+        watch: bool,
         favourites: &[Favourites],
         random: &mut Random,
         scratch: &mut Scratch,
@@ -78,6 +111,9 @@ impl Forest {
                 if let Some(background) = &mut member.background {
                     background.learn(row, class, weight as f32, None, random, scratch);
                 }
+            }
+            if !watch {
+                continue;
             }
             let before = member.warning.mean();
             if member.warning.insert(wrong) && member.warning.mean() > before {

@@ -2,6 +2,9 @@
 //!
 //! The weights are a fixed-share Bayesian mixture (Herbster and Warmuth, "Tracking the Best Expert", Machine Learning 32,
 //! 1998): a member that was bad for long is back within some dozen events. The last member is itself a mixture of the others.
+//!
+//! While next to nothing is predicted wrong, rows that are easy by what some trees have seen leave early, and neither ask nor teach
+//! the rest (a cascade: Viola and Jones, "Rapid Object Detection using a Boosted Cascade of Simple Features", CVPR 2001).
 
 mod adwin;
 mod forest;
@@ -46,6 +49,12 @@ const RATE: f64 = 0.15;
 const SHARE: f64 = 0.002;
 /// A member that was sure of something else is punished no more than for this share.
 const FLOOR: f64 = 0.01;
+
+/// The errors, as a share of the detector's window, up to which rows may leave early, and how many events the last one must be ago.
+const CALM_ERRORS: f64 = 0.005;
+const CALM_EVENTS: u64 = 30;
+/// Of so many events one doesn't leave early in any case.
+const WHOLE_EVERY: u64 = 20;
 
 /// Factors on [`RATE`] and [`SHARE`], or on those of regression.
 #[derive(Clone, Copy, Debug)]
@@ -171,12 +180,21 @@ pub struct Opinion {
     /// Logarithms of the shares that the stack joins, by member.
     logs: Vec<f64>,
     scratch: Scratch,
+    /// Whether the row left early: only the mixture is known.
+    left_early: bool,
+    /// Whether the row didn't stay for being hard: what it says of the trees' errors is true of all.
+    is_fair: bool,
 }
 
 impl Opinion {
     /// Whether the memory found anything like the row.
     pub fn found_neighbours(&self) -> bool {
         !self.neighbours.long.is_empty()
+    }
+
+    /// Whether the row was so easy that only the leading trees were asked: what the members think isn't known then.
+    pub fn left_early(&self) -> bool {
+        self.left_early
     }
 
     /// The mixture as it is told and remembered.
@@ -218,9 +236,24 @@ impl Classifier {
         self.memory.limit(memory_max);
     }
 
-    /// Asks every member about a row of a domain that has so many classes.
+    /// Asks about a row of a domain that has so many classes: every member, unless it may leave early.
     pub fn consider(&self, row: &[f32], classes: usize, opinion: &mut Opinion) {
-        let Opinion { is_late, standard, members, shares, favourites, neighbours, linear: said, logs, scratch } =
+        let is_calm = self.drift.mean_at_most() <= CALM_ERRORS && self.drift.is_quiet(CALM_EVENTS);
+        let may_leave = is_calm && !self.drift.ticks().is_multiple_of(WHOLE_EVERY);
+        if may_leave && self.forest.is_sure(row, classes, &mut opinion.shares) {
+            // The series goes on.
+            self.scale.standard(row, &mut opinion.standard);
+            opinion.left_early = true;
+        } else {
+            self.ask_all(row, classes, opinion);
+            opinion.is_fair = !may_leave;
+        }
+    }
+
+    /// Asks every member about a row of a domain that has so many classes.
+    pub fn ask_all(&self, row: &[f32], classes: usize, opinion: &mut Opinion) {
+        (opinion.left_early, opinion.is_fair) = (false, true);
+        let Opinion { is_late, standard, members, shares, favourites, neighbours, linear: said, logs, scratch, .. } =
             opinion;
         self.scale.standard(row, standard);
         let [forest, long, short, linear, bayes, sequence, _] = &mut *members;
@@ -243,14 +276,21 @@ impl Classifier {
     }
 
     /// Follows the sequence of labels, whether or not the gate lets the event through; whether the ensemble as a whole
-    /// has begun to err more often.
-    pub fn see(&mut self, class: usize, opinion: &Opinion, pace: Pace) -> bool {
+    /// has begun to err more often. About a row that left early and shouldn't have, every member is asked after all.
+    pub fn see(&mut self, row: &[f32], class: usize, opinion: &mut Opinion, pace: Pace) -> bool {
         let before = self.drift.mean();
-        let wrong = f64::from(u8::from(best(&opinion.shares) != Some(class)));
-        let drifted = self.drift.insert(wrong) && self.drift.mean() > before;
+        let wrong = best(&opinion.shares) != Some(class);
+        let drifted = self.drift.insert(f64::from(u8::from(wrong))) && self.drift.mean() > before;
         if drifted {
             // What was before is over: the same drift isn't told twice.
             self.drift = Adwin::new(DRIFT);
+        }
+        if opinion.left_early && !wrong {
+            self.sequence.learn(class);
+            return drifted;
+        }
+        if opinion.left_early {
+            self.ask_all(row, opinion.shares.len(), opinion);
         }
         let said = |member: &Vec<f64>| (best(member) != Some(class), member.get(class).copied().unwrap_or(0.0));
         reweigh(&mut self.weights, opinion.members.each_ref().map(said), pace);
@@ -264,11 +304,14 @@ impl Classifier {
         self.linear.follow(&opinion.standard);
     }
 
-    /// Learns the row that was considered last.
+    /// Learns the row that was considered last; of one that left early there is nothing more to learn.
     pub fn learn(&mut self, row: &[f32], class: usize, opinion: &mut Opinion) {
+        if opinion.left_early {
+            return;
+        }
         self.learned += 1;
         self.scale.insert(row);
-        self.forest.learn(row, class, &opinion.favourites, &mut self.random, &mut opinion.scratch);
+        self.forest.learn(row, class, opinion.is_fair, &opinion.favourites, &mut self.random, &mut opinion.scratch);
         self.linear.learn(&opinion.standard, class, &mut opinion.linear);
         self.bayes.learn(&opinion.standard, class);
         self.memory.insert(&opinion.standard, class as f32, &self.relevance);
@@ -285,6 +328,42 @@ impl Classifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Errors among the 1,000 events after two classes have changed places, and how many rows left early before.
+    fn errors_after_a_drift(seed: u64, always_asks_all: bool) -> (u32, u32) {
+        let (mut classifier, mut opinion, mut random) =
+            (Classifier::new(seed, 20_000), Opinion::default(), Random::new(seed));
+        let (mut errors, mut early) = (0, 0);
+        for number in 0..7_000 {
+            let group = random.below(2);
+            let row = [group as f32 * 0.6 + random.unit() as f32 * 0.4, random.unit() as f32];
+            let drifted = number >= 6_000;
+            let class = if drifted { 1 - group } else { group };
+            if always_asks_all {
+                classifier.ask_all(&row, 2, &mut opinion);
+            } else {
+                classifier.consider(&row, 2, &mut opinion);
+            }
+            early += u32::from(!drifted && opinion.left_early());
+            errors += u32::from(drifted && best(&opinion.shares) != Some(class));
+            classifier.see(&row, class, &mut opinion, Pace { rate: 1.0, share: 1.0 });
+            classifier.learn(&row, class, &mut opinion);
+        }
+        (errors, early)
+    }
+
+    #[test]
+    fn a_drift_is_followed_as_soon_as_by_one_that_always_asks_all() {
+        let mut errors = [0; 2];
+        for seed in 0..10 {
+            let (of_early, early) = errors_after_a_drift(seed, false);
+            let (of_all, none) = errors_after_a_drift(seed, true);
+            assert!(early > 3_000 && none == 0, "{early}");
+            errors = [errors[0] + of_early, errors[1] + of_all];
+        }
+        // As the weights moved less before, those of fast members are somewhat smaller.
+        assert!(errors[0] <= 2 * errors[1], "{errors:?}");
+    }
 
     #[test]
     fn a_classifier_of_version_1_goes_on_where_it_stood() {

@@ -163,6 +163,14 @@ impl Tree {
         at
     }
 
+    /// What a row's leaf has seen: the weight by class, and of all.
+    pub fn counts(&self, row: &[f32]) -> (&[f32], f32) {
+        match self.nodes.get(self.find(row)) {
+            Some(Node::Leaf(leaf)) => (&leaf.counts, leaf.weight),
+            Some(Node::Split { .. }) | None => (&[], 0.0),
+        }
+    }
+
     /// Adds the leaf's opinion, normalised to 1, times `scale`; returns the classes it favours. `number` is the tree's own in
     /// the beliefs.
     pub fn vote(&self, beliefs: &Beliefs, number: usize, scale: f64, shares: &mut [f64]) -> Favourites {

@@ -33,25 +33,37 @@ const SIGNALS_MIN: usize = 16;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Vote {
     pub score: f32,
+    /// Empty where the members weren't asked, as the event was easy.
     pub shares: Vec<[f32; MEMBERS.len()]>,
 }
 
 impl Vote {
     /// From the shares over all classes, by member, and of the mixture.
     pub fn new(right: bool, actual: usize, members: &[Vec<f64>; MEMBERS.len()], mixture: &[f64]) -> Self {
-        let mut classes = vec![actual];
+        let (mut classes, mut count) = ([actual; RIVALS + 1], 1);
         for shares in std::iter::once(mixture).chain(members.iter().map(Vec::as_slice)) {
             match learner::best(shares) {
-                Some(class) if classes.len() <= RIVALS && !classes.contains(&class) => classes.push(class),
+                Some(class) if count < classes.len() && !classes[..count].contains(&class) => {
+                    classes[count] = class;
+                    count += 1;
+                }
                 _ => {}
             }
         }
-        let of = |class: usize| std::array::from_fn(|member| share(&members[member], class));
-        Self { score: f32::from(u8::from(right)), shares: classes.into_iter().map(of).collect() }
+        let of = |class: &usize| std::array::from_fn(|member| share(&members[member], *class));
+        Self { score: f32::from(u8::from(right)), shares: classes[..count].iter().map(of).collect() }
+    }
+
+    /// Of an event about which the members weren't asked: whatever the weights are, it is predicted the same.
+    pub fn unasked(right: bool) -> Self {
+        Self { score: f32::from(u8::from(right)), shares: Vec::new() }
     }
 
     /// Whether the weights make the true class the first; then the weights learn from it.
     fn step(&self, weights: &mut [f64; MEMBERS.len()], pace: Option<Pace>) -> f64 {
+        if self.shares.is_empty() {
+            return f64::from(self.score);
+        }
         let mixed = |shares: &[f32; MEMBERS.len()]| -> f64 {
             weights.iter().zip(shares).map(|(weight, share)| weight * f64::from(*share)).sum()
         };
@@ -264,4 +276,21 @@ fn push<T>(ring: &mut VecDeque<T>, item: T, max: usize) {
         ring.pop_front();
     }
     ring.push_back(item);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_members_were_not_asked_about_scores_as_it_did_and_moves_no_weight() {
+        let mut weights = [1.0 / MEMBERS.len() as f64; MEMBERS.len()];
+        weights[0] += 0.1;
+        let before = weights;
+        for right in [true, false] {
+            let vote = Vote::unasked(right);
+            assert_eq!(vote.step(&mut weights, Some(Pace { rate: 1.0, share: 1.0 })), f64::from(u8::from(right)));
+        }
+        assert_eq!(weights, before);
+    }
 }

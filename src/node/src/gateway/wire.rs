@@ -2,6 +2,7 @@
 //!
 //! Pure: bytes to entries, outcomes to values. A request that fails here has changed nothing.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use hebb_engine::{
@@ -532,7 +533,7 @@ pub struct AnswerBody {
     pub drift: bool,
     /// Whether the id was answered before.
     pub duplicate: bool,
-    /// What each member said.
+    /// What each member said that was asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub votes: Vec<VoteBody>,
     /// The patterns found.
@@ -551,7 +552,7 @@ pub struct AnswerBody {
 /// One vote.
 #[derive(Debug, Serialize)]
 pub struct VoteBody {
-    member: String,
+    member: Cow<'static, str>,
     prediction: serde_json::Value,
     weight: f32,
 }
