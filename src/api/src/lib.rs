@@ -10,6 +10,7 @@ pub mod load;
 pub mod names;
 mod plain;
 pub mod scaling;
+mod schema;
 
 pub use alert_policy::*;
 pub use crd::{crd_yaml, crds};
