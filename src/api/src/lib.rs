@@ -5,6 +5,7 @@ mod alert_policy;
 mod crd;
 mod cron;
 mod duration;
+pub mod growth;
 mod learning_cluster;
 pub mod load;
 pub mod names;
