@@ -22,7 +22,7 @@ done
 
 # A dashboard shows what the table lists, all of it, and nothing else.
 documented=$(grep -oE '^\| `[a-z_]+` \|' "$ROOT/docs/metrics.md" | tr -d '|` ')
-shown=$(jq -r '.panels[].targets[].expr' "${boards[@]}" | grep -oE '\b(hebb|process|worker|queue|tasks|total|accepted|rejected|moral|memory|cpu)_[a-z_]+' | sed -E 's/_bucket$//' | sort -u)
+shown=$(jq -r '.panels[].targets[].expr' "${boards[@]}" | grep -oE '\b(hebb|process|worker|queue|tasks|total|accepted|rejected|moral|memory|cpu|avg|patterns|throughput)_[a-z_]+' | sed -E 's/_bucket$//' | sort -u)
 diff --label docs/metrics.md --label integrations/grafana -u <(sort -u <<<"$documented") <(printf '%s\n' "$shown") >&2 ||
   fail "the dashboards don't show the metrics of the table"
 

@@ -10,6 +10,13 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![LearningCluster::crd(), AlertPolicy::crd()]
 }
 
+/// The schema of a definition's spec; nothing of one that has none, which no definition of this crate is.
+pub(crate) fn spec_schema(crd: &CustomResourceDefinition) -> serde_json::Value {
+    let schema = crd.spec.versions.first().and_then(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref());
+    let spec = schema.and_then(|schema| schema.properties.as_ref()?.get("spec"));
+    spec.and_then(|spec| serde_json::to_value(spec).ok()).unwrap_or_default()
+}
+
 /// The definitions as YAML documents with their file names, as `crds/` holds them.
 ///
 /// # Errors

@@ -5,11 +5,13 @@ mod alert_policy;
 mod crd;
 mod cron;
 mod duration;
+pub mod growth;
 mod learning_cluster;
 pub mod load;
 pub mod names;
 mod plain;
 pub mod scaling;
+mod schema;
 
 pub use alert_policy::*;
 pub use crd::{crd_yaml, crds};

@@ -1,13 +1,18 @@
 //! Reads resources from YAML: the same file that `kubectl apply` takes is the configuration of a process.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::CustomResourceExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
+use crate::crd::spec_schema;
 use crate::cron;
 use crate::duration::Duration;
 use crate::plain::Plain;
-use crate::{AlertPolicy, Durability, LearningCluster, RedisMode, SYNC_INTERVALS};
+use crate::schema;
+use crate::{AlertPolicy, Durability, LearningCluster, RateLimitSpec, RedisMode, SYNC_INTERVALS};
 
 /// Bytes of a configuration file.
 const FILE_MAX: usize = 1 << 20;
@@ -27,13 +32,24 @@ pub enum LoadError {
     /// Too long.
     #[error("the file has {0} bytes, at most {FILE_MAX} are allowed")]
     TooLarge(usize),
-    /// Not YAML, or not of the resource's shape.
+    /// Nothing in it.
+    #[error("the file holds no LearningCluster and no AlertPolicy")]
+    Empty,
+    /// Not YAML.
     #[error("document {document}: {message}")]
     Shape {
         /// The document's number, from 1.
         document: usize,
-        /// What doesn't fit, with field and line where known.
+        /// What can't be read, with the line where known.
         message: String,
+    },
+    /// Neither a resource nor the short form of one.
+    #[error(
+        "document {document}: has neither apiVersion and kind, as a resource has, nor cluster_name, as the short form of a LearningCluster has"
+    )]
+    Kindless {
+        /// The document's number, from 1.
+        document: usize,
     },
     /// Of a kind that isn't known here.
     #[error(
@@ -47,24 +63,20 @@ pub enum LoadError {
         /// Its kind.
         kind: String,
     },
-    /// Values that break the resource's rules.
+    /// Values that break the resource's schema or its rules.
     #[error("document {document}: {problem}")]
     Invalid {
         /// The document's number, from 1.
         document: usize,
-        /// What is wrong, with the field.
-        problem: String,
+        /// What is wrong.
+        problem: Problem,
     },
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    #[serde(default)]
-    api_version: String,
-    #[serde(default)]
-    kind: String,
-}
+/// What is wrong with a value, with its field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Problem(String);
 
 /// A resource as a file holds it; a status that came along from a cluster is passed over.
 #[derive(Deserialize)]
@@ -77,7 +89,7 @@ struct Envelope<S> {
     metadata: ObjectMeta,
     spec: S,
     #[serde(default, rename = "status")]
-    _status: Option<serde_yaml::Value>,
+    _status: Option<Value>,
 }
 
 /// Reads every document of `text`.
@@ -92,52 +104,116 @@ pub fn load(text: &str) -> Result<Resources, LoadError> {
     for (place, part) in serde_yaml::Deserializer::from_str(text).enumerate() {
         let document = place + 1;
         let shape = |error: serde_yaml::Error| LoadError::Shape { document, message: error.to_string() };
-        let mut value = serde_yaml::Value::deserialize(part).map_err(shape)?;
+        let invalid = |problem: Problem| LoadError::Invalid { document, problem };
+        let value = serde_yaml::Value::deserialize(part).map_err(shape)?;
         if value.is_null() {
             continue;
         }
+        let mut value = json(value, "").map_err(invalid)?;
         if Plain::is(&value) {
-            value = strict::<Plain>(value, document)?.into_resource();
+            value = strict::<Plain>(value).map_err(invalid)?.into_resource();
         }
-        let head = Head::deserialize(&value).map_err(shape)?;
-        match (head.api_version.as_str(), head.kind.as_str()) {
+        let name = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
+        match (name("apiVersion").as_str(), name("kind").as_str()) {
             ("hebb.dev/v1alpha1", "LearningCluster") => {
-                let Envelope { metadata, spec, .. } = strict(value, document)?;
+                let (metadata, spec) = resource(value, &LearningCluster::crd()).map_err(invalid)?;
                 let cluster = LearningCluster { metadata, spec, status: None };
-                first_problem(cluster_problems(&cluster), document)?;
+                first(cluster_problems(&cluster)).map_err(invalid)?;
                 resources.clusters.push(cluster);
             }
             ("hebb.dev/v1alpha1", "AlertPolicy") => {
-                let Envelope { metadata, spec, .. } = strict(value, document)?;
+                let (metadata, spec) = resource(value, &AlertPolicy::crd()).map_err(invalid)?;
                 let policy = AlertPolicy { metadata, spec, status: None };
-                first_problem(policy.spec.problems(), document)?;
+                let name = policy.metadata.name.as_deref().unwrap_or_default();
+                let named = (!is_subdomain(name)).then(|| {
+                    "metadata.name: is needed, at most 253 lower-case letters, digits, '-' and '.'".to_owned()
+                });
+                first(named.into_iter().chain(policy.spec.problems())).map_err(invalid)?;
                 resources.policies.push(policy);
             }
-            _ => return Err(LoadError::Kind { document, api_version: head.api_version, kind: head.kind }),
+            ("", "") => return Err(LoadError::Kindless { document }),
+            (api_version, kind) => {
+                let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
+                return Err(LoadError::Kind { document, api_version, kind });
+            }
         }
     }
-    Ok(resources)
+    if resources == Resources::default() { Err(LoadError::Empty) } else { Ok(resources) }
 }
 
-fn first_problem(problems: Vec<String>, document: usize) -> Result<(), LoadError> {
-    match problems.into_iter().next() {
-        Some(problem) => Err(LoadError::Invalid { document, problem }),
-        None => Ok(()),
-    }
+/// Reads what a LearningCluster has under `spec.gateway.rateLimit`, as JSON.
+///
+/// # Errors
+/// The first [`Problem`] that the API server would have with it.
+pub fn rate_limit(text: &str) -> Result<RateLimitSpec, Problem> {
+    let value = serde_json::from_str(text).map_err(|error| Problem(error.to_string()))?;
+    let gateway = &spec_schema(&LearningCluster::crd())["properties"]["gateway"];
+    checked(&gateway["properties"]["rateLimit"], &value, "rateLimit")?;
+    strict(value)
 }
 
-/// Reads a resource and refuses fields that it doesn't have: a misspelt field must not be ignored.
-fn strict<T: DeserializeOwned>(value: serde_yaml::Value, document: usize) -> Result<T, LoadError> {
-    let mut unknown = None;
-    let read = serde_ignored::deserialize(value, |path| {
-        unknown.get_or_insert_with(|| path.to_string());
+fn first(problems: impl IntoIterator<Item = String>) -> Result<(), Problem> {
+    problems.into_iter().next().map_or(Ok(()), |problem| Err(Problem(problem)))
+}
+
+fn checked(schema: &Value, value: &Value, place: &str) -> Result<(), Problem> {
+    first(schema::problem(schema, value, place))
+}
+
+/// Reads a resource whose kind is known.
+fn resource<S: DeserializeOwned>(mut value: Value, crd: &CustomResourceDefinition) -> Result<(ObjectMeta, S), Problem> {
+    let schema = spec_schema(crd);
+    let spec = value.get_mut("spec").ok_or_else(|| Problem("spec: is needed".to_owned()))?;
+    schema::drop_nulls(&schema, spec);
+    checked(&schema, spec, "spec")?;
+    let Envelope { metadata, spec, .. } = strict(value)?;
+    Ok((metadata, spec))
+}
+
+/// The same in JSON, which is what the API server gets.
+fn json(value: serde_yaml::Value, place: &str) -> Result<Value, Problem> {
+    let at = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") };
+    let problem = |what: String| Problem(if place.is_empty() { what } else { format!("{place}: {what}") });
+    Ok(match value {
+        serde_yaml::Value::Null => Value::Null,
+        serde_yaml::Value::Bool(value) => value.into(),
+        serde_yaml::Value::String(text) => text.into(),
+        serde_yaml::Value::Number(number) => match serde_json::to_value(&number) {
+            Ok(number) if number.is_number() => number,
+            _ => return Err(problem(format!("{number} is no number"))),
+        },
+        serde_yaml::Value::Sequence(members) => {
+            let members = members.into_iter().enumerate();
+            Value::Array(
+                members.map(|(index, member)| json(member, &format!("{place}[{index}]"))).collect::<Result<_, _>>()?,
+            )
+        }
+        serde_yaml::Value::Mapping(fields) => {
+            let field = |(name, field): (serde_yaml::Value, serde_yaml::Value)| match name {
+                serde_yaml::Value::String(name) => json(field, &at(&name)).map(|field| (name, field)),
+                _ => Err(problem("every name of a field must be text".to_owned())),
+            };
+            Value::Object(fields.into_iter().map(field).collect::<Result<_, _>>()?)
+        }
+        serde_yaml::Value::Tagged(tagged) => return Err(problem(format!("the tag {} is not known", tagged.tag))),
     })
-    .map_err(|error: serde_yaml::Error| LoadError::Shape { document, message: error.to_string() })?;
-    match unknown {
-        Some(field) => {
-            Err(LoadError::Invalid { document, problem: format!("{}: no such field", field.replace(".?", "")) })
+}
+
+/// Reads a value and refuses fields that it doesn't have: a misspelt field must not be ignored.
+fn strict<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    let mut unknown = None;
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+    let read = serde_ignored::deserialize(tracked, |path| {
+        unknown.get_or_insert_with(|| path.to_string());
+    });
+    match (read, unknown) {
+        (Err(error), _) => {
+            let path = track.path().to_string();
+            Err(Problem(if path == "." { error.to_string() } else { format!("{path}: {error}") }))
         }
-        None => Ok(read),
+        (Ok(_), Some(field)) => Err(Problem(format!("{}: no such field", field.replace(".?", "")))),
+        (Ok(read), None) => Ok(read),
     }
 }
 
@@ -214,15 +290,20 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
         }),
         "spec.redis.replicas: an odd number from 3 to 9 with mode Sentinel, an even one from 6 to 18 with mode Cluster",
     );
+    let is_external = redis.mode == RedisMode::External;
+    check(!is_external || redis.external.is_some(), "spec.redis.external: is needed with mode External");
+    check(is_external || redis.external.is_none(), "spec.redis.external: is for mode External only");
+    check(!is_external || redis.storage.size.is_none(), "spec.redis.storage: an External Redis has its own storage");
+    check(
+        redis.external.as_ref().is_none_or(|external| external.sentinels.is_empty() || !external.cluster),
+        "spec.redis.external: Redis has sentinels or is a cluster, not both",
+    );
     check(
         matches!(redis.mode, RedisMode::Sentinel | RedisMode::Cluster) || redis.durability != Durability::Replicated,
         "spec.redis.durability: Replicated is for the modes Sentinel and Cluster",
     );
     if let Some(tls) = &redis.tls {
-        check(
-            redis.mode != RedisMode::External,
-            "spec.redis.tls: is for a Redis that Hebb runs; an External one has external.tls",
-        );
+        check(!is_external, "spec.redis.tls: is for a Redis that Hebb runs; an External one has external.tls");
         check(
             tls.secret_ref.is_none() || tls.issuer_ref.is_none(),
             "spec.redis.tls: takes secretRef or issuerRef, not both",
@@ -237,6 +318,10 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
         check(
             volume.claim_name.is_some() != volume.size.is_some(),
             "spec.backup.destination.persistentVolumeClaim: needs claimName, or size",
+        );
+        check(
+            volume.claim_name.is_none() || volume.storage_class_name.is_none(),
+            "spec.backup.destination.persistentVolumeClaim.storageClassName: is for a volume that Hebb makes",
         );
     }
     let engine = &spec.engine;
@@ -287,6 +372,11 @@ pub fn cluster_problems(cluster: &LearningCluster) -> Vec<String> {
     problems
 }
 
+/// Whether the API server takes this as an object's name.
+fn is_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
 fn is_label(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     name.len() <= 63 && name.starts_with(inner) && name.ends_with(inner) && name.chars().all(|c| inner(c) || c == '-')
@@ -327,8 +417,14 @@ mod tests {
             ("{engine: {admission: {minThreshold: 0.6}}}", "spec.engine.admission: initialThreshold must be between"),
             ("{domains: [{name: A, task: Classification}]}", "spec.domains[0].name"),
             ("{domains: [{name: a, task: Classification}, {name: a, task: Regression}]}", "spec.domains[1].name"),
-            ("{domains: [{name: a, task: Guess}]}", "unknown variant `Guess`"),
-            ("{engine: {checkpointInterval: soon}}", "\"soon\" is no duration"),
+            ("{domains: [{name: a, task: Guess}]}", "spec.domains[0].task: must be one of Classification, "),
+            ("{engine: {checkpointInterval: soon}}", "spec.engine.checkpointInterval: must match "),
+            ("{engine: {checkpointInterval: 99999999999999999h}}", "spec.engine.checkpointInterval: \"9999"),
+            ("{engine: {learningRate: high}}", "spec.engine.learningRate: must be a number, not text"),
+            ("{engine: {learningRate: .nan}}", "spec.engine.learningRate: .nan is no number"),
+            ("{workers: {replicas: -1}}", "spec.workers.replicas: must be "),
+            ("{workers: {1: 2}}", "spec.workers: every name of a field must be text"),
+            ("{redis: {mode: External}}", "spec.redis.external: is needed"),
             ("{engine: {checkpointInterval: 0s}}", "spec.engine.checkpointInterval: must be between 100ms and 5m"),
             ("{engine: {syncInterval: 499ms}}", "spec.engine.syncInterval: must be between 500ms and 5s"),
             ("{engine: {syncInterval: 6s}}", "spec.engine.syncInterval: must be between 500ms and 5s"),
@@ -353,7 +449,40 @@ mod tests {
             let error = load(&format!("{HEAD}spec: {spec}\n")).unwrap_err().to_string();
             assert!(error.contains(problem), "{spec}: {error}");
         }
-        let other = load("apiVersion: v1\nkind: Pod\n").unwrap_err().to_string();
-        assert!(other.contains("v1 Pod is not a kind of Hebb"), "{other}");
+        for (text, problem) in [
+            ("apiVersion: v1\nkind: Pod\n", "document 1: v1 Pod is not a kind of Hebb"),
+            ("spec: {}\n", "document 1: has neither apiVersion and kind, "),
+            ("- a\n", "document 1: has neither apiVersion and kind, "),
+            ("scaling: {}\n", "document 1: missing field `cluster_name`"),
+            ("cluster_name: 5\n", "document 1: cluster_name: invalid type: integer `5`"),
+            ("", "the file holds no LearningCluster and no AlertPolicy"),
+            ("---\n# nothing\n", "the file holds no LearningCluster and no AlertPolicy"),
+            (&HEAD.replace("name: demo", "name: 5"), "document 1: spec: is needed"),
+            (&format!("{}spec: {{}}\n", HEAD.replace("name: demo", "name: 5")), "document 1: metadata.name: "),
+            (&format!("{}spec: {{}}\n", HEAD.replace("name: demo", "")), "document 1: metadata.name: is needed"),
+        ] {
+            let error = load(text).unwrap_err().to_string();
+            assert!(error.starts_with(problem), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_says_nothing_has_its_default() {
+        let resources = load(&format!("{HEAD}spec: {{workers: {{replicas: }}, backup: }}\n")).unwrap();
+        let spec = &resources.clusters[0].spec;
+        assert_eq!((spec.workers.replicas, &spec.backup), (2, &None));
+    }
+
+    #[test]
+    fn a_rate_limit_is_checked_as_that_of_a_cluster() {
+        assert_eq!(rate_limit(r#"{"requestsPerSecond": 9}"#).unwrap().requests_per_second, 9);
+        for (text, problem) in [
+            (r#"{"requestsPerSecond": 0}"#, "rateLimit.requestsPerSecond: must be between 1 and 1000000"),
+            (r#"{"requestPerSecond": 9}"#, "requestPerSecond: no such field"),
+            (r#"{"tiers": [{"name": "a"}]}"#, "rateLimit.tiers[0]: requestsPerSecond is needed"),
+            ("9", "rateLimit: must be an object, not 9"),
+        ] {
+            assert_eq!(rate_limit(text).unwrap_err().to_string(), problem, "{text}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The short form of a configuration: a cluster's name, its scaling and its engine, without the frame of a resource.
 
 use serde::Deserialize;
-use serde_yaml::{Mapping, Value};
+use serde_json::{Map, Value, json};
 
 /// A file in the short form.
 #[derive(Deserialize)]
@@ -11,7 +11,7 @@ pub(crate) struct Plain {
     scaling: Option<Scaling>,
     /// The fields of `spec.engine`, in snake case.
     #[serde(default)]
-    engine: Mapping,
+    engine: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -36,58 +36,46 @@ enum Strategy {
 }
 
 impl Plain {
-    /// Whether a document is in the short form.
+    /// Whether a document is in the short form: it has one of its fields, and no frame.
     pub(crate) fn is(value: &Value) -> bool {
-        value.get("cluster_name").is_some() && value.get("apiVersion").is_none() && value.get("kind").is_none()
+        let has = |name: &str| value.get(name).is_some();
+        ["cluster_name", "scaling", "engine"].into_iter().any(has) && !has("apiVersion") && !has("kind")
     }
 
     /// The same as a LearningCluster.
     pub(crate) fn into_resource(self) -> Value {
-        let mut spec = Mapping::new();
+        let mut spec = json!({"engine": renamed(self.engine)});
         if let Some(scaling) = self.scaling {
             let strategy = match scaling.strategy {
                 Strategy::QueueBased => "Queue",
                 Strategy::Hpa => "Hpa",
                 Strategy::None => "None",
             };
-            let mut autoscaling = mapping([("strategy", Value::from(strategy))]);
+            let mut autoscaling = json!({"strategy": strategy});
             let bounds = [
                 ("minReplicas", scaling.min_workers),
                 ("maxReplicas", scaling.max_workers),
                 ("queueDepthPerWorker", scaling.queue_depth_per_worker),
             ];
-            autoscaling.extend(
-                bounds.into_iter().filter_map(|(name, number)| Some((Value::from(name), Value::from(number?)))),
-            );
-            spec.insert("workers".into(), mapping([("autoscaling", autoscaling.into())]).into());
+            for (name, bound) in bounds {
+                if let Some(bound) = bound {
+                    autoscaling[name] = bound.into();
+                }
+            }
+            spec["workers"] = json!({"autoscaling": autoscaling});
         }
-        spec.insert("engine".into(), renamed(self.engine).into());
-        let metadata = mapping([("name", self.cluster_name.into())]);
-        mapping([
-            ("apiVersion", "hebb.dev/v1alpha1".into()),
-            ("kind", "LearningCluster".into()),
-            ("metadata", metadata.into()),
-            ("spec", spec.into()),
-        ])
-        .into()
+        json!({
+            "apiVersion": "hebb.dev/v1alpha1", "kind": "LearningCluster",
+            "metadata": {"name": self.cluster_name}, "spec": spec,
+        })
     }
 }
 
-fn mapping<const N: usize>(fields: [(&str, Value); N]) -> Mapping {
-    fields.into_iter().map(|(name, value)| (Value::from(name), value)).collect()
-}
-
 /// The same fields with the names that they have in a resource, at every depth.
-fn renamed(fields: Mapping) -> Mapping {
-    let field = |(name, value)| {
-        let name = match name {
-            Value::String(name) => camel(&name).into(),
-            other => other,
-        };
-        match value {
-            Value::Mapping(fields) => (name, renamed(fields).into()),
-            other => (name, other),
-        }
+fn renamed(fields: Map<String, Value>) -> Map<String, Value> {
+    let field = |(name, value): (String, Value)| match value {
+        Value::Object(fields) => (camel(&name), renamed(fields).into()),
+        other => (camel(&name), other),
     };
     fields.into_iter().map(field).collect()
 }
@@ -143,6 +131,7 @@ engine: {edge_threshold: 0.2, cluster_threshold: 0.6, learning_rate: 0.05, explo
             ("cluster_name: lab\nengine: {edge_treshold: 0.1}", "edgeTreshold"),
             ("cluster_name: lab\nscaling: {strategy: magic}", "magic"),
             ("cluster_name: lab\nengine: {edge_threshold: 7}", "edgeThreshold"),
+            ("cluster_name: lab\nscaling: {queue_depth_per_worker: 0}", "queueDepthPerWorker: must be "),
             ("cluster_name: UPPER", "metadata.name"),
         ] {
             let error = load(text).unwrap_err().to_string();

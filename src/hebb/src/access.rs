@@ -9,6 +9,7 @@ use hebb_node::Access;
 use hebb_node::gateway::KeyLine;
 
 use crate::cli::Outcome;
+use crate::output::print;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -26,8 +27,7 @@ pub enum Command {
 pub fn run(command: Command) -> Outcome {
     let Command::New { name, tier } = command;
     let (key, line) = KeyLine::new(&name, tier.as_deref())?;
-    println!("key:  {key}");
-    println!("line: {line}");
+    print(format!("key:  {key}\nline: {line}\n"))?;
     eprintln!(
         "Give the key to {name}: it is stored nowhere. Add the line, without \"line: \", to the file of --api-keys or to \
          the Secret of spec.gateway.auth."
@@ -42,15 +42,11 @@ pub struct AccessOptions {
     #[arg(long, env = "HEBB_API_KEYS", value_name = "PATH")]
     api_keys: Option<PathBuf>,
     /// How much a client may ask for, as JSON [default: spec.gateway.rateLimit; else 5 requests a second with keys]
-    #[arg(long, env = "HEBB_RATE_LIMIT", value_name = "JSON", value_parser = rate_limit)]
+    #[arg(long, env = "HEBB_RATE_LIMIT", value_name = "JSON", value_parser = hebb_api::load::rate_limit)]
     rate_limit: Option<RateLimitSpec>,
     /// Let every client ask for as much as it likes: for tests
     #[arg(long, env = "DISABLE_RATE_LIMIT", value_parser = FalseyValueParser::new())]
     disable_rate_limit: bool,
-}
-
-fn rate_limit(text: &str) -> Result<RateLimitSpec, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 /// The file asks for keys, and nobody said where they are.

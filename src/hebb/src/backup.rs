@@ -15,7 +15,7 @@ use crate::cli::Outcome;
 use crate::config::{self, ConfigError};
 use crate::kubernetes;
 use crate::node::runtime;
-use crate::output::table;
+use crate::output::{print, print_line, table};
 use crate::redis::RedisOptions;
 
 /// How long a Redis is waited for that doesn't answer yet: that of a new cluster is only starting.
@@ -35,7 +35,7 @@ pub struct Options {
     #[command(subcommand)]
     command: Option<Command>,
     /// A LearningCluster of the kubeconfig: the operator makes the backup
-    #[arg(conflicts_with_all = ["to", "file", "data_dir", "report"])]
+    #[arg(conflicts_with_all = ["to", "data_dir", "report"])]
     name: Option<String>,
     #[command(flatten)]
     kubernetes: kubernetes::OnDemand,
@@ -154,8 +154,7 @@ pub fn conclude(summary: &Summary, report: Option<&Path>) -> Outcome {
         });
         std::fs::write(path, said.to_string())?;
     }
-    println!("{}", summary.backup);
-    Ok(())
+    print_line(&summary.backup)
 }
 
 fn events(summary: &Summary) -> u64 {
@@ -182,17 +181,15 @@ fn list(folder: &Path) -> Outcome {
             }
         });
     }
-    print!("{}", table(&rows));
-    Ok(())
+    print(table(&rows))
 }
 
 fn verify(folder: &Path, name: Option<&str>, as_json: bool) -> Outcome {
     let summary = backup::choose(folder, name)?;
     if as_json {
-        println!("{}", serde_json::to_string_pretty(&summary)?);
-        return Ok(());
+        return print_line(serde_json::to_string_pretty(&summary)?);
     }
-    println!("{}: complete, of {} at {}\n", summary.backup, summary.head.cluster, summary.head.created_at);
+    let head = format!("{}: complete, of {} at {}\n\n", summary.backup, summary.head.cluster, summary.head.created_at);
     let mut rows =
         vec![["PARTITION", "POSITION", "EVENTS", "APPLIED DIGEST", "SHA-256 OF THE STATE"].map(str::to_owned).to_vec()];
     for partition in &summary.partitions {
@@ -204,6 +201,5 @@ fn verify(folder: &Path, name: Option<&str>, as_json: bool) -> Outcome {
             partition.digest.clone(),
         ]);
     }
-    print!("{}", table(&rows));
-    Ok(())
+    print(head + &table(&rows))
 }

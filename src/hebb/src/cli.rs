@@ -1,6 +1,11 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::builder::{OsStr, Resettable};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     access, alerts, backup, benchmark, completion, config, demo, evaluate, history, kubernetes, node, operator,
@@ -24,7 +29,34 @@ pub struct Arguments {
     pub command: Command,
 }
 
+/// Commands of two forms: what has the second option is about a LearningCluster of the kubeconfig, and the options after it are
+/// for the other form. A variable may set those for all commands; only who writes both has contradicted himself.
+const FORMS: [(&str, &str, &[&str]); 4] = [
+    ("status", "name", &["coordinator", "token"]),
+    ("top", "cluster", &["url", "token"]),
+    ("backup", "name", &["file"]),
+    ("restore", "name", &["file"]),
+];
+
 impl Arguments {
+    /// Reads a command line, and the variables of the environment beside it. An empty variable is none: a template can set it
+    /// always.
+    pub fn read<I: Into<OsString> + Clone>(line: impl IntoIterator<Item = I>) -> Result<Self, clap::Error> {
+        let mut command = without_empty_variables(Self::command());
+        let matches = command.try_get_matches_from_mut(line)?;
+        for (name, form, others) in FORMS {
+            let Some(found) = matches.subcommand_matches(name).filter(|found| found.contains_id(form)) else {
+                continue;
+            };
+            let is_written = |other: &&&str| found.value_source(other) == Some(ValueSource::CommandLine);
+            if let Some(other) = others.iter().find(is_written) {
+                let message = format!("--{other} cannot be used where a LearningCluster of the kubeconfig is named");
+                return Err(command.error(ErrorKind::ArgumentConflict, message));
+            }
+        }
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
     /// What is logged.
     pub fn level(&self) -> &str {
         match &self.command {
@@ -84,6 +116,14 @@ pub enum Command {
     RedisMember(redis_member::Command),
 }
 
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let set = |argument: Arg| {
+        let value = argument.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|value| value.is_empty()) { argument.env(Resettable::<OsStr>::Reset) } else { argument }
+    };
+    command.mut_args(set).mut_subcommands(without_empty_variables)
+}
+
 /// Runs a subcommand.
 pub fn run(command: Command) -> Outcome {
     match command {
@@ -114,8 +154,6 @@ pub fn run(command: Command) -> Outcome {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
-    use clap::CommandFactory;
 
     use super::*;
 
@@ -155,10 +193,11 @@ mod tests {
             "hebb support-bundle demo -o demo.tar.gz",
             "hebb status demo -o json",
             "hebb status --json",
+            "hebb status -o json --coordinator http://127.0.0.1:1",
             "hebb start --role worker --workers 2 --redis-host redis --coordinator c --verbose",
             "hebb benchmark --signals 1000 --workers 8 --json",
         ] {
-            assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
+            assert!(Arguments::read(line.split(' ')).is_ok(), "{line}");
         }
         for line in [
             "hebb backup",
@@ -167,10 +206,14 @@ mod tests {
             "hebb backup --wait --to backups",
             "hebb silence quality --for 2h",
             "hebb logs demo --follow --previous",
+            "hebb status demo --coordinator http://127.0.0.1:1",
+            "hebb top --cluster demo --token t",
+            "hebb backup demo -f cluster.yaml",
+            "hebb restore demo-2 --like demo -f cluster.yaml",
         ] {
-            assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
+            assert!(Arguments::read(line.split(' ')).is_err(), "{line}");
         }
-        let bulky = Arguments::try_parse_from(["hebb", "start", "--verbose"]).unwrap();
+        let bulky = Arguments::read(["hebb", "start", "--verbose"]).unwrap();
         assert_eq!(bulky.level(), "debug");
     }
 }

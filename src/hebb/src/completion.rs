@@ -1,11 +1,10 @@
 //! `hebb completion`: scripts for shells.
 
-use std::io::Write;
-
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
 use crate::cli::{Arguments, Outcome};
+use crate::output::print;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -38,8 +37,5 @@ pub fn run(options: Options) -> Outcome {
     // Into memory first: the generator panics where its output is closed, as by `head`.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "hebb", &mut script);
-    match std::io::stdout().lock().write_all(&script) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    print(script)
 }

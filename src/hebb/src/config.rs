@@ -9,6 +9,7 @@ use hebb_api::load::{Resources, load};
 use kube::ResourceExt;
 
 use crate::cli::Outcome;
+use crate::output::print_line;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -62,19 +63,18 @@ pub fn run(command: Command) -> Outcome {
     let Command::Validate { files } = command;
     for file in files {
         let resources = read(&file)?;
-        println!(
-            "{}: {} LearningCluster(s), {} AlertPolicy(s), all valid",
-            file.display(),
-            resources.clusters.len(),
-            resources.policies.len()
-        );
+        let (clusters, policies) = (resources.clusters.len(), resources.policies.len());
+        print_line(format_args!(
+            "{}: {clusters} LearningCluster(s), {policies} AlertPolicy(s), all valid",
+            file.display()
+        ))?;
     }
     Ok(())
 }
 
 pub fn print_crds() -> Outcome {
     for (_, yaml) in hebb_api::crd_yaml()? {
-        println!("---\n{yaml}");
+        print_line(format_args!("---\n{yaml}"))?;
     }
     Ok(())
 }

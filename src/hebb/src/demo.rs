@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::Outcome;
 use crate::evaluate::{describe, prequential};
-use crate::output::percent;
+use crate::output::{percent, print_line};
 use crate::stream::{drifting, read_csv};
 
 #[derive(Args)]
@@ -29,21 +29,21 @@ pub fn run(options: Options) -> Outcome {
     let events = match (&options.csv, &options.label) {
         (Some(path), Some(label)) => read_csv(path, label)?,
         _ => {
-            println!(
+            print_line(format_args!(
                 "A made-up sensor stream of {} events: three numbers, two of which decide the class. What they must add\n\
                  up to changes three times on the way, and one label in twenty is wrong.\n",
                 options.events
-            );
+            ))?;
             drifting(options.events as usize, options.seed)
         }
     };
     let mut shares = Vec::new();
     let report = prequential(events, |share| shares.push(share))?;
-    println!("Accuracy of each thousand events, predicted before the label was seen:");
+    print_line("Accuracy of each thousand events, predicted before the label was seen:")?;
     for line in shares.chunks(10) {
-        println!("  {}", line.iter().map(|share| format!("{:>8}", percent(*share))).collect::<String>());
+        let shares: String = line.iter().map(|share| format!("{:>8}", percent(*share))).collect();
+        print_line(format_args!("  {shares}"))?;
     }
-    println!("\n{}", describe(&report));
-    println!("Next: hebb start, then POST events to http://127.0.0.1:8080/v1/domains/NAME/infer-and-adapt");
-    Ok(())
+    print_line(format_args!("\n{}", describe(&report)))?;
+    print_line("Next: hebb start, then POST events to http://127.0.0.1:8080/v1/domains/NAME/infer-and-adapt")
 }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::Outcome as CliOutcome;
-use crate::output::{percent, table};
+use crate::output::{percent, print, print_line, table};
 use crate::stream::{Baselines, Labelled, StreamError, read_csv};
 
 #[derive(Args)]
@@ -49,12 +49,7 @@ pub struct BaselineReport {
 pub fn run(options: Options) -> CliOutcome {
     let events = read_csv(&options.file, &options.label)?;
     let report = prequential(events, |_| {})?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", describe(&report));
-    }
-    Ok(())
+    if options.json { print_line(serde_json::to_string_pretty(&report)?) } else { print(describe(&report)) }
 }
 
 /// The report as a table.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cli::Outcome;
 use crate::node::runtime;
-use crate::output::{coordinator_url, table};
+use crate::output::{coordinator_url, print, print_line, table};
 
 #[derive(Args)]
 pub struct Options {
@@ -64,8 +64,7 @@ struct Series {
 pub fn run(options: Options) -> Outcome {
     let body = runtime()?.block_on(ask(&options))?;
     if matches!(options.output, Output::Json) {
-        println!("{}", serde_json::to_string_pretty(&body)?);
-        return Ok(());
+        return print_line(serde_json::to_string_pretty(&body)?);
     }
     let text = if options.anomalies {
         rows(&body["anomalies"], &["at", "scope", "metric", "value", "z"])
@@ -76,8 +75,7 @@ pub fn run(options: Options) -> Outcome {
     } else {
         points(&serde_json::from_value(body)?)
     };
-    print!("{text}");
-    Ok(())
+    print(text)
 }
 
 async fn ask(options: &Options) -> Result<Value, Box<dyn std::error::Error>> {

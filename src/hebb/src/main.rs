@@ -1,5 +1,8 @@
 //! The `hebb` binary: one subcommand a file.
 
+// `println!` panics where its reader has gone: `output::print` doesn't.
+#![deny(clippy::print_stdout)]
+
 mod access;
 mod alerts;
 mod backup;
@@ -25,20 +28,19 @@ mod top;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// Faster than musl's under many threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let arguments = cli::Arguments::parse();
+    let arguments = cli::Arguments::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     if let Err(error) = hebb_telemetry::log_to_stderr(arguments.level()) {
         eprintln!("hebb: {error}");
         return ExitCode::from(2);
     }
     match cli::run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<output::ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hebb: {}", output::with_causes(error.as_ref()));
             ExitCode::FAILURE

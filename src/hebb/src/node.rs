@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use futures::future::OptionFuture;
 use hebb_api::{LearningCluster, names};
 use hebb_log::{RedisConfig, RedisStore};
@@ -70,7 +71,7 @@ pub struct ReadOptions {
 #[derive(Args)]
 pub struct ReplayOptions {
     /// After an upgrade was taken back: let go what only the newer version can read, instead of waiting for it
-    #[arg(long, env = "HEBB_SKIP_UNREADABLE")]
+    #[arg(long, env = "HEBB_SKIP_UNREADABLE", value_parser = BoolishValueParser::new())]
     skip_unreadable: bool,
 }
 
@@ -103,7 +104,8 @@ pub struct Who {
     /// Token that the status API, the dashboard and the meta-learning API ask for; without one they ask for none
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
     internal_token: Option<String>,
-    /// Unique name of this process [default: the role, the host's name and the process id]
+    /// Unique name of this process [default: the role, the host's name and the process id; with --role hybrid and a
+    /// --data-dir: local]
     #[arg(long, env = "POD_NAME")]
     id: Option<String>,
     /// Where the other processes reach this one, host:port [default: the host's name, or the address that it listens on]
@@ -119,13 +121,32 @@ impl Who {
     pub fn token(&self) -> Option<String> {
         self.internal_token.clone().filter(|token| !token.is_empty())
     }
+
+    /// What a process that does this is called, unless it was told.
+    pub fn id(&self, role: &str) -> String {
+        // In containers every process has the same number, and on a host every process has the same name.
+        self.id.clone().unwrap_or_else(|| format!("{role}-{}-{}", host_name(), std::process::id()))
+    }
+
+    /// What it was told that it is called.
+    pub fn named(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Where the others reach what listens there, unless it was told.
+    pub fn advertised(&self, listen: SocketAddr) -> String {
+        self.advertise.clone().unwrap_or_else(|| match listen.ip().is_unspecified() {
+            true => format!("{}:{}", host_name(), listen.port()),
+            false => listen.to_string(),
+        })
+    }
 }
 
 /// What may be set of meta-learning beside the LearningCluster.
 #[derive(Args)]
 pub struct MetaOptions {
     /// Whether the cycles of meta-learning start by themselves [default: metaLearning.enabled]
-    #[arg(long, env = "AUTOSTART_META_LEARNING")]
+    #[arg(long, env = "AUTOSTART_META_LEARNING", value_parser = BoolishValueParser::new())]
     autostart_meta_learning: Option<bool>,
     /// Milliseconds between two cycles of meta-learning [default: metaLearning.interval]
     #[arg(long, env = "META_LEARNING_INTERVAL_MS", value_parser = clap::value_parser!(u64).range(100..=604_800_000))]
@@ -189,16 +210,8 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
     let meta = SocketAddr::new(listen.ip(), part.meta_port);
     let who = part.who;
     let token = who.token();
-    let host = host_name();
-    let identity = Identity {
-        // In containers every process has the same number, and on a host every process has the same name.
-        id: who.id.unwrap_or_else(|| format!("{role:?}-{host}-{}", std::process::id()).to_lowercase()),
-        listen,
-        advertise: who.advertise.unwrap_or_else(|| match listen.ip().is_unspecified() {
-            true => format!("{host}:{}", listen.port()),
-            false => listen.to_string(),
-        }),
-    };
+    let id = who.id(&format!("{role:?}").to_lowercase());
+    let identity = Identity { id, listen, advertise: who.advertised(listen) };
     let threads = who.threads.map_or_else(|| role.threads(), usize::from);
     runtime_of(threads)?.block_on(async move {
         info!(?role, id = identity.id, cluster = settings.name, %listen, redis = ?redis.topology, "starting");

@@ -1,7 +1,33 @@
-//! What people and programs read: errors with their causes, tables, percentages; and an address as people write it.
+//! What people and programs read: errors with their causes, tables, percentages, and how it is printed; an address as people write it.
+
+use std::io::{ErrorKind, Write};
 
 use hebb_engine::Task;
 use hebb_node::coordinator::DomainStatus;
+
+use crate::cli::Outcome;
+
+/// Who reads what is printed has gone, as `head` does once it has seen enough. That is no failure.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads what is printed")]
+pub struct ReaderGone;
+
+/// Prints text as it is.
+///
+/// # Errors
+/// [`ReaderGone`], which ends a command quietly, and whatever else keeps the text from being written.
+pub fn print(text: impl AsRef<[u8]>) -> Outcome {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text.as_ref()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        written => written.map_err(Into::into),
+    }
+}
+
+/// Prints text and ends the line; the errors are those of [`print`].
+pub fn print_line(text: impl std::fmt::Display) -> Outcome {
+    print(format!("{text}\n"))
+}
 
 /// An error with everything that caused it, on one line.
 pub fn with_causes(error: &dyn std::error::Error) -> String {

@@ -17,7 +17,7 @@ use crate::node::runtime;
   hebb restore --from backups --data-dir new-data         # on this machine")]
 pub struct Options {
     /// A new LearningCluster of the kubeconfig, which begins with the backup
-    #[arg(conflicts_with_all = ["from", "file", "data_dir", "report"])]
+    #[arg(conflicts_with_all = ["from", "data_dir", "report"])]
     name: Option<String>,
     #[command(flatten)]
     kubernetes: kubernetes::IntoNew,

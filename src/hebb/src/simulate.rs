@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tracing::dispatcher::{Dispatch, with_default};
 
 use crate::cli::Outcome;
-use crate::output::{percent, table};
+use crate::output::{percent, print, print_line, table};
 
 /// Simulates a whole cluster in one thread: the real gateways, coordinators, workers and partitions over a simulated
 /// network, store and clock. A seed decides every fault, so what one run finds the next one finds again.
@@ -141,24 +141,24 @@ impl Options {
 
 pub fn run(options: Options) -> Outcome {
     let reports = simulate_all(&options)?;
-    if options.json {
+    let printed = if options.json {
         let text = match reports.as_slice() {
             [report] => serde_json::to_string_pretty(report)?,
             reports => serde_json::to_string_pretty(reports)?,
         };
-        println!("{text}");
+        print_line(text)
     } else if let [report] = reports.as_slice() {
-        print!("{}", describe(report));
+        print(describe(report))
     } else {
-        print!("{}", describe_all(&reports));
-    }
+        print(describe_all(&reports))
+    };
     let failed: Vec<&Report> = reports.iter().filter(|report| !report.passed).collect();
     match failed.first() {
         Some(first) => {
             let command = options.command(first.seed);
             Err(Broken { failed: failed.len(), runs: reports.len(), command }.into())
         }
-        None => Ok(()),
+        None => printed,
     }
 }
 

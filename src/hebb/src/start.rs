@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 use hebb_api::{AutoscalingSpec, LearningCluster};
 use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore, SqliteHistory};
 use hebb_node::{
-    Access, ClusterSettings, EmbeddedAddresses, Store, WorkerCount, coordinator_address, run_embedded, stop_channel,
+    Access, ClusterSettings, EmbeddedAddresses, EmbeddedIdentity, Store, WorkerCount, coordinator_address,
+    run_embedded, stop_channel,
 };
 use hebb_telemetry::metrics::{self, export_metrics};
 use hebb_telemetry::traces::{self, export_traces};
@@ -152,6 +153,7 @@ pub fn run(options: Options) -> Outcome {
     let bounds = (options.min_workers, options.max_workers);
     settings.workers = worker_count(settings.workers, options.workers, bounds)?;
     let durability = durability(&cluster, options.redis.is_some());
+    let who = options.who;
     let redis = match options.redis {
         Some(url) => Some(redis_config(&url, options.redis_options.tls, &settings.name, durability)?),
         None if options.redis_options.is_named() => Some(options.redis_options.config(&settings.name)?),
@@ -165,7 +167,10 @@ pub fn run(options: Options) -> Outcome {
         meta: address(options.meta_port),
         worker: address(options.worker_port),
     };
-    let token = options.who.token();
+    let token = who.token();
+    // A folder is one process' alone; a Redis may be that of several.
+    let id = if redis.is_some() { who.id("hybrid") } else { who.named().unwrap_or("local").to_owned() };
+    let who = EmbeddedIdentity { id, advertise: who.advertised(addresses.coordinator) };
     let watch = match policies.is_empty() {
         true => None,
         false => {
@@ -203,10 +208,7 @@ pub fn run(options: Options) -> Outcome {
             stopper.stop();
             heard
         });
-        info!(
-            cluster = settings.name, api = %addresses.gateway, status = %addresses.coordinator,
-            data, "serving"
-        );
+        info!(id = who.id, cluster = settings.name, data, "starting");
         say_who_is_served(&settings.access, bind);
         say_who_is_told(token.as_deref(), bind);
         let alerts = async {
@@ -216,7 +218,7 @@ pub fn run(options: Options) -> Outcome {
             std::future::pending().await
         };
         tokio::select! {
-            ended = run_embedded(store, &settings, addresses, token, stop) => ended?,
+            ended = run_embedded(store, &settings, who, addresses, token, stop) => ended?,
             () = alerts => {}
         }
         signal.abort();

@@ -8,7 +8,7 @@ use hebb_node::coordinator::ClusterStatus;
 use crate::cli::Outcome;
 use crate::kubernetes::{self, Format, Reach};
 use crate::node::runtime;
-use crate::output::{coordinator_url, percent, quality, table};
+use crate::output::{coordinator_url, percent, print, print_line, quality, table};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -17,12 +17,11 @@ use crate::output::{coordinator_url, percent, quality, table};
   kubectl hebb status demo -o json")]
 pub struct Options {
     /// A LearningCluster of the kubeconfig instead
-    #[arg(conflicts_with_all = ["coordinator", "token", "json"])]
     name: Option<String>,
     #[command(flatten)]
     reach: Reach,
-    /// How to write what the operator says of it
-    #[arg(short, long, value_enum, default_value_t, requires = "name")]
+    /// How to write it
+    #[arg(short, long, value_enum, default_value_t)]
     output: Format,
     /// Address of a coordinator
     #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR", value_parser = coordinator_url)]
@@ -30,7 +29,7 @@ pub struct Options {
     /// Token of the internal endpoints, where the cluster has one
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Print JSON
+    /// The same as --output json
     #[arg(long)]
     json: bool,
 }
@@ -39,8 +38,9 @@ pub struct Options {
 const DEADLINE: Duration = Duration::from_secs(5);
 
 pub fn run(options: Options) -> Outcome {
+    let output = if options.json { Format::Json } else { options.output };
     if let Some(name) = &options.name {
-        return kubernetes::status(name, &options.reach, options.output);
+        return kubernetes::status(name, &options.reach, output);
     }
     let url = format!("{}/api/v1/status", options.coordinator);
     let status: ClusterStatus = runtime()?.block_on(async {
@@ -51,12 +51,11 @@ pub fn run(options: Options) -> Outcome {
         }
         request.send().await?.error_for_status()?.json().await
     })?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
-        return Ok(());
+    if output == Format::Json {
+        return print_line(serde_json::to_string_pretty(&status)?);
     }
-    println!(
-        "leader {} (term {}), {} worker(s), lag {}, {} partition(s) without an owner, p99 of the answers {}\n",
+    let head = format!(
+        "leader {} (term {}), {} worker(s), lag {}, {} partition(s) without an owner, p99 of the answers {}\n\n",
         status.leader,
         status.term,
         status.workers.len(),
@@ -64,8 +63,7 @@ pub fn run(options: Options) -> Outcome {
         status.unowned,
         status.answer_p99_seconds.map_or_else(|| "unknown".to_owned(), |seconds| format!("{:.1} ms", seconds * 1e3))
     );
-    print!("{}", domains(&status));
-    Ok(())
+    print(head + &domains(&status))
 }
 
 fn domains(status: &ClusterStatus) -> String {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures::future::try_join_all;
 use hebb_api::LearningCluster;
 use hebb_log::{LocalStore, SqliteHistory};
-use hebb_node::{ClusterSettings, EmbeddedAddresses, Store, run_embedded, stop_channel};
+use hebb_node::{ClusterSettings, EmbeddedAddresses, EmbeddedIdentity, Store, run_embedded, stop_channel};
 use hebb_telemetry::traces::export_traces;
 use rand::seq::SliceRandom;
 use reqwest::Client;
@@ -215,7 +215,8 @@ async fn serve(way: &str) -> Outcome {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         stopper.stop();
     });
-    run_embedded(store, &settings, addresses, None, stop).await?;
+    let who = EmbeddedIdentity { id: "local".to_owned(), advertise: addresses.coordinator.to_string() };
+    run_embedded(store, &settings, who, addresses, None, stop).await?;
     Ok(())
 }
 

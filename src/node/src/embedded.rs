@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use tracing::info;
 
-use crate::roles::{Identity, run_coordinator, run_gateway_beside_owners, run_workers};
-use crate::serve::NodeError;
+use crate::roles::{Identity, serve_coordinator, serve_gateway, serve_workers};
+use crate::serve::{NodeError, listen};
 use crate::settings::ClusterSettings;
 use crate::stop::{Stop, stop_channel};
 use crate::store::Store;
@@ -23,23 +23,40 @@ pub struct EmbeddedAddresses {
     pub worker: SocketAddr,
 }
 
-/// Runs everything until the stop; the coordinator's APIs ask for the `token`, where there is one. The gateway finishes its requests before
-/// the workers leave, so that each is answered.
+/// Who an embedded process is.
+#[derive(Clone, Debug)]
+pub struct EmbeddedIdentity {
+    /// Unique among the processes that share the store.
+    pub id: String,
+    /// Where those reach its status API, `host:port`.
+    pub advertise: String,
+}
+
+/// Runs everything until the stop; the coordinator's APIs ask for the `token`, where there is one. The gateway finishes its
+/// requests before the workers leave, so that each is answered.
 ///
 /// # Errors
 /// [`NodeError`] of the role that failed first; the others are stopped with it.
 pub async fn run_embedded(
     store: Store,
     settings: &ClusterSettings,
+    who: EmbeddedIdentity,
     addresses: EmbeddedAddresses,
     token: Option<String>,
     stop: Stop,
 ) -> Result<(), NodeError> {
     let (engine_stopper, engine_stop) = stop_channel();
     let (front_stopper, front_stop) = stop_channel();
-    let identity = |listen: SocketAddr| Identity { id: "local".to_owned(), listen, advertise: listen.to_string() };
-    let gateway = run_gateway_beside_owners(store.clone(), settings, identity(addresses.gateway), front_stop);
-    let coordinator = run_coordinator(
+    // All of them first, so that nothing begins where one is taken.
+    let gateway = listen(addresses.gateway).await?;
+    let coordinator = (listen(addresses.coordinator).await?, listen(addresses.meta).await?);
+    let worker = listen(addresses.worker).await?;
+    info!(cluster = settings.name, api = %addresses.gateway, status = %addresses.coordinator, "serving");
+    let identity = |listen: SocketAddr| Identity { id: who.id.clone(), listen, advertise: who.advertise.clone() };
+    // Copies of partitions would be of no use: their owners are here.
+    let gateway = serve_gateway(gateway, store.clone(), settings, identity(addresses.gateway), None, front_stop);
+    let coordinator = serve_coordinator(
+        coordinator,
         store.clone(),
         settings,
         identity(addresses.coordinator),
@@ -47,7 +64,8 @@ pub async fn run_embedded(
         token,
         engine_stop.clone(),
     );
-    let workers = run_workers(store, settings, identity(addresses.worker), settings.workers.clone(), engine_stop);
+    let worker_identity = identity(addresses.worker);
+    let workers = serve_workers(worker, store, settings, worker_identity, settings.workers.clone(), engine_stop);
     let front = async {
         let ended = gateway.await;
         engine_stopper.stop();

@@ -29,7 +29,7 @@ mod trail;
 mod window;
 pub mod worker;
 
-pub use embedded::{EmbeddedAddresses, run_embedded};
+pub use embedded::{EmbeddedAddresses, EmbeddedIdentity, run_embedded};
 pub use gateway::Observation;
 pub use health::{Health, HealthReport};
 pub use memory::Memory;

@@ -30,6 +30,20 @@ impl Memory {
     }
 }
 
+/// The share of the machine's memory that is taken, 0 to 100; nothing where the system doesn't say.
+pub fn machine_percent() -> Option<f64> {
+    taken(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default())
+}
+
+fn taken(meminfo: &str) -> Option<f64> {
+    let of = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start_matches(':').trim().strip_suffix(" kB")?.trim().parse::<f64>().ok()
+    };
+    let (all, available) = (of("MemTotal").filter(|all| *all > 0.0)?, of("MemAvailable")?);
+    Some(((1.0 - available / all) * 100.0).clamp(0.0, 100.0))
+}
+
 fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
@@ -48,6 +62,8 @@ mod tests {
     fn what_the_system_says_is_understood_and_no_limit_is_none() {
         assert_eq!(resident("Name:\thebb\nVmRSS:\t   38000 kB\n"), Some(38_912_000));
         assert_eq!(resident("Name:\thebb\n"), None);
+        assert_eq!(taken("MemTotal:  1000 kB\nMemFree: 5 kB\nMemAvailable:  250 kB\n"), Some(75.0));
+        assert_eq!(taken("MemTotal:  1000 kB\n"), None);
         assert_eq!(limit("268435456\n"), Some(268_435_456));
         assert_eq!(limit("max\n"), None);
         assert_eq!(limit("9223372036854771712\n"), None);

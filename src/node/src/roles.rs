@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+
 use crate::browser::local;
 use crate::coordinator::{Coordinator, CoordinatorOptions};
 use crate::gateway::{Gateway, GatewayOptions, KeyRing};
@@ -33,27 +35,19 @@ pub async fn run_gateway(
     identity: Identity,
     stop: Stop,
 ) -> Result<(), NodeError> {
-    serve_gateway(store, settings, identity, Some(settings.sync_interval), stop).await
+    let listener = listen(identity.listen).await?;
+    serve_gateway(listener, store, settings, identity, Some(settings.sync_interval), stop).await
 }
 
-/// Runs a gateway whose process owns the partitions too, so that copies of them would be of no use.
-pub(crate) async fn run_gateway_beside_owners(
-    store: Store,
-    settings: &ClusterSettings,
-    identity: Identity,
-    stop: Stop,
-) -> Result<(), NodeError> {
-    serve_gateway(store, settings, identity, None, stop).await
-}
-
-async fn serve_gateway(
+/// A gateway on a port that is open. Without a `sync_interval` it keeps no copies of partitions.
+pub(crate) async fn serve_gateway(
+    listener: TcpListener,
     store: Store,
     settings: &ClusterSettings,
     identity: Identity,
     sync_interval: Option<Duration>,
     stop: Stop,
 ) -> Result<(), NodeError> {
-    let listener = listen(identity.listen).await?;
     let keys = settings.access.api_keys.clone().map(|path| {
         let shown = path.display().to_string();
         KeyRing::open(path).map_err(|source| NodeError::Keys { path: shown, source })
@@ -94,7 +88,20 @@ pub async fn run_coordinator(
     token: Option<String>,
     stop: Stop,
 ) -> Result<(), NodeError> {
-    let (listener, meta_listener) = (listen(identity.listen).await?, listen(meta).await?);
+    let listeners = (listen(identity.listen).await?, listen(meta).await?);
+    serve_coordinator(listeners, store, settings, identity, meta, token, stop).await
+}
+
+/// A coordinator on ports that are open: its own, and that of meta-learning.
+pub(crate) async fn serve_coordinator(
+    (listener, meta_listener): (TcpListener, TcpListener),
+    store: Store,
+    settings: &ClusterSettings,
+    identity: Identity,
+    meta: SocketAddr,
+    token: Option<String>,
+    stop: Stop,
+) -> Result<(), NodeError> {
     let options = CoordinatorOptions {
         id: identity.id,
         address: identity.advertise,
@@ -126,6 +133,18 @@ pub async fn run_workers(
     stop: Stop,
 ) -> Result<(), NodeError> {
     let listener = listen(identity.listen).await?;
+    serve_workers(listener, store, settings, identity, count, stop).await
+}
+
+/// The workers of a process on a port that is open.
+pub(crate) async fn serve_workers(
+    listener: TcpListener,
+    store: Store,
+    settings: &ClusterSettings,
+    identity: Identity,
+    count: impl Into<WorkerCount>,
+    stop: Stop,
+) -> Result<(), NodeError> {
     let crew = Crew::new(store, worker_options(settings, identity.id))?;
     let router = local(crew.router(), identity.listen, false);
     let (ended, ()) = tokio::join!(serve(listener, router, stop.clone()), crew.run(count.into(), stop));

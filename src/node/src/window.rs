@@ -1,4 +1,4 @@
-//! Quantiles of times over the last minute, in bounded memory.
+//! Quantiles and the mean of times over the last minute, in bounded memory.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -21,6 +21,7 @@ pub struct Window(Mutex<VecDeque<Span>>);
 
 struct Span {
     begun: Instant,
+    sum: f64,
     counts: [u32; BUCKETS],
 }
 
@@ -35,17 +36,31 @@ impl Window {
         self.quantile_at(Instant::now(), q)
     }
 
+    /// The mean of the last minute's times, in seconds; nothing where there are none.
+    pub fn mean(&self) -> Option<f64> {
+        self.mean_at(Instant::now())
+    }
+
     fn observe_at(&self, now: Instant, seconds: f64, count: u32) {
         let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if spans.back().is_none_or(|span| now.duration_since(span.begun) >= SPAN) {
-            spans.push_back(Span { begun: now, counts: [0; BUCKETS] });
+            spans.push_back(Span { begun: now, sum: 0.0, counts: [0; BUCKETS] });
             if spans.len() > SPANS {
                 spans.pop_front();
             }
         }
-        if let Some(count_of) = spans.back_mut().and_then(|span| span.counts.get_mut(bucket(seconds))) {
+        let Some(span) = spans.back_mut() else { return };
+        span.sum += seconds.max(0.0) * f64::from(count);
+        if let Some(count_of) = span.counts.get_mut(bucket(seconds)) {
             *count_of = count_of.saturating_add(count);
         }
+    }
+
+    fn mean_at(&self, now: Instant) -> Option<f64> {
+        let spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = || spans.iter().filter(|span| now.duration_since(span.begun) < SPAN * SPANS as u32);
+        let count: u64 = recent().flat_map(|span| &span.counts).map(|count| u64::from(*count)).sum();
+        (count > 0).then(|| recent().map(|span| span.sum).sum::<f64>() / count as f64)
     }
 
     fn quantile_at(&self, now: Instant, q: f64) -> Option<f64> {
@@ -91,6 +106,9 @@ mod tests {
         assert!(window.quantile_at(began + Duration::from_secs(30), 0.99).is_some_and(|p99| p99 > 0.9));
         assert!(window.quantile_at(began + Duration::from_secs(70), 0.99).is_some_and(|p99| p99 < 0.002));
         assert_eq!(window.quantile_at(began + Duration::from_secs(200), 0.99), None);
+        let mean =
+            |seconds| window.mean_at(began + Duration::from_secs(seconds)).map(|mean| (mean * 1e6).round() / 1e6);
+        assert_eq!((mean(30), mean(70), mean(200)), (Some(0.990_109), Some(0.001), None));
     }
 
     #[test]

@@ -116,7 +116,8 @@ impl Times {
             let place = (times.len() as f64 * share).ceil() as usize;
             times.get(place.saturating_sub(1)).copied().unwrap_or(0)
         };
-        let sum: f64 = times.iter().copied().map(f64::from).sum();
+        // Of whole numbers: floats of which there are none add up to -0.
+        let sum = times.iter().copied().map(u64::from).sum::<u64>() as f64;
         Self {
             count: times.len() as u64,
             mean: sum / (times.len() as f64).max(1.0),

@@ -15,6 +15,7 @@ pub use self::watch::Watch;
 use crate::cli::Outcome;
 use crate::config;
 use crate::node::runtime;
+use crate::output::print_line;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -100,11 +101,8 @@ pub fn run(command: Command) -> Outcome {
         Command::Route { files, labels } => {
             let labels: Labels = labels.into_iter().collect();
             for policy in read(&files)? {
-                println!(
-                    "AlertPolicy {}\n{}",
-                    policy.name_any(),
-                    config::compile(&policy)?.explain(&labels, Timestamp::now())
-                );
+                let explained = config::compile(&policy)?.explain(&labels, Timestamp::now());
+                print_line(format_args!("AlertPolicy {}\n{explained}", policy.name_any()))?;
             }
             Ok(())
         }
@@ -118,8 +116,7 @@ pub fn run(command: Command) -> Outcome {
             runtime()?
                 .block_on(send(receiver, &message, &secrets, &edges, receiver.timeout.0))
                 .map_err(|error| format!("receiver {} took no test message: {}", receiver.name, error.reason))?;
-            println!("receiver {} took a test message", receiver.name);
-            Ok(())
+            print_line(format_args!("receiver {} took a test message", receiver.name))
         }
     }
 }

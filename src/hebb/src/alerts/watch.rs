@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use hebb_alert::notify::{self, Edges};
 use hebb_alert::{Came, Delivery, Notice, Observation, Policy, Record, RecordError, Run, Target, evaluate};
+use hebb_api::growth::Growth;
 use hebb_api::{
     ACCURACY_LABELS_MIN, ActionType, AlertPolicy, Component, EngineSpec, LearningCluster, acceptance_shortfall,
 };
-use hebb_node::coordinator::{AlertNotice, ClusterStatus, DomainStatus, PolicyReport};
+use hebb_node::coordinator::{AlertNotice, ClusterStatus, DomainStatus, PartitionView, PolicyReport};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -100,7 +101,8 @@ struct Followed {
 /// What the process says of itself.
 #[derive(Default)]
 struct Looks {
-    /// How often the models had learned, over the last minute.
+    growth: Growth,
+    /// How often the models had learned since the first look, over the last minute.
     learned: VecDeque<(Instant, u64)>,
 }
 
@@ -228,7 +230,12 @@ impl Looks {
         for (name, value) in &status.meta {
             add(name, Some(*value));
         }
-        add("update_rate", self.update_rate(status.domains.iter().map(|domain| domain.learned).sum()));
+        let learned = status.domains.iter().flat_map(|domain| {
+            let known = |view: &PartitionView| Some(((domain.name.clone(), view.index), view.learned?));
+            domain.partitions.iter().filter_map(known).collect::<Vec<_>>()
+        });
+        let learned = self.growth.look(learned);
+        add("update_rate", self.update_rate(learned));
     }
 
     /// How often the models learn in a minute; nothing before a minute is known.

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::cli::Outcome;
+use crate::output::print_line;
 
 /// For people or for programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -19,9 +20,8 @@ impl Format {
     /// Prints one of the two.
     pub fn print(self, text: &str, value: &Value) -> Outcome {
         match self {
-            Format::Text => println!("{text}"),
-            Format::Json => println!("{}", serde_json::to_string_pretty(value)?),
+            Format::Text => print_line(text),
+            Format::Json => print_line(serde_json::to_string_pretty(value)?),
         }
-        Ok(())
     }
 }

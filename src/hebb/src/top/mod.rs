@@ -20,7 +20,7 @@ use self::screen::{Next, Screen};
 use self::source::{Snapshot, Source};
 use crate::cli::Outcome;
 use crate::node::runtime;
-use crate::output::coordinator_url;
+use crate::output::{coordinator_url, print_line};
 
 #[derive(Args)]
 pub struct Options {
@@ -31,7 +31,7 @@ pub struct Options {
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// A LearningCluster on Kubernetes instead: reached by `kubectl port-forward`, with the token of its Secret
-    #[arg(long, conflicts_with_all = ["url", "token"])]
+    #[arg(long)]
     cluster: Option<String>,
     /// Namespace of the LearningCluster
     #[arg(short, long, requires = "cluster")]
@@ -61,8 +61,7 @@ pub fn run(options: Options) -> Outcome {
     let source = Source::new(&target)?;
     if options.summary {
         let summary = runtime.block_on(source.summary())?;
-        println!("{}", serde_json::to_string_pretty(&summary)?);
-        return Ok(());
+        return print_line(serde_json::to_string_pretty(&summary)?);
     }
     if !std::io::stdout().is_terminal() {
         return Err("this is no terminal; `hebb top --summary` prints JSON".into());

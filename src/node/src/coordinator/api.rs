@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use hebb_api::acceptance_shortfall;
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, IntGauge, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, IntGauge, Opts, Registry};
 
 use super::{ClusterStatus, CoordinatorOptions, DomainStatus, Shared, foremost, leader, meta};
 use crate::gateway::{ErrorBody, bearer_matches, expose, families};
@@ -61,12 +61,13 @@ pub fn measured(shared: &Shared) -> Result<Vec<MetricFamily>, prometheus::Error>
         let view = shared.view.lock().unwrap_or_else(PoisonError::into_inner);
         (view.leads, view.status.clone())
     };
-    families(&gather(leads, status.as_ref(), &shared.options)?)
+    families(&gather(leads, status.as_ref(), shared.board.events_per_second(), &shared.options)?)
 }
 
 fn gather(
     leads: bool,
     status: Option<&ClusterStatus>,
+    throughput: Option<f64>,
     options: &CoordinatorOptions,
 ) -> Result<Registry, prometheus::Error> {
     let registry = Registry::new();
@@ -82,6 +83,11 @@ fn gather(
         gauge("hebb_unowned_partitions", "Partitions that nobody owns", status.unowned as i64)?;
         let events = status.domains.iter().map(|domain| domain.events as i64).sum();
         gauge("hebb_events_applied", "Distinct events applied, of all domains", events)?;
+        let patterns = status.domains.iter().filter_map(|domain| domain.patterns).sum::<u64>() as i64;
+        gauge("patterns_discovered", "Patterns in the libraries, of all domains of signals", patterns)?;
+        let applied = Gauge::new("throughput_per_sec", "Events applied a second, between the last two looks")?;
+        applied.set(throughput.unwrap_or(0.0));
+        registry.register(Box::new(applied))?;
         tell_of_domains(&registry, &status.domains, options.max_queue_size, options.target_acceptance)?;
         let meta = GaugeVec::new(Opts::new("hebb_meta_learning", "Indicators of meta-learning"), &["indicator"])?;
         for (name, value) in &status.meta {
@@ -165,7 +171,7 @@ mod tests {
             drifts: 0,
             lag: 460,
             partitions: [10, 450]
-                .map(|lag| PartitionView { index: 0, owner: None, epoch: 1, lag, state_bytes: 0 })
+                .map(|lag| PartitionView { index: 0, owner: None, epoch: 1, lag, state_bytes: 0, learned: None })
                 .to_vec(),
         };
         let registry = Registry::new();

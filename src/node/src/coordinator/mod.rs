@@ -28,7 +28,7 @@ pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus,
 use crate::browser;
 use crate::health::Health;
 use crate::memory::Memory;
-use crate::report::{GatewayReport, Report, WorkerReport};
+use crate::report::{GatewayReport, PartitionReport, Report, WorkerReport};
 use crate::settings::MetaLearning;
 use crate::stop::Stop;
 use crate::store::Store;
@@ -69,6 +69,8 @@ struct Shared {
     options: CoordinatorOptions,
     health: Health,
     view: Mutex<View>,
+    /// The newest reports of the partitions, while this coordinator leads.
+    held: Mutex<Vec<PartitionReport>>,
     board: Board,
     client: reqwest::Client,
     meta: meta::Meta,
@@ -92,6 +94,7 @@ impl Coordinator {
             options,
             health,
             view: Mutex::default(),
+            held: Mutex::default(),
             board: Board::default(),
             client,
             meta: meta::Meta::default(),
@@ -171,6 +174,7 @@ async fn pass(shared: &Shared, declared_in_term: &mut Option<u64>) -> Result<(),
     let status = if leads { Some(lead(shared, &leadership).await?) } else { None };
     if !leads {
         shared.board.pause();
+        shared.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
     *shared.view.lock().unwrap_or_else(PoisonError::into_inner) = View { leadership: Some(leadership), leads, status };
     Ok(())
@@ -213,13 +217,16 @@ async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus,
     }
     let views = futures::future::try_join_all(partitions.iter().map(|key| shared.store.log.status(key))).await?;
     let own = Memory::now();
-    let said = status::Said { workers: &workers, gateways: &gateways, own, meta: meta::indicators(shared, own) };
+    let meta = meta::indicators(shared, own);
+    let mut held = shared.held.lock().unwrap_or_else(PoisonError::into_inner);
+    let said = status::Said { workers: &workers, held: &held, gateways: &gateways, own, meta };
     let mut status = status::summarise(leadership, &domains, &partitions, &views, &said);
     let declared: BTreeSet<&str> = shared.options.domains.iter().map(|domain| domain.name.as_str()).collect();
     for domain in &mut status.domains {
         domain.declared = declared.contains(domain.name.as_str());
     }
     shared.board.observe(&status, &said);
+    *held = said.hold(&domains);
     Ok(status)
 }
 

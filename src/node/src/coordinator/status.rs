@@ -125,18 +125,48 @@ pub struct PartitionView {
     pub lag: u64,
     /// Bytes of the last checkpoint.
     pub state_bytes: u64,
+    /// How often it has learned; nothing before an owner has told this leader.
+    #[serde(default)]
+    pub learned: Option<u64>,
 }
 
 /// What the nodes say of themselves.
 pub struct Said<'a> {
     /// The workers, with their ids.
     pub workers: &'a [(String, WorkerReport)],
+    /// The newest reports of the partitions as of the look before: what nobody reports now is what it was then.
+    pub held: &'a [PartitionReport],
     /// The gateways, with their ids.
     pub gateways: &'a [(String, GatewayReport)],
     /// The memory of this coordinator.
     pub own: Memory,
     /// Indicators of meta-learning.
     pub meta: BTreeMap<String, f64>,
+}
+
+impl Said<'_> {
+    /// The newest reports of a domain's partitions, by index. One that is further in its log is newer: an owner that replays
+    /// counts again from its checkpoint on. Right after a handover two workers may report; the newer epoch counts.
+    pub fn newest(&self, domain: &str) -> BTreeMap<u32, &PartitionReport> {
+        let mut newest: BTreeMap<u32, &PartitionReport> = BTreeMap::new();
+        let reported = self.workers.iter().flat_map(|(_, worker)| &worker.partitions);
+        for report in self.held.iter().chain(reported).filter(|report| report.domain == domain) {
+            let known = newest.entry(report.index).or_insert(report);
+            let age = |report: &PartitionReport| (report.statistics.position, report.epoch);
+            if age(known) <= age(report) {
+                *known = report;
+            }
+        }
+        newest
+    }
+
+    /// What the next look holds: the newest reports of the partitions of these domains.
+    pub fn hold(&self, domains: &[Domain]) -> Vec<PartitionReport> {
+        let newest = domains.iter().flat_map(|domain| {
+            self.newest(&domain.name).into_values().filter(|report| report.index < domain.partitions)
+        });
+        newest.cloned().collect()
+    }
 }
 
 /// Puts together what the store and the nodes say.
@@ -166,7 +196,7 @@ pub fn summarise(
             }
         })
         .collect();
-    let domains = domains.iter().map(|domain| domain_status(domain, &by_key, reports)).collect();
+    let domains = domains.iter().map(|domain| domain_status(domain, &by_key, said)).collect();
     ClusterStatus {
         leader: leadership.leader.clone(),
         term: leadership.term,
@@ -182,23 +212,7 @@ pub fn summarise(
     }
 }
 
-/// The reports of a domain's partitions, by index. Right after a handover two workers may report; the newer epoch counts.
-pub fn newest<'a>(workers: &'a [(String, WorkerReport)], domain: &str) -> BTreeMap<u32, &'a PartitionReport> {
-    let mut newest: BTreeMap<u32, &PartitionReport> = BTreeMap::new();
-    for report in workers.iter().flat_map(|(_, worker)| &worker.partitions).filter(|report| report.domain == domain) {
-        let known = newest.entry(report.index).or_insert(report);
-        if known.epoch <= report.epoch {
-            *known = report;
-        }
-    }
-    newest
-}
-
-fn domain_status(
-    domain: &Domain,
-    views: &BTreeMap<&PartitionKey, &PartitionStatus>,
-    reports: &[(String, WorkerReport)],
-) -> DomainStatus {
+fn domain_status(domain: &Domain, views: &BTreeMap<&PartitionKey, &PartitionStatus>, said: &Said<'_>) -> DomainStatus {
     let task = domain.config.task;
     let mut status = DomainStatus {
         name: domain.name.clone(),
@@ -219,7 +233,7 @@ fn domain_status(
         lag: 0,
         partitions: Vec::new(),
     };
-    let newest = newest(reports, &domain.name);
+    let newest = said.newest(&domain.name);
     let (mut correct, mut patterns) = (0, 0);
     let (mut recent, mut log_loss, mut error) = (Mean::default(), Mean::default(), Mean::default());
     let (mut failures, mut divergence, mut rejections) = (Mean::default(), Mean::default(), Mean::default());
@@ -248,6 +262,7 @@ fn domain_status(
             epoch: view.epoch,
             lag: view.waiting,
             state_bytes: report.map_or(0, |report| report.state_bytes),
+            learned: report.map(|report| report.learned),
         });
     }
     if task.has_classes() {
@@ -283,7 +298,7 @@ impl Mean {
 
 #[cfg(test)]
 mod tests {
-    use hebb_engine::PartitionConfig;
+    use hebb_engine::{EntryId, PartitionConfig};
 
     use super::*;
 
@@ -334,7 +349,7 @@ mod tests {
         let views = vec![view; keys.len()];
         let workers = [("worker-0".to_owned(), WorkerReport { partitions, ..WorkerReport::default() })];
         let leader = Leadership { leader: String::new(), address: String::new(), term: 1 };
-        let said = Said { workers: &workers, gateways: &[], own: Memory::default(), meta: BTreeMap::new() };
+        let said = Said { workers: &workers, held: &[], gateways: &[], own: Memory::default(), meta: BTreeMap::new() };
         let status = summarise(&leader, &domains, &keys, &views, &said);
         let measures = |domain: &DomainStatus| {
             let rounded = |value: Option<f64>| value.map(|value| (value * 1e6).round() / 1e6);
@@ -354,6 +369,35 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_reports_is_what_it_was() {
+        let domain = Domain { name: "a".to_owned(), partitions: 2, config: PartitionConfig::new(Task::Classification) };
+        let report = |index, epoch, position, events| PartitionReport {
+            domain: "a".to_owned(),
+            index,
+            epoch,
+            state_bytes: 0,
+            checkpoint_ms: 0,
+            class_count: 0,
+            learned: 0,
+            statistics: Statistics { events, position: EntryId { at_ms: position, seq: 0 }, ..Statistics::default() },
+        };
+        let mut held = Vec::new();
+        let mut look = |partitions: Vec<PartitionReport>| {
+            let workers = [("worker-0".to_owned(), WorkerReport { partitions, ..WorkerReport::default() })];
+            let said =
+                Said { workers: &workers, held: &held, gateways: &[], own: Memory::default(), meta: BTreeMap::new() };
+            let events: u64 = said.newest("a").values().map(|report| report.statistics.events).sum();
+            held = said.hold(std::slice::from_ref(&domain));
+            events
+        };
+        assert_eq!(look(vec![report(0, 1, 100, 100), report(1, 1, 50, 50), report(2, 1, 9, 9)]), 159);
+        assert_eq!(look(vec![report(1, 1, 51, 51)]), 151, "a partition that was lost; and one that there is no more");
+        assert_eq!(look(vec![report(0, 2, 80, 80), report(1, 1, 51, 51)]), 151, "its new owner replays");
+        assert_eq!(look(vec![report(0, 2, 104, 104), report(1, 1, 51, 51)]), 155);
+        assert_eq!(look(vec![report(0, 2, 105, 1), report(1, 1, 51, 51)]), 52, "it was told to begin anew");
+    }
+
+    #[test]
     fn the_slowest_and_the_fullest_speak_for_the_cluster() {
         let memory = |bytes, limit| Memory { bytes, limit };
         let gateway = |memory, answer_p99_seconds| {
@@ -364,12 +408,18 @@ mod tests {
             WorkerReport { memory: memory(90, Some(300)), apply_p95_seconds: Some(0.01), ..WorkerReport::default() };
         let workers = [("worker-0".to_owned(), worker)];
         let leader = Leadership { leader: String::new(), address: String::new(), term: 1 };
-        let said = Said { workers: &workers, gateways: &gateways, own: memory(40, Some(50)), meta: BTreeMap::new() };
+        let said = Said {
+            workers: &workers,
+            held: &[],
+            gateways: &gateways,
+            own: memory(40, Some(50)),
+            meta: BTreeMap::new(),
+        };
         let status = summarise(&leader, &[], &[], &[], &said);
         assert_eq!((status.answer_p99_seconds, status.apply_p95_seconds), (Some(0.2), Some(0.01)));
         assert_eq!((status.memory_bytes, status.memory_ratio), (90, Some(0.8)));
         assert_eq!(status.workers.len(), 1, "a gateway is no worker");
-        let nobody = Said { workers: &[], gateways: &[], own: memory(40, None), meta: BTreeMap::new() };
+        let nobody = Said { workers: &[], held: &[], gateways: &[], own: memory(40, None), meta: BTreeMap::new() };
         let status = summarise(&leader, &[], &[], &[], &nobody);
         assert_eq!((status.answer_p99_seconds, status.memory_ratio), (None, None), "what can't be told is missing");
     }

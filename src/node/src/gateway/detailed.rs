@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::governed::StateBody;
 use super::{Shared, governed};
-use crate::cpu::Cpu;
-use crate::memory::Memory;
+use crate::cpu::{Cpu, Load};
+use crate::memory::{Memory, machine_percent};
 
 /// How long the memory's owner may take; then the answer goes without it.
 const ASK_WITHIN: Duration = Duration::from_secs(1);
@@ -58,18 +58,18 @@ impl ProcessMetrics {
     }
 
     /// Brings the metrics up to date; what they say.
-    pub fn look(&self) -> (Memory, f64) {
-        let (memory, cpu) = (Memory::now(), self.used.percent());
+    pub fn look(&self) -> (Memory, Load) {
+        let (memory, load) = (Memory::now(), self.used.load());
         self.memory.set(i64::try_from(memory.bytes).unwrap_or(i64::MAX));
-        self.cpu.set(cpu);
-        (memory, cpu)
+        self.cpu.set(load.process);
+        (memory, load)
     }
 }
 
 /// Always 200: what is wrong stands in the answer. The memory's part is a second old at most.
 pub async fn detailed(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let report = shared.health.report();
-    let (memory, cpu) = shared.metrics.process.look();
+    let (memory, load) = shared.metrics.process.look();
     let state = shared.last_look.look(&shared).await;
     Json(json!({
         "status": report.status,
@@ -85,7 +85,8 @@ pub async fn detailed(State(shared): State<Arc<Shared>>) -> Json<Value> {
             "moral_filter_threshold": state.as_ref().map(|state| state.threshold),
         },
         "system": {
-            "memory_usage_bytes": memory.bytes, "memory_limit_bytes": memory.limit, "cpu_usage_percent": cpu,
+            "memory_usage_bytes": memory.bytes, "memory_limit_bytes": memory.limit, "cpu_usage_percent": load.process,
+            "machine_memory_percent": machine_percent(), "machine_cpu_percent": load.machine,
         },
     }))
 }

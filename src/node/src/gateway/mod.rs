@@ -27,7 +27,7 @@ use hebb_engine::Hyperparameters;
 use hebb_log::{LogError, Member};
 use hebb_telemetry::metrics;
 use prometheus::proto::MetricFamily;
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 use tracing::debug;
 
 use self::admission::Admission;
@@ -99,8 +99,9 @@ struct GatewayMetrics {
     registry: Registry,
     requests: IntCounterVec,
     latency: Histogram,
-    /// The same of the last minute.
+    /// The same of the last minute, and its mean as of the last look.
     recent: Window,
+    mean_latency: Gauge,
     /// Requests answered, and of them those that weren't answered as they wished.
     answered: AtomicU64,
     failed: AtomicU64,
@@ -121,10 +122,14 @@ impl GatewayMetrics {
         )?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(latency.clone()))?;
+        let help = "Mean time from a request to its answer over the last minute, in milliseconds";
+        let mean_latency = Gauge::new("avg_latency_ms", help)?;
+        registry.register(Box::new(mean_latency.clone()))?;
         let governed = GovernedMetrics::new(&registry)?;
         let process = ProcessMetrics::new(&registry)?;
         let (answered, failed) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { registry, requests, latency, recent: Window::default(), answered, failed, governed, process })
+        let recent = Window::default();
+        Ok(Self { registry, requests, latency, recent, mean_latency, answered, failed, governed, process })
     }
 
     fn answered(&self, operation: &str, ok: bool, seconds: f64) {
@@ -140,6 +145,7 @@ impl Shared {
     /// What `/metrics` shows.
     fn families(&self) -> Result<Vec<MetricFamily>, prometheus::Error> {
         self.metrics.process.look();
+        self.metrics.mean_latency.set(self.metrics.recent.mean().unwrap_or(0.0) * 1e3);
         self.followers.measure();
         families(&self.metrics.registry)
     }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hebb_log::{LocalConfig, LocalStore, OpenError, SqliteHistory};
-use hebb_node::{ClusterSettings, EmbeddedAddresses, NodeError, Stopper, Store, run_embedded, stop_channel};
+use hebb_node::{
+    ClusterSettings, EmbeddedAddresses, EmbeddedIdentity, NodeError, Stopper, Store, run_embedded, stop_channel,
+};
 use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -53,7 +55,8 @@ impl Server {
         let addresses =
             EmbeddedAddresses { gateway, coordinator: free_address(), meta: free_address(), worker: free_address() };
         let (stopper, stop) = stop_channel();
-        let task = tokio::spawn(async move { run_embedded(store, &settings, addresses, None, stop).await });
+        let who = EmbeddedIdentity { id: "local".to_owned(), advertise: addresses.coordinator.to_string() };
+        let task = tokio::spawn(async move { run_embedded(store, &settings, who, addresses, None, stop).await });
         let server = Self {
             api: Api::new(addresses.gateway),
             status: Api::new(addresses.coordinator),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use hebb_api::growth::Growth;
 use hebb_api::scaling::{Load, Sample};
 use hebb_api::{ACCURACY_LABELS_MIN, LearningCluster};
 use kube::runtime::reflector::ObjectRef;
@@ -74,6 +75,8 @@ struct Worker {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 struct Domain {
     #[serde(default)]
+    name: String,
+    #[serde(default)]
     partitions: Vec<Partition>,
     #[serde(default)]
     labels: u64,
@@ -87,6 +90,9 @@ struct Domain {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 struct Partition {
+    #[serde(default)]
+    index: u32,
+    learned: Option<u64>,
     owner: Option<String>,
     #[serde(default)]
     state_bytes: u64,
@@ -132,9 +138,13 @@ impl Scraped {
         told.filter_map(|domain| domain.recent_accuracy).min_by(f64::total_cmp)
     }
 
-    /// How often the models have learned.
-    fn learned(&self) -> u64 {
-        self.domains.iter().map(|domain| domain.learned.unwrap_or(domain.labels)).sum()
+    /// How often the model of each partition has learned, where that is known; of an older coordinator's, each domain's labels.
+    fn learned(&self) -> impl Iterator<Item = ((String, u32), u64)> {
+        self.domains.iter().flat_map(|domain| {
+            let older = domain.learned.is_none().then_some((0, domain.labels));
+            let known = domain.partitions.iter().filter_map(|partition| Some((partition.index, partition.learned?)));
+            known.chain(older).map(|(index, learned)| ((domain.name.clone(), index), learned))
+        })
     }
 
     fn partitions(&self) -> u64 {
@@ -170,7 +180,8 @@ struct Known {
     reported: Option<Reported>,
     /// When each span began, with the fewest and most waiting entries in it; the newest last.
     spans: VecDeque<(Instant, u64, u64)>,
-    /// How often the models had learned at the beginning of each of the last spans.
+    growth: Growth,
+    /// How often the models had learned, since they are followed, at the beginning of each of the last spans.
     learned: VecDeque<(Instant, u64)>,
     /// Since when there are answers without a gap.
     unbroken_since: Option<Instant>,
@@ -198,6 +209,7 @@ impl Coordinators {
                     answer: None,
                     reported: None,
                     spans: VecDeque::new(),
+                    growth: Growth::default(),
                     learned: VecDeque::new(),
                     unbroken_since: None,
                     heard: BTreeMap::new(),
@@ -254,7 +266,6 @@ impl Coordinators {
         fresh(known)?;
         let ((begun, before), (ended, after)) = (known.learned.front()?, known.learned.back()?);
         let seconds = ended.duration_since(*begun).as_secs_f64();
-        // A new owner counts from its checkpoint, so that there may be fewer for a moment.
         (known.learned.len() == RATE_SPANS).then(|| after.saturating_sub(*before) as f64 * 60.0 / seconds)
     }
 
@@ -362,7 +373,7 @@ impl Known {
             }
             _ => {
                 self.spans.push_back((now, scraped.lag, scraped.lag));
-                self.learned.push_back((now, scraped.learned()));
+                self.learned.push_back((now, self.growth.look(scraped.learned())));
             }
         }
         if self.learned.len() > RATE_SPANS {
@@ -472,9 +483,17 @@ mod tests {
             }
             coordinators.update_rate(&key)
         };
-        let learns = rate(|span| serde_json::json!({"labels": 0, "learned": span * 5}));
-        assert_eq!(learns, Some(60.0), "a domain without labels");
-        let gated = rate(|span| serde_json::json!({"labels": span * 5, "learned": 7}));
+        let learns = rate(|span| {
+            serde_json::json!({"labels": 0, "learned": 9, "partitions": [
+                {"index": 0, "learned": 5 + span * 5}, {"index": 1, "learned": (span > 5).then_some(7_000)},
+            ]})
+        });
+        assert_eq!(learns, Some(60.0), "a domain without labels, of which a partition wasn't known at first");
+        let gated = rate(|span| {
+            serde_json::json!({"labels": span * 5, "learned": 7, "partitions": [
+                {"index": 0, "learned": 7},
+            ]})
+        });
         assert_eq!(gated, Some(0.0), "labels that the gate lets nothing through of");
         let older = rate(|span| serde_json::json!({"labels": span * 5}));
         assert_eq!(older, Some(60.0), "a coordinator that says labels only");

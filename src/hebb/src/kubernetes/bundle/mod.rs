@@ -22,7 +22,7 @@ use super::logs::sources;
 use super::reach::{Found, Reach, call};
 use crate::cli::Outcome;
 use crate::node::runtime;
-use crate::output::with_causes;
+use crate::output::{print_line, with_causes};
 
 /// Bytes of one container's log, the last ones.
 const LOG_MAX: i64 = 4 << 20;
@@ -87,8 +87,8 @@ pub fn run(options: Options) -> Outcome {
     for problem in &bundle.problems {
         eprintln!("hebb: {problem}");
     }
-    println!("{}: {} files; look through it before you pass it on", options.output.display(), bundle.files.len());
-    Ok(())
+    let (file, count) = (options.output.display(), bundle.files.len());
+    print_line(format_args!("{file}: {count} files; look through it before you pass it on"))
 }
 
 async fn collect(found: &Found, cluster: &LearningCluster, logs: bool) -> Result<Bundle, Box<dyn std::error::Error>> {

@@ -203,8 +203,6 @@ fn recorded(domains: &[DomainStatus]) -> impl Iterator<Item = &DomainStatus> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     pub(super) series: BTreeMap<(Scope, Metric), Series>,
-    /// The drifts of each domain as of the last sample.
-    drifts: BTreeMap<String, u64>,
     /// The domains that are declared, as of the last sample.
     pub(super) declared: BTreeSet<String>,
 }
@@ -249,9 +247,6 @@ impl History {
             status.domains.iter().filter(|domain| domain.declared).map(|domain| domain.name.clone()).collect();
         for domain in recorded(&status.domains) {
             let scope = || Scope::Domain(domain.name.clone());
-            let before = self.drifts.insert(domain.name.clone(), domain.drifts);
-            let new_drifts = before.map(|before| domain.drifts.saturating_sub(before) as f64);
-            self.put(now, scope(), Metric::Drifts, new_drifts);
             self.put(now, scope(), Metric::Lag, Some(domain.lag as f64));
             self.put(now, scope(), Metric::RecentAccuracy, domain.recent_accuracy);
             self.put(now, scope(), Metric::RejectionRate, domain.rejection_rate);
@@ -260,6 +255,7 @@ impl History {
             self.put(now, scope(), Metric::MeanAbsoluteError, domain.mean_absolute_error);
             self.put(now, scope(), Metric::Patterns, domain.patterns.map(|patterns| patterns as f64));
             let Some(detail) = overview.details.get(&domain.name) else { continue };
+            self.put(now, scope(), Metric::Drifts, detail.new_drifts.map(|drifts| drifts as f64));
             self.put(now, scope(), Metric::EventsPerSecond, detail.events_per_second);
             self.put(now, scope(), Metric::RecentLogLoss, detail.recent_log_loss);
             self.put(now, scope(), Metric::Kappa, detail.kappa);
@@ -310,8 +306,6 @@ impl History {
     fn forget(&mut self, now: u32) {
         let oldest = now.saturating_sub((HOURS_MAX * 3600.0) as u32);
         self.series.retain(|_, series| oldest <= series.newest());
-        let series = &self.series;
-        self.drifts.retain(|domain, _| series.contains_key(&(Scope::Domain(domain.clone()), Metric::Lag)));
     }
 
     /// The series that there are.

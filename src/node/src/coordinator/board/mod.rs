@@ -91,6 +91,14 @@ impl Board {
         self.frames.send_replace(Frame::Overview(Arc::new(overview)));
     }
 
+    /// Events applied a second as of the last look, of all domains; nothing where that isn't known.
+    pub fn events_per_second(&self) -> Option<f64> {
+        match &*self.frames.borrow() {
+            Frame::Overview(overview) => overview.events_per_second,
+            Frame::None | Frame::Closed => None,
+        }
+    }
+
     /// Another coordinator leads, or nobody knows who does.
     pub fn pause(&self) {
         self.frames.send_if_modified(|frame| {

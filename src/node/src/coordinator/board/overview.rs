@@ -6,7 +6,7 @@ use hebb_engine::{Statistics, Task};
 use serde::{Deserialize, Serialize};
 
 use crate::coordinator::ClusterStatus;
-use crate::coordinator::status::{Said, newest};
+use crate::coordinator::status::Said;
 use crate::memory::Memory;
 use crate::report::{CLASSES_MAX, PartitionReport};
 
@@ -80,6 +80,9 @@ pub struct Node {
 pub struct DomainDetail {
     /// Events applied a second over the last ten seconds.
     pub events_per_second: Option<f64>,
+    /// Drifts detected since the sample before: for the history.
+    #[serde(skip)]
+    pub new_drifts: Option<u64>,
     /// Labels that updated a learner.
     pub updates: u64,
     /// Entries that repeated an event's id.
@@ -107,11 +110,14 @@ pub struct DomainDetail {
     pub checkpoint_ms: u64,
 }
 
+/// A domain's name and a partition's number.
+type Partition = (String, u32);
+
 /// Makes overviews, and remembers of the one before what the next is compared with.
 #[derive(Debug, Default)]
 pub struct Observer {
     /// The looks that rates are taken over, oldest first, with their times.
-    looks: VecDeque<(f64, BTreeMap<String, Totals>)>,
+    looks: VecDeque<(f64, BTreeMap<Partition, Totals>)>,
     rejections: BTreeMap<String, Rejections>,
     /// The requests answered by each gateway and life, and those that failed.
     answered: BTreeMap<String, (u64, u64)>,
@@ -122,7 +128,27 @@ pub struct Observer {
 struct Totals {
     events: u64,
     labels: u64,
+    drifts: u64,
     log_loss: f64,
+}
+
+impl From<&Statistics> for Totals {
+    fn from(of: &Statistics) -> Self {
+        let log_loss = of.log_loss * of.labels as f64;
+        Self { events: of.events, labels: of.labels, drifts: of.drifts, log_loss }
+    }
+}
+
+impl Totals {
+    /// With what a partition has grown by since `before`. One that was told to begin anew has not grown.
+    fn grown(self, now: Totals, before: Totals) -> Self {
+        Self {
+            events: self.events + now.events.saturating_sub(before.events),
+            labels: self.labels + now.labels.saturating_sub(before.labels),
+            drifts: self.drifts + now.drifts.saturating_sub(before.drifts),
+            log_loss: self.log_loss + (now.log_loss - before.log_loss).max(0.0),
+        }
+    }
 }
 
 /// What didn't fit into a domain, as far as it was seen to happen.
@@ -179,29 +205,36 @@ impl Observer {
         let mut details = BTreeMap::new();
         let mut all_rates = None;
         for domain in &status.domains {
-            let partitions: Vec<&PartitionReport> = newest(said.workers, &domain.name).into_values().collect();
-            let (mut detail, total) = describe(domain.task, &partitions);
-            let mut seen = self.looks.iter().filter_map(|(at, totals)| Some((at, totals.get(&domain.name)?)));
-            // A partition whose owner is between two workers isn't reported: what shrank tells nothing.
-            if let Some((at, before)) = seen.next().filter(|(_, before)| before.events <= total.events) {
-                let rate = (total.events - before.events) as f64 / (now - at);
-                detail.events_per_second = Some(rate);
+            let partitions: Vec<&PartitionReport> = said.newest(&domain.name).into_values().collect();
+            let mut detail = describe(domain.task, &partitions);
+            let mut growth: Option<Totals> = None;
+            for partition in &partitions {
+                let (key, total) = ((domain.name.clone(), partition.index), Totals::from(&partition.statistics));
+                // What a partition had learned before anybody looked is not new.
+                let known = |(at, totals): &(f64, BTreeMap<Partition, Totals>)| Some((*at, *totals.get(&key)?));
+                if let Some((at, before)) = self.looks.iter().find_map(known) {
+                    let new = total.events.saturating_sub(before.events) as f64;
+                    *detail.events_per_second.get_or_insert(0.0) += new / (now - at);
+                }
+                if let Some((_, before)) = self.looks.back().and_then(known) {
+                    growth = Some(growth.unwrap_or_default().grown(total, before));
+                }
+                totals.insert(key, total);
+            }
+            if let Some(rate) = detail.events_per_second {
                 *all_rates.get_or_insert(0.0) += rate;
             }
-            let last = self.looks.back().and_then(|(_, totals)| totals.get(&domain.name));
-            if let Some(before) = last.filter(|before| before.labels < total.labels && domain.log_loss.is_some()) {
-                let labels = (total.labels - before.labels) as f64;
-                detail.recent_log_loss = Some((total.log_loss - before.log_loss).max(0.0) / labels);
-            }
+            detail.new_drifts = growth.map(|growth| growth.drifts);
+            let labelled = growth.filter(|growth| growth.labels > 0 && domain.log_loss.is_some());
+            detail.recent_log_loss = labelled.map(|growth| growth.log_loss / growth.labels as f64);
             let rejections = self
                 .rejections
                 .entry(domain.name.clone())
                 .or_insert_with(|| Rejections { is_new: !is_first, ..Rejections::default() });
             detail.rejected_lately = rejections.take(now as u64, &partitions);
-            totals.insert(domain.name.clone(), total);
             details.insert(domain.name.clone(), detail);
         }
-        self.rejections.retain(|name, _| totals.contains_key(name));
+        self.rejections.retain(|name, _| details.contains_key(name));
         self.looks.push_back((now, totals));
         let nodes = self.nodes(&status.leader, leader_started_at, said);
         let (answered, failed) = self.requests(said);
@@ -286,7 +319,7 @@ fn without_life(id: &str) -> &str {
     }
 }
 
-fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Totals) {
+fn describe(task: Task, partitions: &[&PartitionReport]) -> DomainDetail {
     let statistics = || partitions.iter().map(|report| &report.statistics);
     let sum = |field: fn(&Statistics) -> u64| statistics().map(field).sum::<u64>();
     let labels = sum(|one| one.labels);
@@ -298,8 +331,9 @@ fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Total
             classes.push(class.clone());
         }
     }
-    let detail = DomainDetail {
+    DomainDetail {
         events_per_second: None,
+        new_drifts: None,
         updates: sum(|one| one.updates),
         duplicates: sum(|one| one.duplicates),
         rejected: sum(|one| one.rejected),
@@ -313,8 +347,7 @@ fn describe(task: Task, partitions: &[&PartitionReport]) -> (DomainDetail, Total
         class_count: partitions.iter().map(|report| report.class_count).fold(seen.len() as u64, u64::max),
         classes,
         checkpoint_ms: partitions.iter().map(|report| report.checkpoint_ms).max().unwrap_or(0),
-    };
-    (detail, Totals { events: sum(|one| one.events), labels, log_loss: weighed(|one| one.log_loss) })
+    }
 }
 
 #[cfg(test)]
@@ -372,7 +405,7 @@ mod tests {
     }
 
     fn said(workers: &[(String, WorkerReport)]) -> Said<'_> {
-        Said { workers, gateways: &[], own: Memory::default(), meta: BTreeMap::new() }
+        Said { workers, held: &[], gateways: &[], own: Memory::default(), meta: BTreeMap::new() }
     }
 
     fn worker(partitions: Vec<PartitionReport>) -> [(String, WorkerReport); 1] {
@@ -391,7 +424,23 @@ mod tests {
         assert_eq!((looked.events_per_second, looked.details["a"].events_per_second), (Some(100.0), Some(100.0)));
         assert!(looked.details["a"].recent_log_loss.is_some_and(|loss| (loss - 0.1).abs() < 1e-9));
         let lost = observer.observe(14.0, status(&[("a", Task::Classification)]), &said(&[]), 1);
-        assert_eq!(lost.details["a"].events_per_second, None, "what shrank tells nothing");
+        assert_eq!(lost.details["a"].events_per_second, None, "what nobody knows tells nothing");
+    }
+
+    #[test]
+    fn what_was_learned_before_somebody_looked_is_not_new() {
+        let statistics = |events| Statistics { events, labels: events, drifts: events / 100, ..Statistics::default() };
+        let mut observer = Observer::default();
+        let mut look = |now, partitions: &[(u32, u64)]| {
+            let partitions = partitions.iter().map(|(index, events)| partition("a", *index, 1, statistics(*events)));
+            let workers = worker(partitions.collect());
+            let looked = observer.observe(now, status(&[("a", Task::Classification)]), &said(&workers), 1);
+            (looked.events_per_second, looked.details["a"].new_drifts)
+        };
+        assert_eq!(look(10.0, &[]), (None, None), "a restart: no owner has reported yet");
+        assert_eq!(look(12.0, &[(0, 1_000)]), (None, None), "what it has learned, it has learned before");
+        assert_eq!(look(14.0, &[(0, 1_200), (1, 5_000)]), (Some(100.0), Some(2)));
+        assert_eq!(look(16.0, &[(0, 1_200), (1, 5_100)]), (Some(100.0), Some(1)));
     }
 
     #[test]
@@ -438,7 +487,7 @@ mod tests {
             (id.to_owned(), GatewayReport { answered, failed, ..GatewayReport::default() })
         };
         let mut look = |now, gateways: &[(String, GatewayReport)]| {
-            let said = Said { workers: &[], gateways, own: Memory::default(), meta: BTreeMap::new() };
+            let said = Said { workers: &[], held: &[], gateways, own: Memory::default(), meta: BTreeMap::new() };
             let looked = observer.observe(now, status(&[]), &said, 1);
             (looked.requests_per_second, looked.success_rate)
         };
@@ -471,7 +520,7 @@ mod tests {
         let mut observer = Observer::default();
         let gateway = |id: &str, started_at| (id.to_owned(), GatewayReport { started_at, ..GatewayReport::default() });
         let mut look = |gateways: &[(String, GatewayReport)]| {
-            let said = Said { workers: &[], gateways, own: Memory::default(), meta: BTreeMap::new() };
+            let said = Said { workers: &[], held: &[], gateways, own: Memory::default(), meta: BTreeMap::new() };
             observer.observe(1.0, status(&[]), &said, 1).nodes
         };
         assert_eq!(look(&[gateway("gateway-a-0011aabb", 5)])[1].restarts, 0);
