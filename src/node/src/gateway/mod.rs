@@ -44,6 +44,7 @@ pub use self::library::LibraryPattern;
 pub use self::limits::Limits;
 use self::priority::QueueMetrics;
 pub use self::reply::{Address, ErrorBody, Failure, bearer_matches, expose, families, wrong_method};
+pub(crate) use self::wire::from_object;
 use crate::health::Health;
 use crate::memory::Memory;
 use crate::report::{GatewayReport, Report, started_at};
