@@ -47,6 +47,7 @@ pub use self::reply::{Address, ErrorBody, Failure, bearer_matches, expose, famil
 pub(crate) use self::wire::from_object;
 use crate::health::Health;
 use crate::memory::Memory;
+use crate::patience::Shortage;
 use crate::report::{GatewayReport, Report, started_at};
 use crate::stop::Stop;
 use crate::store::Store;
@@ -175,6 +176,11 @@ impl Gateway {
             shared.upgrade().and_then(|shared| shared.families().ok()).unwrap_or_default()
         });
         http::router(self.0.clone()).merge(self.0.health.router())
+    }
+
+    /// Whether streams wait for room that others keep.
+    pub fn shortage(&self) -> Shortage {
+        self.0.bodies.shortage()
     }
 
     /// Receives replies and follows the directory and the keys until the stop.
