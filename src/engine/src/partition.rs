@@ -465,11 +465,14 @@ impl Partition {
             (Task::Classification | Task::TimeSeriesClassification, Label::Class(class)) => {
                 let learned = &self.state.learned;
                 let max = learned.classes_max();
-                let room = learned.classes.len() < max && class.len() <= NAME_MAX;
-                if room || learned.class_of.contains_key(class) {
+                if learned.class_of.contains_key(class) {
                     Ok(())
-                } else {
+                } else if class.len() > NAME_MAX {
+                    Err(wrong(&format!("a class of at most {NAME_MAX} bytes")))
+                } else if learned.classes.len() >= max {
                     Err(Rejection::TooManyClasses { max: max as u32 })
+                } else {
+                    Ok(())
                 }
             }
             (Task::Regression, Label::Number(number)) if in_range(*number) => Ok(()),

@@ -353,6 +353,10 @@ fn a_rejected_entry_leaves_what_was_learned_as_it_was() {
     }
     let after = partition.statistics();
     assert_eq!((after.events, after.features, after.rejected), (before.events, before.features, 3));
+    let label = Label::Class("x".repeat(257));
+    let outcome = partition.apply(at(60), &Entry::Feedback { id: "1".to_owned(), label });
+    let Outcome::Rejected(why) = outcome else { panic!("a name that is too long is taken") };
+    assert!(why.to_string().contains("a class of at most 256 bytes"), "{why}");
     assert!(matches!(
         partition.apply(at(61), &Entry::Query(Query::Event { id: "bad".to_owned() })),
         Outcome::Event(None)

@@ -15,6 +15,7 @@ pub mod gateway;
 mod health;
 mod leftover;
 mod memory;
+mod patience;
 mod replay;
 pub mod report;
 mod roles;

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use crate::browser::local;
 use crate::coordinator::{Coordinator, CoordinatorOptions};
 use crate::gateway::{Gateway, GatewayOptions, KeyRing};
+use crate::patience::Shortage;
 use crate::serve::{NodeError, listen, serve};
 use crate::settings::ClusterSettings;
 use crate::stop::{Stop, stop_channel};
@@ -68,7 +69,7 @@ pub(crate) async fn serve_gateway(
     let (stopper, served) = stop_channel();
     let serving = async {
         let router = local(gateway.router(), identity.listen, settings.access.api_keys.is_some());
-        let ended = serve(listener, router, stop).await;
+        let ended = serve(listener, router, gateway.shortage(), stop).await;
         stopper.stop();
         ended
     };
@@ -114,8 +115,8 @@ pub(crate) async fn serve_coordinator(
     let asks = options.token.is_some();
     let coordinator = Coordinator::new(store, options)?;
     let (ended, meta_ended, ()) = tokio::join!(
-        serve(listener, local(coordinator.router(), identity.listen, asks), stop.clone()),
-        serve(meta_listener, local(coordinator.meta_router(), meta, asks), stop.clone()),
+        serve(listener, local(coordinator.router(), identity.listen, asks), Shortage::default(), stop.clone()),
+        serve(meta_listener, local(coordinator.meta_router(), meta, asks), Shortage::default(), stop.clone()),
         coordinator.run(stop),
     );
     ended.and(meta_ended)
@@ -147,7 +148,8 @@ pub(crate) async fn serve_workers(
 ) -> Result<(), NodeError> {
     let crew = Crew::new(store, worker_options(settings, identity.id))?;
     let router = local(crew.router(), identity.listen, false);
-    let (ended, ()) = tokio::join!(serve(listener, router, stop.clone()), crew.run(count.into(), stop));
+    let (ended, ()) =
+        tokio::join!(serve(listener, router, Shortage::default(), stop.clone()), crew.run(count.into(), stop));
     ended
 }
 

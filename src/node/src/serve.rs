@@ -22,6 +22,7 @@ use tower::Service;
 use tracing::{debug, warn};
 
 use crate::leftover::read_away;
+use crate::patience::{Patient, Shortage};
 use crate::stop::Stop;
 
 /// Open connections get this long to finish after a stop; the longest wait for an answer is as long.
@@ -33,6 +34,9 @@ const CONNECTIONS_MAX: usize = 8_192;
 /// How long the head of a request may take, and how long a connection may be idle: longer than the minute that the usual
 /// load balancers keep theirs, so that it isn't this side that closes while a request is on its way.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Bytes of a connection that are read ahead, and that wait to be written beside one chunk of an answer: far more than a
+/// head has, and with as many connections as requests are under way at once still little.
+const BUFFER_MAX: usize = 32 << 10;
 /// Wait after a connection that couldn't be taken.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -74,8 +78,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, NodeError> {
 }
 
 /// Serves until the stop, then lets open requests finish within [`DRAIN_TIMEOUT`]. Handlers find the client's address as
-/// `ConnectInfo<SocketAddr>`.
-pub async fn serve(listener: TcpListener, router: Router, stop: Stop) -> Result<(), NodeError> {
+/// `ConnectInfo<SocketAddr>`. Clients that don't take their answers are given up, and sooner in this shortage.
+pub async fn serve(listener: TcpListener, router: Router, shortage: Shortage, stop: Stop) -> Result<(), NodeError> {
     let router = router.layer(middleware::from_fn(read_away));
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut open = JoinSet::new();
@@ -90,7 +94,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: Stop) -> Result<
             next = next => next,
         };
         while open.try_join_next().is_some() {}
-        let talk = converse(connection, peer, router.clone(), stop.clone());
+        let talk = converse(connection, peer, router.clone(), shortage.clone(), stop.clone());
         open.spawn(async move {
             talk.await;
             drop(place);
@@ -118,8 +122,8 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// The requests of one connection, until the client closes it, is silent, or the process stops.
-async fn converse(connection: TcpStream, peer: SocketAddr, router: Router, mut stop: Stop) {
+/// The requests of one connection, until the client closes it, is silent, takes nothing, or the process stops.
+async fn converse(connection: TcpStream, peer: SocketAddr, router: Router, shortage: Shortage, mut stop: Stop) {
     // An answer in several writes, as a stream's is, would otherwise wait for the client's word on the first.
     if let Err(error) = connection.set_nodelay(true) {
         debug!(%error, "small writes to a connection may be held back");
@@ -132,7 +136,8 @@ async fn converse(connection: TcpStream, peer: SocketAddr, router: Router, mut s
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(connection), service);
+        .max_buf_size(BUFFER_MAX)
+        .serve_connection(TokioIo::new(Patient::new(connection, shortage)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

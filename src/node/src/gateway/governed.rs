@@ -85,8 +85,8 @@ impl VectorBody {
         if found > WIDTH_MAX {
             return Err(WireError::TooLarge { what: "vector", unit: "numbers", found, max: WIDTH_MAX });
         }
-        if let Some(place) = self.vector.iter().position(|value| !(*value as f32).is_finite()) {
-            return Err(WireError::Unfit(format!("number {place} of the vector is too large")));
+        for (place, number) in self.vector.iter().enumerate() {
+            wire::in_range(*number, || format!("number {place} of the vector"))?;
         }
         if !(0.0..=1.0).contains(&self.moral_value) {
             return Err(WireError::Unfit(format!("moral_value is {}, and has to be from 0 to 1", self.moral_value)));
@@ -117,10 +117,7 @@ pub async fn event(State(shared): State<Arc<Shared>>, urgency: Urgency, body: Bo
     let result = async {
         let body = shared.bodies.read(body).await?;
         let (name, event) = wire::parse::<VectorBody>(&body)?.checked()?;
-        let domain = match shared.domains.find(&name).await? {
-            Some(domain) => governed(domain)?,
-            None => shared.domains.find_or_declare(&name, || Task::Governed).await?,
-        };
+        let domain = governed(shared.domains.find_or_declare(&name, || Task::Governed).await?)?;
         let partition = partition_of(&domain, None, &event.id);
         match shared.dispatcher.submit(&partition, Entry::Event(event).encode(), manner).await? {
             Outcome::Admission(admission) => {

@@ -81,7 +81,8 @@ fn is_ndjson(request: &Request) -> bool {
         .headers()
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.starts_with("application/x-ndjson"))
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-ndjson"))
 }
 
 async fn infer_and_adapt(
@@ -118,16 +119,18 @@ async fn one_event(shared: &Shared, domain: &str, body: &[u8], manner: Manner) -
 pub async fn begin_event(shared: &Shared, domain: &str, body: &[u8], manner: Manner) -> Result<Begun, Failure> {
     let started = Instant::now();
     let body: EventBody = wire::parse(body)?;
-    let implied = body.implied_task();
-    // Checked before an unknown domain is made: a bad event changes nothing.
     let key = checked_key(body.key.as_deref())?;
-    let known = shared.domains.find(domain).await?;
-    let task = known.as_ref().map_or(implied, |domain| domain.config.task);
-    let event = wire::event(body, task, fresh_id)?;
-    let domain = match known {
+    let domain = match shared.domains.find(domain).await? {
         Some(domain) => domain,
-        None => shared.domains.find_or_declare(domain, || implied).await?,
+        None => {
+            let implied = body.implied_task();
+            // Checked before an unknown domain is made: a bad event changes nothing.
+            wire::event(body.clone(), implied, String::new)?;
+            shared.domains.find_or_declare(domain, || implied).await?
+        }
     };
+    // Somebody else may have made it meanwhile, with another task.
+    let event = wire::event(body, domain.config.task, fresh_id)?;
     let partition = partition_of(&domain, key.as_deref(), &event.id);
     let sent = shared.dispatcher.send(&partition, Entry::Event(event).encode(), manner).await?;
     Ok(Begun { sent, started })
@@ -195,6 +198,9 @@ async fn infer(
         }
         let domain = known_domain(&shared, &domain).await?;
         let key = checked_key(body.key.as_deref())?;
+        if let Some(id) = &body.id {
+            wire::check_name("the id", id)?;
+        }
         let id = body.id.unwrap_or_default();
         let input = wire::input(body.features, body.signal, domain.config.task)?;
         let partition = partition_of(&domain, key.as_deref(), &id);
@@ -233,13 +239,14 @@ async fn begin_signal(shared: &Shared, domain: &str, body: SignalBody, manner: M
     if let Some(id) = &body.id {
         wire::check_name("the id", id)?;
     }
-    let known = shared.domains.find(domain).await?;
-    let task = known.as_ref().map_or(Task::Patterns, |domain| domain.config.task);
-    let input = wire::signal_input(body.signal, task)?;
-    let domain = match known {
+    let domain = match shared.domains.find(domain).await? {
         Some(domain) => domain,
-        None => shared.domains.find_or_declare(domain, || Task::Patterns).await?,
+        None => {
+            wire::signal_input(body.signal.clone(), Task::Patterns)?;
+            shared.domains.find_or_declare(domain, || Task::Patterns).await?
+        }
     };
+    let input = wire::signal_input(body.signal, domain.config.task)?;
     let event = hebb_engine::Event { id: body.id.unwrap_or_else(fresh_id), input, label: None };
     let partition = partition_of(&domain, key.as_deref(), &event.id);
     let sent = shared.dispatcher.send(&partition, Entry::Event(event).encode(), manner).await?;

@@ -44,8 +44,10 @@ pub use self::library::LibraryPattern;
 pub use self::limits::Limits;
 use self::priority::QueueMetrics;
 pub use self::reply::{Address, ErrorBody, Failure, bearer_matches, expose, families, wrong_method};
+pub(crate) use self::wire::from_object;
 use crate::health::Health;
 use crate::memory::Memory;
+use crate::patience::Shortage;
 use crate::report::{GatewayReport, Report, started_at};
 use crate::stop::Stop;
 use crate::store::Store;
@@ -180,6 +182,11 @@ impl Gateway {
             shared.upgrade().and_then(|shared| shared.families().ok()).unwrap_or_default()
         });
         http::router(self.0.clone()).merge(self.0.health.router())
+    }
+
+    /// Whether streams wait for room that others keep.
+    pub fn shortage(&self) -> Shortage {
+        self.0.bodies.shortage()
     }
 
     /// Receives replies and follows the directory and the keys until the stop.

@@ -3,6 +3,7 @@
 //! Many events are under way at once, so a stream fills the log's batches. A full queue slows the stream down; a bad line
 //! gets an error in its place and the stream goes on.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,15 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use futures::future::Either;
-use futures::{FutureExt, Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinError;
 use tokio::time::timeout;
 
 use super::Shared;
 use super::admission::Admitted;
-use super::bodies::Lines;
+use super::bodies::{BODY_TIMEOUT, Bodies, Lines};
 use super::dispatch::OnFull;
 use super::http::{self, Begun};
 use super::priority::Priority;
@@ -32,19 +34,38 @@ const GROUP_MAX: usize = 64;
 const GROUPS_MAX: usize = 14;
 /// How long a stream may say nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
-
-/// From so many bytes on a group is waited for in a task of its own: a stream whose client doesn't read its answers isn't
-/// polled, and keeps the room of what is under way. Of smaller groups that is two megabytes at most.
-const LARGE: usize = 64 << 10;
+/// Bytes of answers of one stream that wait for their client, beside what is under way. Those to some thousands of small
+/// lines: a client that sends all of them before it reads isn't stuck.
+const UNREAD_MAX: usize = 2 << 20;
+/// A line that is longer has room before its rest is read.
+const SHORT_MAX: usize = 32 << 10;
 
 /// A line with when it was taken up and what became of it.
 type Taken = (Instant, Result<Begun, Failure>);
 
-/// Lines that are under way together, their bytes and their room.
+/// Lines that have arrived together, and their room where it has been taken already.
+struct Arrived {
+    lines: Vec<Result<Vec<u8>, Failure>>,
+    room: Option<Lines>,
+}
+
+/// Lines that are under way together, and their room.
 struct Group {
     taken: Vec<Taken>,
-    bytes: usize,
     room: Lines,
+}
+
+/// The answers of a group, a line each. They keep their room until they are written to the connection.
+struct Answers {
+    bytes: Vec<u8>,
+    _room: Lines,
+    _unread: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Answers {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Answers a stream of `infer-and-adapt` events.
@@ -56,7 +77,7 @@ pub async fn stream(
     request: Request,
 ) -> Response {
     let asks_first = request.headers().get(header::EXPECT).is_some_and(|value| value.as_bytes() == b"100-continue");
-    let mut reader = Reader::new(request.into_body());
+    let mut reader = Reader::new(request.into_body(), shared.bodies.clone());
     if asks_first {
         // The client sends nothing before it is asked to, which is what reading does; the response's head would be no
         // such word, and clients wait for a second then.
@@ -68,24 +89,42 @@ pub async fn stream(
     let (begin, end) = (shared.clone(), shared);
     // Begun one after the other, so that the events are learned in the order of their lines; awaited many at once.
     let answers = groups(reader, together)
-        .then(move |lines| {
+        .then(move |arrived| {
             let (shared, domain, admitted) = (begin.clone(), domain.clone(), admitted.clone());
-            async move { begin_group(&shared, &domain, &admitted, lines, priority).await }
+            async move { begin_group(&shared, &domain, &admitted, arrived, priority).await }
         })
-        .map(move |Group { taken, bytes, room }| {
-            let shared = end.clone();
-            let answers = async move {
-                let answers = finish(&shared, taken).await;
-                drop(room);
-                answers
-            };
-            match LARGE <= bytes {
-                true => Either::Left(Task::spawn(answers).ended()),
-                false => Either::Right(answers.map(Ok)),
-            }
-        })
+        // In tasks of their own, which end when the answers are there, also where nobody waits for them at the moment.
+        .map(move |group| Task::spawn(finish(end.clone(), group)).ended())
         .buffered(GROUPS_MAX);
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answers)).into_response()
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(ahead(answers))).into_response()
+}
+
+/// The same answers, made before they are asked for as long as at most [`UNREAD_MAX`] bytes of them wait.
+fn ahead(
+    answers: impl Stream<Item = Result<Answers, JoinError>> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, JoinError>> + Send + 'static {
+    let unread = Arc::new(Semaphore::new(UNREAD_MAX));
+    let (tell, told) = mpsc::unbounded_channel();
+    let work = Task::spawn(async move {
+        let mut answers = pin!(answers);
+        while let Some(mut answers) = answers.next().await {
+            if let Ok(answers) = &mut answers {
+                let bytes = UNREAD_MAX.min(answers.bytes.len()) as u32;
+                // The semaphore is never closed.
+                answers._unread = unread.clone().acquire_many_owned(bytes).await.ok();
+            }
+            if tell.send(answers.map(Bytes::from_owner)).is_err() {
+                return;
+            }
+        }
+    });
+    stream::unfold(Some((told, work)), |state| async move {
+        let (mut told, work) = state?;
+        match told.recv().await {
+            Some(answers) => Some((answers, Some((told, work)))),
+            None => work.ended().await.err().map(|why| (Err(why), None)),
+        }
+    })
 }
 
 /// Takes lines up, as soon as there is room for all of them.
@@ -93,19 +132,26 @@ async fn begin_group(
     shared: &Shared,
     domain: &str,
     admitted: &Admitted,
-    lines: Vec<Result<Vec<u8>, Failure>>,
+    arrived: Arrived,
     priority: Priority,
 ) -> Group {
+    let Arrived { lines, room } = arrived;
     for _ in &lines {
         shared.admission.pace(admitted).await;
     }
     let bytes = lines.iter().flatten().map(Vec::len).sum();
-    let room = shared.bodies.room_for(lines.len(), bytes).await;
+    let room = match room {
+        Some(mut room) => {
+            room.fit_lines(lines.len(), bytes);
+            room
+        }
+        None => shared.bodies.room_for(lines.len(), bytes).await,
+    };
     let mut taken = Vec::with_capacity(lines.len());
     for line in lines {
         taken.push(begin_line(shared, domain, line, priority).await);
     }
-    Group { taken, bytes, room }
+    Group { taken, room }
 }
 
 async fn begin_line(shared: &Shared, domain: &str, line: Result<Vec<u8>, Failure>, priority: Priority) -> Taken {
@@ -118,20 +164,22 @@ async fn begin_line(shared: &Shared, domain: &str, line: Result<Vec<u8>, Failure
 }
 
 /// The answers of a group, a line each.
-async fn finish(shared: &Shared, taken: Vec<Taken>) -> Bytes {
-    let mut answers = Vec::new();
+async fn finish(shared: Arc<Shared>, Group { taken, mut room }: Group) -> Answers {
+    let mut bytes = Vec::new();
     for (started, begun) in taken {
         let result = match begun {
-            Ok(begun) => http::finish(shared, begun).await,
+            Ok(begun) => http::finish(&shared, begun).await,
             Err(failure) => Err(failure),
         };
         shared.metrics.answered("stream", result.is_ok(), started.elapsed().as_secs_f64());
         match result {
-            Ok(answer) => encode(&answer, &mut answers),
-            Err(failure) => encode(&failure.body(), &mut answers),
+            Ok(answer) => encode(&answer, &mut bytes),
+            Err(failure) => encode(&failure.body(), &mut bytes),
         }
     }
-    answers.into()
+    bytes.shrink_to_fit();
+    room.fit_answers(bytes.len());
+    Answers { bytes, _room: room, _unread: None }
 }
 
 fn encode(value: &impl Serialize, lines: &mut Vec<u8>) {
@@ -140,27 +188,32 @@ fn encode(value: &impl Serialize, lines: &mut Vec<u8>) {
     lines.push(b'\n');
 }
 
-/// The lines of a body without empty ones, in groups of those that have arrived, `together` at most. A line over the
-/// bound, or a body that breaks off, is the last item.
-fn groups(reader: Reader, together: usize) -> impl Stream<Item = Vec<Result<Vec<u8>, Failure>>> {
+/// The lines of a body without empty ones, in groups of those that have arrived, `together` at most; a long one is alone. A
+/// line over the bound, or a body that breaks off, is the last item.
+fn groups(reader: Reader, together: usize) -> impl Stream<Item = Arrived> {
     stream::unfold(reader, move |mut reader| async move {
-        let mut group = vec![reader.next().await?];
-        while group.len() < together
+        let mut lines = vec![reader.next().await?];
+        let room = reader.give_room();
+        while room.is_none()
+            && lines.len() < together
             && let Some(line) = reader.arrived()
         {
-            group.push(Ok(line));
+            lines.push(Ok(line));
         }
-        Some((group, reader))
+        Some((Arrived { lines, room }, reader))
     })
 }
 
 struct Reader {
     chunks: axum::body::BodyDataStream,
+    bodies: Bodies,
     buffer: Vec<u8>,
     /// Where the next line begins; what is before it has been given out.
     start: usize,
     /// Up to where no line's end was found.
     scanned: usize,
+    /// The room of a long line, and since when its rest is waited for.
+    long: Option<(Lines, Instant)>,
     done: bool,
     /// Why nothing more comes, if that is no end.
     failed: Option<Failure>,
@@ -169,9 +222,10 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(body: Body) -> Self {
+    fn new(body: Body, bodies: Bodies) -> Self {
         let chunks = body.into_data_stream();
-        Self { chunks, buffer: Vec::new(), start: 0, scanned: 0, done: false, failed: None, over: false }
+        let (buffer, start, scanned, long) = (Vec::new(), 0, 0, None);
+        Self { chunks, bodies, buffer, start, scanned, long, done: false, failed: None, over: false }
     }
 
     /// The next line, when it has arrived.
@@ -196,8 +250,22 @@ impl Reader {
                 let why = WireError::TooLarge { what: "the line", unit: "bytes", found, max: BODY_MAX };
                 return Some(self.end_with(why));
             }
+            if found > SHORT_MAX && self.long.is_none() {
+                // As much as it may become: who waits for more while it keeps some may wait for ever.
+                let room = self.bodies.room_for(1, BODY_MAX).await;
+                self.long = Some((room, Instant::now()));
+            }
             self.fill().await;
         }
+    }
+
+    /// The room of the line that was given out last, if that was a long one.
+    fn give_room(&mut self) -> Option<Lines> {
+        let (room, _) = self.long.take()?;
+        self.buffer = self.buffer.split_off(self.start);
+        self.scanned -= self.start;
+        self.start = 0;
+        Some(room)
     }
 
     /// The next line, if it is there as a whole.
@@ -207,6 +275,7 @@ impl Reader {
             if !line.iter().all(u8::is_ascii_whitespace) {
                 return Some(line);
             }
+            self.long = None;
         }
         self.scanned = self.buffer.len();
         None
@@ -214,8 +283,12 @@ impl Reader {
 
     /// Waits for more of the body.
     async fn fill(&mut self) {
-        match timeout(SILENCE_MAX, self.chunks.next()).await {
-            Err(_) => self.failed = Some(Failure::TooSlow(SILENCE_MAX)),
+        let (within, left) = match &self.long {
+            Some((_, since)) => (BODY_TIMEOUT, BODY_TIMEOUT.saturating_sub(since.elapsed())),
+            None => (SILENCE_MAX, SILENCE_MAX),
+        };
+        match timeout(left, self.chunks.next()).await {
+            Err(_) => self.failed = Some(Failure::TooSlow(within)),
             Ok(Some(Ok(chunk))) => {
                 self.buffer.drain(..self.start);
                 self.scanned -= self.start;
@@ -239,7 +312,7 @@ impl Reader {
 
     fn end_with(&mut self, why: impl Into<Failure>) -> Result<Vec<u8>, Failure> {
         // A group that ends with it looks once more for a line.
-        (self.buffer, self.start, self.scanned) = (Vec::new(), 0, 0);
+        (self.buffer, self.start, self.scanned, self.long) = (Vec::new(), 0, 0, None);
         self.over = true;
         Err(why.into())
     }
@@ -247,11 +320,19 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt;
+
     use super::*;
 
+    fn body(chunks: Vec<&'static str>) -> Body {
+        Body::from_stream(stream::iter(chunks.into_iter().map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk)))))
+    }
+
     async fn read(chunks: Vec<&'static str>) -> Vec<String> {
-        let chunks = stream::iter(chunks.into_iter().map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk))));
-        let groups: Vec<_> = groups(Reader::new(Body::from_stream(chunks)), 2).collect().await;
+        let reader = Reader::new(body(chunks), Bodies::default());
+        let groups: Vec<_> = groups(reader, 2).map(|arrived| arrived.lines).collect().await;
         let lines = groups.into_iter().inspect(|group| assert!((1..=2).contains(&group.len()))).flatten();
         lines
             .map(|line| match line {
@@ -275,5 +356,70 @@ mod tests {
         let found = read(vec![Box::leak("x".repeat(BODY_MAX + 1).into_boxed_str())]).await;
         assert!(found[0].starts_with("the line has"), "{found:?}");
         assert_eq!(found.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_long_line_is_alone_and_has_its_room_before_its_rest_comes() {
+        let piece: &str = Box::leak("x".repeat(SHORT_MAX).into_boxed_str());
+        let bodies = Bodies::default();
+        let all = bodies.room_for(0, usize::MAX / 2).await;
+        let chunks = vec!["{}\n{}\n", piece, piece, piece, "\n{}\n{}\n{}"];
+        let mut found = Box::pin(groups(Reader::new(body(chunks), bodies.clone()), GROUP_MAX));
+        assert_eq!(found.next().await.map(|arrived| arrived.lines.len()), Some(2));
+        assert!(found.next().now_or_never().is_none(), "there is no room for a long line");
+        drop(all);
+        let long = found.next().await.unwrap();
+        assert_eq!(long.lines[0].as_ref().map(Vec::len).ok(), Some(3 * SHORT_MAX + 1));
+        assert!(long.lines.len() == 1 && long.room.is_some());
+        let short = found.next().await.unwrap();
+        assert!(short.lines.len() == 2 && short.room.is_none());
+        assert_eq!(found.next().await.map(|arrived| arrived.lines.len()), Some(1));
+        assert!(found.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_line_that_does_not_come_gives_its_room_back() {
+        let chunks = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; SHORT_MAX + 1]))]);
+        let bodies = Bodies::default();
+        let body = Body::from_stream(chunks.chain(stream::pending()));
+        let mut found = Box::pin(groups(Reader::new(body, bodies.clone()), GROUP_MAX));
+        let last = found.next().await.unwrap();
+        assert!(matches!(last.lines[..], [Err(Failure::TooSlow(within))] if within == BODY_TIMEOUT));
+        drop(last);
+        assert!(bodies.room_for(0, usize::MAX / 2).now_or_never().is_some());
+    }
+
+    /// Answers of so many bytes, and the room that they keep.
+    async fn answers(bodies: &Bodies, bytes: usize) -> Result<Answers, JoinError> {
+        let room = bodies.room_for(0, bytes).await;
+        Ok(Answers { bytes: vec![b' '; bytes], _room: room, _unread: None })
+    }
+
+    #[tokio::test]
+    async fn answers_are_made_ahead_within_a_bound_and_keep_their_room_until_they_are_written() {
+        const BYTES: usize = UNREAD_MAX / 4;
+        let (bodies, made) = (Bodies::default(), Arc::new(AtomicUsize::new(0)));
+        let (of, counted) = (bodies.clone(), made.clone());
+        let all = stream::iter(0..20).then(move |_| {
+            let (bodies, made) = (of.clone(), counted.clone());
+            async move {
+                made.fetch_add(1, Ordering::Relaxed);
+                answers(&bodies, BYTES).await
+            }
+        });
+        let mut answers = Box::pin(ahead(all));
+        let settled = async || {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            made.load(Ordering::Relaxed)
+        };
+        assert_eq!(settled().await, 5, "four wait, and one more for its place");
+        let first = answers.next().await.unwrap().unwrap();
+        assert_eq!(settled().await, 5, "what is being written still has its place");
+        drop(first);
+        assert_eq!(settled().await, 6);
+        assert_eq!(answers.count().await, 19);
+        assert!(bodies.room_for(0, usize::MAX / 2).now_or_never().is_some(), "all room is free again");
     }
 }

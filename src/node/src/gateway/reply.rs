@@ -212,7 +212,7 @@ pub fn families(registry: &Registry) -> Result<Vec<MetricFamily>, prometheus::Er
 /// The bearer token of a request.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Whether the request carries this bearer token; the time taken doesn't tell how much of it was right.
@@ -237,6 +237,7 @@ mod tests {
         for (given, matches) in [
             ("Bearer secret", true),
             ("bearer secret", true),
+            ("Bearer  secret", true),
             ("Bearer secre", false),
             ("Bearer secrets", false),
             ("secret", false),

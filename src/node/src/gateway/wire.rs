@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use hebb_engine::{
-    Answer, AnswerPath, Event, Features, Input, Label, PatternMatch, Prediction, SignalAnomaly, Task, Value,
+    Answer, AnswerPath, Event, Features, Input, Label, NUMBER_MAX, PatternMatch, Prediction, SignalAnomaly, Task, Value,
 };
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
@@ -28,6 +28,8 @@ const BATCH_SIZE: usize = 64;
 const BATCH_SIZE_MAX: usize = 512;
 /// The largest sample: the squares of a whole signal of them have a sum that 32 bits hold.
 pub const SAMPLE_MAX: f32 = 1e15;
+/// From here on a number with a fraction or an exponent stands for several whole ones.
+const WHOLE_MAX: f64 = (1u64 << f64::MANTISSA_DIGITS) as f64;
 const _: () = assert!(4.0 * SAMPLE_MAX * SAMPLE_MAX * (SIGNAL_MAX as f32) < f32::MAX);
 /// Bytes of an id, a key, a feature's name or a category.
 pub const TEXT_MAX: usize = 256;
@@ -49,7 +51,7 @@ pub enum WireError {
 }
 
 /// The body of `infer` and `infer-and-adapt`.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventBody {
     /// Names the event; given by the gateway when absent.
@@ -144,7 +146,7 @@ impl<'de> Deserialize<'de> for BatchSignal {
 }
 
 /// The samples of a signal, or of each of its channels.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WholeSignal(pub Vec<Vec<f32>>);
 
 impl<'de> Deserialize<'de> for WholeSignal {
@@ -209,7 +211,7 @@ impl<'de> Deserialize<'de> for SignalItem {
 }
 
 /// A list of numbers, or an object of values by name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FeaturesBody(pub Features);
 
 /// A string, a boolean or a number.
@@ -217,8 +219,8 @@ pub struct FeaturesBody(pub Features);
 pub enum LabelBody {
     /// A class by name.
     Text(String),
-    /// A class by number, or a target.
-    Integer(i64),
+    /// A class by number, or a target; from `i64::MIN` to `u64::MAX`.
+    Integer(i128),
     /// A target.
     Float(f64),
 }
@@ -308,11 +310,11 @@ impl<'de> Deserialize<'de> for LabelBody {
             }
 
             fn visit_i64<E>(self, value: i64) -> Result<LabelBody, E> {
-                Ok(LabelBody::Integer(value))
+                Ok(LabelBody::Integer(value.into()))
             }
 
             fn visit_u64<E>(self, value: u64) -> Result<LabelBody, E> {
-                Ok(i64::try_from(value).map_or(LabelBody::Float(value as f64), LabelBody::Integer))
+                Ok(LabelBody::Integer(value.into()))
             }
 
             fn visit_bool<E>(self, value: bool) -> Result<LabelBody, E> {
@@ -339,17 +341,22 @@ impl LabelBody {
                 Ok(Label::Class(class.to_string()))
             }
             (Task::Classification | Task::TimeSeriesClassification, LabelBody::Float(class))
+                if class.fract() == 0.0 && class.abs() < WHOLE_MAX =>
+            {
+                Ok(Label::Class((class as i64).to_string()))
+            }
+            (Task::Classification | Task::TimeSeriesClassification, LabelBody::Float(class))
                 if class.fract() == 0.0 =>
             {
-                Ok(Label::Class(format!("{class:.0}")))
+                Err(WireError::Unfit(format!("the label {class:e} has more digits than are kept: send it as a string")))
             }
             (Task::Classification | Task::TimeSeriesClassification, LabelBody::Float(class)) => {
                 Err(WireError::Unfit(format!(
                     "the label {class} is not a class: a {task:?} domain takes strings, booleans and whole numbers"
                 )))
             }
-            (Task::Regression, LabelBody::Integer(target)) => Ok(Label::Number(target as f64)),
-            (Task::Regression, LabelBody::Float(target)) => Ok(Label::Number(target)),
+            (Task::Regression, LabelBody::Integer(target)) => target_within(target as f64),
+            (Task::Regression, LabelBody::Float(target)) => target_within(target),
             (Task::Regression, LabelBody::Text(text)) => {
                 Err(WireError::Unfit(format!("the label {text:?} is not a number: a Regression domain takes numbers")))
             }
@@ -375,7 +382,28 @@ pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, WireError> {
     if body.len() > BODY_MAX {
         return Err(WireError::TooLarge { what: "the body", unit: "bytes", found: body.len(), max: BODY_MAX });
     }
-    serde_json::from_slice(body).map_err(|error| WireError::Shape(error.to_string()))
+    from_object(body).map_err(|error| WireError::Shape(error.to_string()))
+}
+
+/// Reads a JSON object. What is derived for reading one takes a list of its fields' values too, which nobody means.
+pub fn from_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    match json.trim_ascii_start().first() {
+        Some(b'[') => Err(serde::de::Error::custom("invalid type: a list, expected an object")),
+        _ => serde_json::from_slice(json),
+    }
+}
+
+fn target_within(target: f64) -> Result<Label, WireError> {
+    in_range(target, || "the label".to_owned())?;
+    Ok(Label::Number(target))
+}
+
+/// Checks a number against the engine's bound.
+pub fn in_range(number: f64, what: impl FnOnce() -> String) -> Result<(), WireError> {
+    if number.abs() <= NUMBER_MAX {
+        return Ok(());
+    }
+    Err(WireError::Unfit(format!("{} is beyond ±{NUMBER_MAX:e}", what())))
 }
 
 fn bounded(what: &'static str, text: &str) -> Result<(), WireError> {
@@ -425,11 +453,20 @@ pub fn features_input(features: Features, task: Task) -> Result<Input, WireError
     if found > FEATURES_MAX {
         return Err(WireError::TooLarge { what: "features", unit: "values", found, max: FEATURES_MAX });
     }
-    if let Features::Named(values) = &features {
-        for (name, value) in values {
-            check_name("the name of a feature", name)?;
-            if let Value::Text(text) = value {
-                bounded("a category", text)?;
+    match &features {
+        Features::Dense(values) => {
+            for (place, value) in values.iter().enumerate() {
+                in_range(*value, || format!("feature {place}"))?;
+            }
+        }
+        Features::Named(values) => {
+            for (name, value) in values {
+                check_name("the name of a feature", name)?;
+                match value {
+                    Value::Number(number) => in_range(*number, || format!("feature {name:?}"))?,
+                    Value::Text(text) => bounded("a category", text)?,
+                    Value::Missing => {}
+                }
             }
         }
     }
@@ -668,6 +705,8 @@ mod tests {
             r#"{"features":["x"]}"#,
             r#"{"features":[1],"extra":1}"#,
             r#"{"features":{"a":[1]}}"#,
+            r#"["id",null,[1,2],null,"up"]"#,
+            r#" ["id",null,[1,2],null,"up"]"#,
         ] {
             assert!(matches!(read(body, Task::Classification), Err(WireError::Shape(_))), "{body}");
         }
@@ -691,6 +730,41 @@ mod tests {
         assert_eq!(implied(r#"{"features":[1],"label":3.7}"#), Task::Regression);
         assert_eq!(implied(r#"{"features":[1],"label":3}"#), Task::Classification);
         assert_eq!(implied(r#"{"signal":[1],"label":3}"#), Task::TimeSeriesClassification);
+    }
+
+    #[test]
+    fn a_number_as_class_keeps_its_digits_or_is_refused() {
+        let class = |label: &str| {
+            let body = format!(r#"{{"features":[1],"label":{label}}}"#);
+            read(&body, Task::Classification).map(|event| event.label.unwrap())
+        };
+        for (label, name) in [
+            ("18446744073709551614", "18446744073709551614"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            ("9007199254740991.0", "9007199254740991"),
+            ("-0.0", "0"),
+        ] {
+            assert_eq!(class(label), Ok(Label::Class(name.to_owned())));
+        }
+        for label in ["18446744073709551616", "9007199254740993.0", "-1e17", "1e300"] {
+            let refused = class(label).unwrap_err().to_string();
+            assert!(refused.contains("send it as a string"), "{label}: {refused}");
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_the_bound_of_the_engine_are_refused() {
+        for (body, task, what) in [
+            (r#"{"features":[1,1.1e16]}"#, Task::Classification, "feature 1 "),
+            (r#"{"features":{"a":-1.1e16}}"#, Task::Classification, "feature \"a\" "),
+            (r#"{"features":[1],"label":1.1e16}"#, Task::Regression, "the label "),
+            (r#"{"features":[1],"label":18446744073709551615}"#, Task::Regression, "the label "),
+        ] {
+            let refused = read(body, task).unwrap_err().to_string();
+            assert_eq!(refused, format!("{what}is beyond ±1e16"));
+        }
+        assert!(read(r#"{"features":[1e16,-1e16],"label":-1e16}"#, Task::Regression).is_ok());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use hebb_node::{Store, stop_channel};
 use reqwest::{Body, Client, Response, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::handover::{Worker, front_end, identity};
 use crate::server::Server;
@@ -154,4 +154,63 @@ async fn streams_slow_down_when_there_is_no_room_for_their_lines() {
     worker.stop().await;
     stopper.stop();
     front.await.unwrap();
+}
+
+/// A connection whose client takes in little that it doesn't read, with a stream begun on it.
+async fn small(address: SocketAddr, domain: &str, framing: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut connection = socket.connect(address).await.unwrap();
+    let head = format!(
+        "POST /v1/domains/{domain}/infer-and-adapt HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\
+         content-type: application/x-ndjson\r\n{framing}\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    connection
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_their_answers_are_hung_up_on_when_others_need_the_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), settings(&[("d", Task::Regression, 1)])).await;
+    // Answered at once, with a message that is longer than the line.
+    let line = format!("{{\"features\":[1],\"label\":\"{}\"}}\n", "x".repeat(16 << 10));
+    let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+    let (hung_up, mut cut) = tokio::sync::mpsc::channel(64);
+    let lazy: Vec<_> = (0..48)
+        .map(|_| {
+            let (address, chunk, hung_up) = (server.address, chunk.clone(), hung_up.clone());
+            tokio::spawn(async move {
+                let mut connection = small(address, "d", "transfer-encoding: chunked").await;
+                while connection.write_all(chunk.as_bytes()).await.is_ok() {}
+                hung_up.send(()).await.unwrap();
+            })
+        })
+        .collect();
+    let given_up = tokio::time::timeout(Duration::from_secs(40), cut.recv()).await;
+    assert!(given_up.is_ok(), "all of them keep their room");
+    let others = server.stream("d", "{\"features\":[1],\"label\":0.5}\n".repeat(3));
+    let answers = tokio::time::timeout(Duration::from_secs(60), others).await.unwrap();
+    assert_eq!(answers.iter().filter(|answer| answer["learned"] == true).count(), 3, "{answers:?}");
+    for client in lazy {
+        client.abort();
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_some_thousand_lines_before_it_reads_is_answered() {
+    const LINES: usize = 2_000;
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), settings(&[("d", Task::Classification, 1)])).await;
+    let lines: String = (0..LINES)
+        .map(|number| format!("{{\"id\":\"line-{number}\",\"features\":[{}],\"label\":\"up\"}}\n", number % 10))
+        .collect();
+    let mut connection = small(server.address, "d", &format!("content-length: {}", lines.len())).await;
+    connection.write_all(lines.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    let read = connection.read_to_string(&mut answers);
+    tokio::time::timeout(Duration::from_secs(60), read).await.unwrap().unwrap();
+    assert_eq!(answers.matches("\"learned\":true").count(), LINES);
+    server.stop().await;
 }

@@ -37,3 +37,5 @@ mod rollback;
 mod server;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod undeclared;

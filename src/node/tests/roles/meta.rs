@@ -6,6 +6,8 @@ use hebb_engine::Task;
 use hebb_node::{ClusterSettings, MetaLearning};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::server::Server;
 use crate::support::{Answer, event, settings};
@@ -112,16 +114,39 @@ async fn cycles_run_by_themselves_and_their_history_outlives_the_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cycle_whose_client_hangs_up_is_remembered() {
+    const CYCLES: usize = 5;
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), with_cycles(None)).await;
+    server.meta.until(&format!("{BASE}/status"), |answer| answer.status == StatusCode::OK).await;
+    let path = format!("{BASE}/adaptation-history");
+    for cycle in 0..CYCLES {
+        feed(&server, cycle * 10..cycle * 10 + 10).await;
+        let mut client = TcpStream::connect(server.meta_address).await.unwrap();
+        let request = format!("POST {BASE}/run-all HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        drop(client);
+        let remembered = |answer: &Answer| answer.body["history"].as_array().map(Vec::len) == Some(cycle + 1);
+        let history = server.meta.until(&path, remembered).await.body;
+        assert_eq!(history["history"][cycle]["fresh"], json!(10));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bad_request_to_meta_learning_says_what_is_wrong() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path(), with_cycles(None)).await;
     server.meta.until(&format!("{BASE}/status"), |answer| answer.status == StatusCode::OK).await;
-    let start = format!("{BASE}/start-continuous");
+    let (start, large) = (format!("{BASE}/start-continuous"), " ".repeat(3 << 20));
     let cases = [
         (Method::POST, start.as_str(), "{", 400),
         (Method::POST, &start, r#"{"intervalMs":1}"#, 422),
         (Method::POST, &start, r#"{"intervalMs":-1}"#, 400),
         (Method::POST, &start, r#"{"interval":1000}"#, 400),
+        (Method::POST, &start, "[1000,1]", 400),
+        (Method::POST, &start, large.as_str(), 413),
         (Method::GET, &start, "", 405),
         (Method::GET, "/api/v4/meta-learning/metrics-trend?limit=many", "", 400),
         (Method::GET, "/api/v4/meta-learning/nothing", "", 404),

@@ -20,7 +20,7 @@ use super::{Frame, Overview, PolicyReport, analysis, assets, findings, kept};
 use crate::coordinator::Shared;
 use crate::coordinator::api::refusal;
 use crate::coordinator::leader;
-use crate::gateway::ErrorBody;
+use crate::gateway::{ErrorBody, from_object};
 
 /// A comment after this much silence, so that nobody on the way takes the connection for dead.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -256,7 +256,7 @@ async fn hear_alerts(State(shared): Coordinator, uri: Uri, headers: HeaderMap, b
             None => leader::nobody(),
         };
     }
-    let report: PolicyReport = match serde_json::from_slice(&body) {
+    let report: PolicyReport = match from_object(&body) {
         Ok(report) => report,
         Err(error) => return ErrorBody::new("bad_body", error.to_string()).respond(StatusCode::BAD_REQUEST),
     };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State as From};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
@@ -17,7 +17,7 @@ use super::{MetaError, State};
 use crate::coordinator::Shared;
 use crate::coordinator::api::refusal;
 use crate::coordinator::leader::{self, forward};
-use crate::gateway::{Address, ErrorBody, wrong_method};
+use crate::gateway::{Address, ErrorBody, from_object, wrong_method};
 use crate::memory::Memory;
 
 /// Where the paths are.
@@ -72,13 +72,21 @@ async fn on_leader(From(shared): From<Arc<Shared>>, request: Request, next: Next
     }
     let Some(leader) = leader::other(&shared, request.headers()) else { return leader::nobody() };
     let (parts, body) = request.into_parts();
-    let Ok(body) = body::to_bytes(body, BODY_MAX).await else {
-        return ErrorBody::new("too_large", format!("a body has at most {BODY_MAX} bytes"))
-            .respond(StatusCode::PAYLOAD_TOO_LARGE);
+    let body = match whole(body).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
     };
     // A cycle may take as long as its limit, and a little for the way.
     let timeout = super::CYCLE_WITHIN + super::RETRY_AFTER;
     forward(&shared, &leader, parts.method, &parts.uri, body, timeout).await
+}
+
+/// A body within the bound.
+async fn whole(body: Body) -> Result<Bytes, Response> {
+    body::to_bytes(body, BODY_MAX).await.map_err(|_| {
+        let why = format!("a body has at most {BODY_MAX} bytes");
+        ErrorBody::new("too_large", why).respond(StatusCode::PAYLOAD_TOO_LARGE)
+    })
 }
 
 impl IntoResponse for MetaError {
@@ -88,6 +96,7 @@ impl IntoResponse for MetaError {
             Self::Store(_) => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE),
             Self::Note(_) => ("note", StatusCode::INTERNAL_SERVER_ERROR),
             Self::Stuck => ("stuck", StatusCode::GATEWAY_TIMEOUT),
+            Self::Busy => ("busy", StatusCode::SERVICE_UNAVAILABLE),
         };
         ErrorBody::new(code, self.to_string()).respond(status)
     }
@@ -213,17 +222,21 @@ async fn metrics(From(shared): From<Arc<Shared>>) -> Answer {
 }
 
 async fn run_all(From(shared): From<Arc<Shared>>) -> Answer {
-    let cycle = super::cycle(&shared, false).await?;
+    let asked = shared.clone();
+    let cycle = shared.meta.to_its_end(async move { super::cycle(&asked, false).await }).await?;
     Ok(Json(json!({"ok": true, "cycle": cycle})))
 }
 
 async fn boost(From(shared): From<Arc<Shared>>) -> Answer {
-    let state = super::boost(&shared).await?;
+    let asked = shared.clone();
+    let state = shared.meta.to_its_end(async move { super::boost(&asked).await }).await?;
     Ok(Json(json!({"ok": true, "boosts": state.boosts, "timestamp": Timestamp::now()})))
 }
 
 async fn reset(From(shared): From<Arc<Shared>>) -> Answer {
-    super::reset(&shared).await.map(|state| activity(&state))
+    let asked = shared.clone();
+    let state = shared.meta.to_its_end(async move { super::reset(&asked).await }).await?;
+    Ok(activity(&state))
 }
 
 #[derive(Default, Deserialize)]
@@ -233,8 +246,12 @@ struct Start {
     max_cycles: Option<u64>,
 }
 
-async fn start(From(shared): From<Arc<Shared>>, body: Bytes) -> Response {
-    let asked: Result<Start, _> = if body.is_empty() { Ok(Start::default()) } else { serde_json::from_slice(&body) };
+async fn start(From(shared): From<Arc<Shared>>, body: Body) -> Response {
+    let body = match whole(body).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    let asked: Result<Start, _> = if body.is_empty() { Ok(Start::default()) } else { from_object(&body) };
     let asked = match asked {
         Ok(asked) => asked,
         Err(error) => return ErrorBody::new("bad_body", error.to_string()).respond(StatusCode::BAD_REQUEST),

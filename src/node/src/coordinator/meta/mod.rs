@@ -7,6 +7,7 @@ mod api;
 mod state;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use bytes::Bytes;
 use hebb_engine::{Control, CycleReport, Entry, Outcome, Partition};
 use hebb_log::{LogError, PartitionKey, Record};
 use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 pub use self::api::{port_router, router};
@@ -37,6 +40,8 @@ const PARTITIONS_MAX: usize = 1_024;
 const SIMULATED_MAX: usize = 16;
 /// Cycles that a boost is for.
 const BOOST_CYCLES: u32 = 5;
+/// What clients may have asked for at once: a cycle each, one after the other.
+const ASKED_MAX: usize = 16;
 /// Name of the note.
 const NOTE: &str = "meta-learning";
 /// A control entry is never refused for a full queue.
@@ -53,6 +58,8 @@ pub struct Meta {
     cycling: tokio::sync::Mutex<()>,
     /// Since when the present cycle runs.
     since: Mutex<Option<Instant>>,
+    /// What clients asked for and is under way; nothing unless cycles are driven.
+    asked: Mutex<Option<JoinSet<()>>>,
 }
 
 /// Why something could not be done.
@@ -70,6 +77,9 @@ pub enum MetaError {
     /// It hung.
     #[error("the cycle took longer than {CYCLE_WITHIN:?} and was given up")]
     Stuck,
+    /// Too many ask.
+    #[error("{ASKED_MAX} are under way already; try again")]
+    Busy,
 }
 
 impl Meta {
@@ -94,9 +104,45 @@ impl Meta {
         self.set_running(Some(since));
         Running(self)
     }
+
+    fn take_requests(&self) -> Requests<'_> {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(JoinSet::new());
+        Requests(self)
+    }
+
+    /// Does what a client asked for to its end, also where the client hangs up meanwhile: half of it would be a cycle that
+    /// the partitions ran and nobody remembers.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, MetaError>> + Send + 'static,
+    ) -> Result<T, MetaError> {
+        let (tell, told) = oneshot::channel();
+        {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let asked = asked.as_mut().ok_or(MetaError::NotLeading)?;
+            while asked.try_join_next().is_some() {}
+            if asked.len() >= ASKED_MAX {
+                return Err(MetaError::Busy);
+            }
+            asked.spawn(async move {
+                // An error says that the client has gone.
+                let _ = tell.send(work.await);
+            });
+        }
+        told.await.unwrap_or(Err(MetaError::NotLeading))
+    }
 }
 
-/// A cycle under way. It ends however its future does: whoever asked for it may hang up.
+/// Requests are taken until this is dropped, and what they began ends with it.
+struct Requests<'a>(&'a Meta);
+
+impl Drop for Requests<'_> {
+    fn drop(&mut self) {
+        *self.0.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// A cycle under way. It ends however its future does.
 struct Running<'a>(&'a Meta);
 
 impl Drop for Running<'_> {
@@ -107,6 +153,7 @@ impl Drop for Running<'_> {
 
 /// Runs the cycles that are due, while this coordinator leads, until the stop.
 pub async fn drive(shared: &Shared, mut stop: Stop) {
+    let _requests = shared.meta.take_requests();
     while !stop.is_asked() {
         let pause = match step(shared).await {
             Ok(()) => LOOK_EVERY,
@@ -307,7 +354,50 @@ async fn simulate(shared: &Shared, key: &PartitionKey) -> Result<Option<CycleRep
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_asked_for_goes_on_without_it_and_ends_with_the_role() {
+        let meta = Meta::default();
+        let nobody = meta.to_its_end(async { Ok(()) }).await;
+        assert!(matches!(nobody, Err(MetaError::NotLeading)));
+        let requests = meta.take_requests();
+        assert_eq!(meta.to_its_end(async { Ok(1) }).await.unwrap(), 1);
+
+        let done = Arc::new(());
+        let asked = meta.to_its_end({
+            let done = done.clone();
+            async move {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                drop(done);
+                Ok(())
+            }
+        });
+        assert!(tokio::time::timeout(Duration::from_secs(1), asked).await.is_err(), "the client hangs up");
+        assert_eq!(Arc::strong_count(&done), 2);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(Arc::strong_count(&done), 1);
+
+        let held = done.clone();
+        let never = meta.to_its_end(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok(())
+        });
+        let (never, ()) = tokio::join!(never, async {
+            tokio::task::yield_now().await;
+            for _ in 1..ASKED_MAX {
+                let _ = meta.to_its_end(std::future::pending::<Result<(), _>>()).now_or_never();
+            }
+            assert!(matches!(meta.to_its_end(async { Ok(()) }).await, Err(MetaError::Busy)));
+            drop(requests);
+        });
+        assert!(never.is_err());
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&done), 1);
+    }
 
     #[test]
     fn a_checkpoint_that_would_take_the_memory_of_the_coordinator_is_left_alone() {
