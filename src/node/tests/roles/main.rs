@@ -28,6 +28,8 @@ mod openapi;
 #[cfg(test)]
 mod priority;
 #[cfg(test)]
+mod reset;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod rollback;
