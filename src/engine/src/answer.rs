@@ -206,9 +206,9 @@ pub struct MergedPatterns {
 pub enum FeedbackOutcome {
     /// It was joined with its event and learned.
     Joined,
-    /// The event has a label already; a retry is answered so.
+    /// The event has a label already, or takes none since a reset; a retry is answered so.
     AlreadyLabelled,
-    /// No such event within the horizon.
+    /// No such event within the horizon, or its input is kept no more.
     Unknown,
 }
 
@@ -223,7 +223,7 @@ pub struct EventRecord {
     pub confidence: f32,
     /// The way to the prediction.
     pub path: AnswerPath,
-    /// Whether its label has come.
+    /// Whether its label has come, or would come too late: after a reset.
     pub labelled: bool,
 }
 

@@ -179,7 +179,7 @@ pub enum LibraryState {
 pub enum Control {
     /// Takes up new hyperparameters. The task of a partition never changes.
     Configure(PartitionConfig),
-    /// Forgets everything learned but keeps the record of applied events.
+    /// Forgets everything learned and how good it was, and what waits for labels; the record of applied events stays.
     Reset,
     /// One cycle of meta-learning; answered by a [`crate::CycleReport`].
     Cycle,

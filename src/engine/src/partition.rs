@@ -315,15 +315,7 @@ impl Partition {
             Entry::Query(query) => self.query(query),
             Entry::Control(Control::Configure(config)) => self.configure(config),
             Entry::Control(Control::Reset) => {
-                let governance = self.governance();
-                self.state.learned = Learned::new(&self.state.config);
-                if let (Model::Governed(governor), Some(governance)) = (&mut self.state.learned.model, governance) {
-                    governor.govern(governance);
-                }
-                self.state.recent.forget_shares();
-                self.state.meta = Meta::new(self.state.config.task);
-                self.state.vitals = Vitals::default();
-                self.tally = Tally::default();
+                self.reset();
                 Ok(Outcome::Done)
             }
             Entry::Control(Control::Cycle) => Ok(self.cycle()),
@@ -364,6 +356,27 @@ impl Partition {
             Model::Governed(_) | Model::TimeSeriesClassification(_) => Present::Nothing,
         };
         Outcome::Cycle(Box::new(meta.cycle(&config.hyperparameters, &present)))
+    }
+
+    /// Forgets what was learned and how good it was. What was applied stays known: the counts, the events' ids, and the changes
+    /// of a library.
+    fn reset(&mut self) {
+        let State { config, score, recent, learned, meta, vitals, position: _, counts: _ } = &mut self.state;
+        let mut anew = Learned::new(config);
+        match (&learned.model, &mut anew.model) {
+            (Model::Patterns(old, ..), Model::Patterns(new, ..)) => **new = old.emptied(),
+            (Model::Governed(old), Model::Governed(new)) => new.govern(old.governance()),
+            _ => {}
+        }
+        *learned = anew;
+        *score = Score::default();
+        *meta = Meta::new(config.task);
+        *vitals = Vitals::default();
+        recent.forget_awaited();
+        self.row.clear();
+        self.features.clear();
+        self.opinion = Opinion::default();
+        self.tally = Tally::default();
     }
 
     fn unfit(&self, expected: impl Into<String>) -> Rejection {
@@ -877,10 +890,6 @@ impl Partition {
         let Some(known) = self.state.recent.get(id) else { return Ok(FeedbackOutcome::Unknown) };
         if known.record.labelled {
             return Ok(FeedbackOutcome::AlreadyLabelled);
-        }
-        if let (Model::TimeSeriesClassification(model), Some(awaited)) = (&self.state.learned.model, &known.awaited) {
-            // After a reset signals may have another number of channels.
-            model.check(&awaited.input.channels())?;
         }
         let EventRecord { prediction, confidence, .. } = known.record.clone();
         let Some(awaited) = self.state.recent.label(id) else {

@@ -34,7 +34,7 @@ pub struct Awaited {
     /// What was observed.
     pub input: Input,
     /// What the mixture gave to the classes that were known: the label is scored by it. It isn't known of an event from
-    /// before version 3 of the snapshot, or from before a reset.
+    /// before version 3 of the snapshot.
     pub shares: Option<Vec<f32>>,
 }
 
@@ -183,12 +183,13 @@ impl Recent {
         self.place(id).and_then(|place| self.events.get(place)).map(|(_, event)| event)
     }
 
-    /// Takes what an event has kept for its label, which has come, and marks it.
+    /// Takes what an event has kept for its label, which has come, and marks it; nothing, however often, where that was
+    /// forgotten.
     pub fn label(&mut self, id: &str) -> Option<Awaited> {
         let place = self.place(id)?;
         let (_, event) = self.events.get_mut(place)?;
-        event.record.labelled = true;
         let awaited = event.awaited.take()?;
+        event.record.labelled = true;
         self.awaited_bytes -= awaited.bytes();
         Some(awaited)
     }
@@ -239,13 +240,13 @@ impl Recent {
         }
     }
 
-    /// Forgets how the mixtures were: the classes are about to be others.
-    pub fn forget_shares(&mut self) {
+    /// Gives up what waits for labels: a label of one of these events is taken for one that has come already.
+    pub fn forget_awaited(&mut self) {
         for (_, event) in &mut self.events {
-            let Some(awaited) = &mut event.awaited else { continue };
-            let shares = awaited.shares.take();
-            self.awaited_bytes -= shares.map_or(0, |shares| shares.len() * 4);
+            event.record.labelled |= event.awaited.take().is_some();
         }
+        self.awaited_bytes = 0;
+        self.forgotten = self.events.len();
     }
 
     pub fn bytes(&self) -> usize {
@@ -301,5 +302,7 @@ mod tests {
         assert!((BYTES_MAX / 2..BYTES_MAX).contains(&stored), "{stored} bytes");
         assert!(recent.get("e-0").is_some(), "its id is still known");
         assert!(recent.label("e-0").is_none() && recent.label("e-99").is_some());
+        let labelled = |id| recent.get(id).is_some_and(|event| event.record.labelled);
+        assert!(!labelled("e-0") && labelled("e-99"), "no label was learned of what was forgotten");
     }
 }

@@ -413,14 +413,83 @@ fn signals_that_wait_for_labels_are_kept_within_their_bound() {
         let label = Label::Class("a".to_owned());
         partition.apply(at(100 + id), &Entry::Feedback { id: id.to_string(), label })
     };
-    assert_eq!(feedback(10), Outcome::Feedback(FeedbackOutcome::Unknown));
+    for _ in 0..2 {
+        assert_eq!(feedback(10), Outcome::Feedback(FeedbackOutcome::Unknown), "as often as it is asked");
+    }
     assert_eq!(feedback(99), Outcome::Feedback(FeedbackOutcome::Joined));
-    // A reset forgets how many channels there were; what waits for its label is then of another number.
+    // A reset forgets how many channels there were, and what waits for its label.
     partition.apply(at(300), &Entry::Control(Control::Reset));
+    assert!(partition.snapshot().len() < 1 << 16);
     let input = Input::Channels(vec![vec![1.0, 2.0]; 2]);
     partition.apply(at(301), &Entry::Event(Event { id: "two".to_owned(), input, label: None }));
-    let late = Entry::Feedback { id: "98".to_owned(), label: Label::Class("a".to_owned()) };
-    assert!(matches!(partition.apply(at(302), &late), Outcome::Rejected(_)));
+    let mut feedback = |id: &str| {
+        partition.apply(at(302), &Entry::Feedback { id: id.to_owned(), label: Label::Class("a".to_owned()) })
+    };
+    assert_eq!(feedback("98"), Outcome::Feedback(FeedbackOutcome::AlreadyLabelled));
+    assert_eq!(feedback("two"), Outcome::Feedback(FeedbackOutcome::Joined));
+    assert_eq!(partition.statistics().labels, 1);
+}
+
+#[test]
+fn a_reset_forgets_what_was_learned_and_scored_and_knows_what_was_applied() {
+    let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
+    for number in 0..200usize {
+        partition.apply(at(number), &labelled(number, number as f64 % 7.0));
+    }
+    let waiting =
+        |id: &str| Event { id: id.to_owned(), input: Input::Features(Features::Dense(vec![6.0, 1.0])), label: None };
+    partition.apply(at(200), &Entry::Event(waiting("before")));
+    let before = partition.statistics();
+    assert!(before.labels == 200 && before.accuracy > 0.5 && before.kappa > 0.0 && before.log_loss > 0.0, "{before:?}");
+    assert_eq!(partition.apply(at(201), &Entry::Control(Control::Reset)), Outcome::Done);
+    let after = partition.statistics();
+    let scored = (after.labels, after.correct, after.accuracy, after.recent_accuracy, after.kappa, after.log_loss);
+    assert_eq!(scored, (0, 0, 0.0, 0.0, 0.0, 0.0));
+    assert!((after.experiences, after.features) == (0, 0) && after.classes.is_empty(), "{after:?}");
+    let applied = |told: &hebb_engine::Statistics| {
+        (told.events, told.applied_digest, told.duplicates, told.updates, told.rejected, told.drifts)
+    };
+    assert_eq!(applied(&after), applied(&before));
+
+    let Outcome::Answer(retry) = partition.apply(at(202), &labelled(199, 3.0)) else { panic!("an answer") };
+    assert!(retry.duplicate && !retry.learned && retry.prediction.is_some(), "{retry:?}");
+    let feedback = |id: &str| Entry::Feedback { id: id.to_owned(), label: Label::Class("high".to_owned()) };
+    assert_eq!(partition.apply(at(203), &feedback("before")), Outcome::Feedback(FeedbackOutcome::AlreadyLabelled));
+    assert_eq!(partition.statistics().labels, 0);
+    partition.apply(at(204), &Entry::Event(waiting("after")));
+    assert_eq!(partition.apply(at(205), &feedback("after")), Outcome::Feedback(FeedbackOutcome::Joined));
+    assert_eq!((partition.statistics().labels, partition.statistics().classes), (1, vec!["high".to_owned()]));
+}
+
+#[test]
+fn a_reset_empties_a_library_and_its_ids_and_its_changes_go_on() {
+    let mut partition = Partition::new(PartitionConfig::new(Task::Patterns));
+    let signal = |number: usize| {
+        let input = Input::Signal((0..60).map(|step| ((step * step + number) % 11) as f32).collect());
+        Entry::Event(Event { id: number.to_string(), input, label: None })
+    };
+    let library = |partition: &mut Partition| {
+        let all = LibraryQuery { state: LibraryState::All, limit: 1_000, ..LibraryQuery::default() };
+        let Outcome::Library(found) = partition.apply(at(99), &Entry::Query(Query::Library(all))) else {
+            panic!("a library")
+        };
+        found.into_iter().map(|pattern| pattern.summary.id).collect::<Vec<_>>()
+    };
+    for number in 0..20 {
+        partition.apply(at(number), &signal(number));
+    }
+    let rule = LibraryChange::ArchiveRule { support_below: Some(u64::MAX), unseen_for: None };
+    let archive = Entry::Control(Control::Library { id: "tidy".to_owned(), change: rule });
+    partition.apply(at(20), &archive);
+    let known = library(&mut partition).into_iter().max().unwrap();
+    partition.apply(at(21), &Entry::Control(Control::Reset));
+    assert!(library(&mut partition).is_empty());
+    partition.apply(at(22), &signal(20));
+    let anew = library(&mut partition);
+    assert!(!anew.is_empty() && anew.iter().all(|id| *id > known), "{anew:?} after {known}");
+    let Outcome::LibraryChanged(again) = partition.apply(at(23), &archive) else { panic!("a change") };
+    assert!(again.duplicate);
+    assert_eq!(library(&mut partition), anew, "a change that comes again is made once");
 }
 
 #[test]

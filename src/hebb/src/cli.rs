@@ -9,7 +9,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     access, alerts, backup, benchmark, completion, config, demo, evaluate, history, kubernetes, node, operator,
-    redis_member, restore, simulate, start, status, top,
+    redis_member, reset, restore, simulate, start, status, top,
 };
 
 /// What a subcommand ends with.
@@ -88,6 +88,8 @@ pub enum Command {
     Backup(backup::Options),
     /// Fill an empty store with a backup; or make a new cluster from one
     Restore(restore::Options),
+    /// Have a domain forget what it has learned
+    Reset(reset::Options),
     #[command(flatten)]
     Kubernetes(kubernetes::Command),
     /// Check configuration files
@@ -137,6 +139,7 @@ pub fn run(command: Command) -> Outcome {
         Command::History(options) => history::run(options),
         Command::Backup(options) => backup::run(options),
         Command::Restore(options) => restore::run(options),
+        Command::Reset(options) => reset::run(options),
         Command::Config(command) => config::run(command),
         Command::Keys(command) => access::run(command),
         Command::Alerts(command) => alerts::run(command),
@@ -189,6 +192,7 @@ mod tests {
             "hebb backup verify backups",
             "hebb restore demo-2 --like demo --backup a.hebb",
             "hebb restore --from backups --data-dir new",
+            "hebb reset demo --partition 1 --yes --url http://127.0.0.1:8080 --key k",
             "hebb silence quality --for 2h --labels alertname=a,severity=b",
             "hebb support-bundle demo -o demo.tar.gz",
             "hebb status demo -o json",
@@ -200,6 +204,7 @@ mod tests {
             assert!(Arguments::read(line.split(' ')).is_ok(), "{line}");
         }
         for line in [
+            "hebb reset --yes",
             "hebb backup",
             "hebb backup demo --to backups",
             "hebb restore demo-2 --from backups",

@@ -19,6 +19,7 @@ mod operator;
 mod output;
 mod redis;
 mod redis_member;
+mod reset;
 mod restore;
 mod simulate;
 mod start;

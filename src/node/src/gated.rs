@@ -18,8 +18,12 @@ pub struct Gated {
     pub appends: Semaphore,
     /// A permit a checkpoint, which without one isn't there either.
     pub checkpoints: Semaphore,
-    /// Whether nobody can read.
+    /// Whether nobody can read, nor tell how far it is.
     pub away: AtomicBool,
+    /// Whether whoever reads panics.
+    pub poisoned: AtomicBool,
+    /// A permit a panic, to be waited for.
+    pub panics: Semaphore,
 }
 
 impl Gated {
@@ -30,6 +34,8 @@ impl Gated {
             appends: Semaphore::new(0),
             checkpoints: Semaphore::new(0),
             away: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
+            panics: Semaphore::new(0),
         };
         let gates = Arc::new(gates);
         (
@@ -66,6 +72,10 @@ impl Log for Gated {
         max: usize,
         wait: Duration,
     ) -> Result<Vec<(EntryId, Record)>, LogError> {
+        if self.poisoned.load(Ordering::Relaxed) {
+            self.panics.add_permits(1);
+            panic!("an entry that nobody can bear");
+        }
         self.reach()?.read(key, after, max, wait).await
     }
 
@@ -76,6 +86,8 @@ impl Log for Gated {
         previous: Option<&Claim>,
         lease: Duration,
     ) -> Result<Claimed, LogError> {
+        // Nobody waits in real time for the lease of one that has panicked.
+        let lease = if self.poisoned.load(Ordering::Relaxed) { Duration::ZERO } else { lease };
         self.log.claim(key, owner, previous, lease).await
     }
 
@@ -107,7 +119,7 @@ impl Log for Gated {
     }
 
     async fn progress(&self, claim: &Claim, applied: u64) -> Result<(), LogError> {
-        self.log.progress(claim, applied).await
+        self.reach()?.progress(claim, applied).await
     }
 
     async fn status(&self, key: &PartitionKey) -> Result<PartitionStatus, LogError> {

@@ -55,6 +55,12 @@ fn surplus(prototypes: &mut Vec<Prototype>, max: usize, spared: usize) -> Vec<Pr
 }
 
 impl Patterns {
+    /// One that has found nothing, and goes on with the ids: no id ever stands for another pattern, and a change that comes
+    /// twice is still made once.
+    pub fn emptied(&self) -> Self {
+        Self { next_id: self.next_id, changes: self.changes.clone(), ..Self::default() }
+    }
+
     /// What is asked for.
     pub fn query(&self, query: &LibraryQuery) -> Vec<LibraryPattern> {
         let LibraryQuery { state, level, min_support, min_confidence, from, like, limit } = query;

@@ -57,6 +57,7 @@ pub struct Watch {
     engine: EngineSpec,
     status_url: String,
     health_url: String,
+    workers_url: String,
     http: reqwest::Client,
     reach: Arc<Reach>,
 }
@@ -147,6 +148,7 @@ impl Watch {
             engine: cluster.spec.engine.clone(),
             status_url: format!("http://{}/api/v1/status", addresses.coordinator),
             health_url: format!("http://{}/health/readiness", addresses.gateway),
+            workers_url: format!("http://{}/health/readiness", addresses.worker),
             http: http.clone(),
             reach: Arc::new(Reach {
                 edges,
@@ -186,12 +188,20 @@ impl Watch {
     }
 
     async fn look(&self, looks: &mut Looks) -> BTreeMap<String, f64> {
-        let ready = self.http.get(&self.health_url).send().await.is_ok_and(|answer| answer.status().is_success());
+        let is_ready =
+            async |url: &str| self.http.get(url).send().await.is_ok_and(|answer| answer.status().is_success());
+        let (ready, workers_ready) = tokio::join!(is_ready(&self.health_url), is_ready(&self.workers_url));
         let mut samples = BTreeMap::from([("up".to_owned(), f64::from(u8::from(ready)))]);
         let asked = async { self.http.get(&self.status_url).send().await?.error_for_status()?.json().await };
         let status: Result<ClusterStatus, reqwest::Error> = asked.await;
         match status {
-            Ok(status) => looks.take(&status, &self.engine, &mut samples),
+            Ok(status) => {
+                looks.take(&status, &self.engine, &mut samples);
+                // The workers of a process are ready together: one that can't serve a partition says so for all.
+                if !workers_ready {
+                    samples.insert("workers_ready_ratio".to_owned(), 0.0);
+                }
+            }
             Err(_) => {
                 samples.insert("leader_up".to_owned(), 0.0);
             }

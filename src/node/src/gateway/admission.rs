@@ -49,6 +49,11 @@ struct Visit {
 }
 
 impl Admitted {
+    /// Who it is.
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
     /// The highest priority that the client's requests have.
     pub fn priority_max(&self) -> Priority {
         self.0.limit.map_or(Priority::High, |limit| limit.priority_max())

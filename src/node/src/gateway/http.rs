@@ -23,7 +23,7 @@ use super::domains::partition_of;
 use super::priority::{Priority, Urgency};
 use super::reply::{Address, ErrorBody, Failure, expose, wrong_method};
 use super::wire::{self, AnswerBody, BatchBody, EventBody, FeedbackBody, SignalBody};
-use super::{Shared, governed, library, ndjson};
+use super::{Shared, governed, library, ndjson, reset};
 use crate::trail;
 
 type Gateway = State<Arc<Shared>>;
@@ -32,7 +32,7 @@ type Gateway = State<Arc<Shared>>;
 const DOCUMENT: &str = include_str!("openapi.json");
 
 /// The addresses under which there is something to be had, with a key where keys are asked for.
-fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 14] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 15] {
     [
         ("/v1/domains", get(list_domains)),
         ("/v1/domains/{domain}", get(describe_domain)),
@@ -46,6 +46,7 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 14] {
         ("/v1/domains/{domain}/patterns:archive", post(library::archive)),
         ("/v1/domains/{domain}/patterns:restore", post(library::restore)),
         ("/v1/domains/{domain}/events/{id}", get(event)),
+        ("/v1/domains/{domain}/reset", post(reset::reset)),
         ("/event", post(governed::event)),
         ("/state", get(governed::state)),
     ]
@@ -355,7 +356,7 @@ async fn list_domains(State(shared): Gateway) -> Response {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct DomainDetail {
+pub struct DomainDetail {
     #[serde(flatten)]
     domain: DomainBody,
     /// Distinct events applied.
@@ -372,26 +373,26 @@ struct DomainDetail {
     partition_statistics: Vec<Statistics>,
 }
 
-/// Reads every partition at one place of its log each: what was acknowledged before is counted.
 async fn describe_domain(State(shared): Gateway, Address(Path(name)): Address<Path<String>>) -> Response {
     let started = Instant::now();
-    let result = async {
-        let domain = known_domain(&shared, &name).await?;
-        let reads = (0..domain.partitions).map(|index| {
-            let shared = &shared;
-            let partition = PartitionKey { domain: domain.name.clone(), index };
-            let entry = Entry::Query(EngineQuery::Statistics).encode();
-            async move {
-                match shared.dispatcher.submit(&partition, entry, OnFull::Wait).await? {
-                    Outcome::Statistics(statistics) => Ok(*statistics),
-                    _ => Err(Failure::Unexpected),
-                }
-            }
-        });
-        let partitions = futures::future::try_join_all(reads).await?;
-        Ok::<_, Failure>(detail(domain, partitions))
-    };
+    let result = async { described(&shared, known_domain(&shared, &name).await?).await };
     respond(&shared, "describe", started, result.await)
+}
+
+/// Reads every partition at one place of its log each: what was appended before is counted.
+pub async fn described(shared: &Shared, domain: Domain) -> Result<DomainDetail, Failure> {
+    let reads = (0..domain.partitions).map(|index| {
+        let partition = PartitionKey { domain: domain.name.clone(), index };
+        let entry = Entry::Query(EngineQuery::Statistics).encode();
+        async move {
+            match shared.dispatcher.submit(&partition, entry, OnFull::Wait).await? {
+                Outcome::Statistics(statistics) => Ok(*statistics),
+                _ => Err(Failure::Unexpected),
+            }
+        }
+    });
+    let partitions = futures::future::try_join_all(reads).await?;
+    Ok(detail(domain, partitions))
 }
 
 fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {

@@ -16,6 +16,7 @@ mod limits;
 mod ndjson;
 mod priority;
 mod reply;
+mod reset;
 mod wire;
 
 use std::sync::Arc;

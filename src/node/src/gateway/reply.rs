@@ -11,7 +11,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, Registry, TextEncoder};
 use serde::Serialize;
 
-use super::dispatch::DispatchError;
+use super::dispatch::{ANSWER_TIMEOUT, DispatchError};
 use super::follower::CopyError;
 use super::wire::WireError;
 use crate::memory::Memory;
@@ -75,6 +75,12 @@ pub enum Failure {
     /// The entry found no answer.
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
+    /// A reset is in the log, and not every partition has said that it is applied.
+    #[error(
+        "the reset is in the log, and not every partition has applied it within {} s: it needn't be repeated, look at the domain",
+        ANSWER_TIMEOUT.as_secs()
+    )]
+    ResetPending,
     /// An eventual read found no copy that is young enough.
     #[error(transparent)]
     Copy(#[from] CopyError),
@@ -130,7 +136,9 @@ impl Failure {
             Failure::TooManyDomains { .. } => (StatusCode::FORBIDDEN, "too_many_domains"),
             Failure::UnknownEvent(_) => (StatusCode::NOT_FOUND, "unknown_event"),
             Failure::Dispatch(DispatchError::Full { .. }) => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
-            Failure::Dispatch(DispatchError::Late) => (StatusCode::SERVICE_UNAVAILABLE, "answer_pending"),
+            Failure::Dispatch(DispatchError::Late) | Failure::ResetPending => {
+                (StatusCode::SERVICE_UNAVAILABLE, "answer_pending")
+            }
             Failure::Copy(_) => (StatusCode::SERVICE_UNAVAILABLE, "copy_stale"),
             Failure::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Failure::Dispatch(DispatchError::Unreadable) | Failure::Unexpected => {

@@ -63,7 +63,20 @@ pub struct WorkerOptions {
 #[derive(Default)]
 pub struct Board {
     reports: Mutex<BTreeMap<PartitionKey, (Instant, PartitionReport)>>,
-    broken: Mutex<BTreeMap<PartitionKey, String>>,
+    broken: Mutex<BTreeMap<PartitionKey, Trouble>>,
+}
+
+/// Why a partition can't be served.
+struct Trouble {
+    why: String,
+    /// Until when that counts although the partition reports; without it, until it does.
+    until: Option<Instant>,
+}
+
+impl Trouble {
+    fn outlasts(&self, report: Instant) -> bool {
+        self.until.is_some_and(|until| report < until)
+    }
 }
 
 impl Board {
@@ -72,8 +85,12 @@ impl Board {
         if reports.get(key).is_some_and(|(at, _)| at.elapsed() < REPORT_EVERY) {
             return;
         }
-        reports.insert(key.clone(), (Instant::now(), report()));
-        self.broken.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        let now = Instant::now();
+        reports.insert(key.clone(), (now, report()));
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if broken.get(key).is_some_and(|trouble| !trouble.outlasts(now)) {
+            broken.remove(key);
+        }
     }
 
     fn remove(&self, key: &PartitionKey) {
@@ -86,13 +103,16 @@ impl Board {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    fn broken(&self, key: &PartitionKey, why: String) {
-        self.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), why);
+    /// The partition can't be served. One that fails again and again works for a moment each time: `until` then it counts
+    /// as broken whatever it reports.
+    fn broken(&self, key: &PartitionKey, why: String, until: Option<Instant>) {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.insert(key.clone(), Trouble { why, until });
     }
 
     fn trouble(&self) -> Option<String> {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        broken.iter().next().map(|(key, why)| format!("the state of {key} can't be read: {why}"))
+        broken.values().next().map(|trouble| trouble.why.clone())
     }
 
     fn partitions(&self) -> Vec<PartitionReport> {
@@ -190,6 +210,7 @@ impl Worker {
             skip_unreadable: options.skip_unreadable,
             // Of a queue that is short, a small part makes the difference between full and not.
             progress_every: (options.max_queue_size / 64).clamp(1, PROGRESS_EVERY_MAX),
+            turn: owner::TURN,
         };
         Ok(Self { context: Arc::new(context), health, part })
     }

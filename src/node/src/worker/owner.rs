@@ -3,12 +3,15 @@
 //! An answer leaves only while the lease can't have expired: the local deadline counts from before the renewal was sent.
 //! When the store is away the state stays in memory, and ownership resumes without a reload if nobody else claimed since.
 
-use std::collections::BTreeMap;
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::try_join_all;
 use hebb_engine::{
     Control, Entry, EntryId, Governance, Outcome, Partition, PartitionConfig, Rejection, SNAPSHOT_VERSION,
@@ -49,6 +52,16 @@ const STRETCH: usize = 64;
 /// Up to this long a stretch may take without the runtime's being told that its thread is busy: it wakes another thread
 /// then, which has to wait for a processor.
 const SHORT_STRETCH: Duration = Duration::from_millis(1);
+/// A turn ends with the entry that takes it beyond this: what was applied is answered then, and the lease renewed. An answer
+/// is waited for about ten seconds, and entries can cost tenths of one.
+pub const TURN: Duration = Duration::from_millis(100);
+/// Wait after the first failure of a partition; twice as long after each that follows.
+const RESTART_AFTER: Duration = Duration::from_secs(5);
+const RESTART_AFTER_MAX: Duration = Duration::from_secs(300);
+/// Failures in a row from which on the worker isn't ready.
+const FAILURES_TOLD: u32 = 3;
+/// An owner that has run for so long has got over what made it fail before.
+const WELL_AFTER: Duration = Duration::from_secs(60);
 /// How old the store's knowledge of what was applied may become, short of `progress_every` entries.
 const PROGRESS_WITHIN: Duration = Duration::from_millis(20);
 /// Wait after a failed call to the store.
@@ -68,6 +81,8 @@ pub struct OwnerContext {
     pub skip_unreadable: bool,
     /// Entries after which the store is told how far a partition is.
     pub progress_every: u64,
+    /// How long entries are applied before what has come of them is answered.
+    pub turn: Duration,
 }
 
 /// A state in memory and the right to it.
@@ -86,6 +101,8 @@ struct Owned {
     storing: Option<Storing>,
     /// What comes after the entries that were applied last, where there were many.
     reading: Option<Reading>,
+    /// What was read and isn't applied yet: a turn ended before it.
+    unapplied: VecDeque<(EntryId, Record)>,
     /// Of `since`, what the store was told of, and when.
     progress: (u64, Instant),
     /// Outcomes that haven't left yet, by gateway.
@@ -116,31 +133,18 @@ enum Ended {
     Superseded,
     /// The stored state can't be read.
     Unreadable(String),
+    /// It panicked, and with what.
+    Failed(String),
 }
 
 /// Owns `key` until the stop.
 pub async fn own(context: Arc<OwnerContext>, key: PartitionKey, domain: watch::Receiver<Domain>, stop: Stop) {
+    let mut failures = Failures::default();
     while !stop.is_asked() {
-        let ended = match claim(&context, &key, None).await {
-            Ok((Claimed::New(claim), asked_at)) => match load_until(&context, claim, &domain, asked_at, &stop).await {
-                Ok(Some(owned)) => serve(&context, owned, &domain, &stop).await,
-                Ok(None) => Ended::Stopped,
-                Err(StoredError::Log(LogError::Fenced)) => Ended::Superseded,
-                Err(StoredError::Log(
-                    error @ (LogError::Unavailable(_) | LogError::Full { .. } | LogError::Invalid(_)),
-                )) => {
-                    debug!(partition = %key, %error, "the state could not be loaded; trying again");
-                    Ended::Superseded
-                }
-                Err(error) => Ended::Unreadable(error.to_string()),
-            },
-            // Nothing was offered to resume, so this is a lease of an earlier life of ours, or of another's: wait.
-            Ok((Claimed::Resumed(_) | Claimed::Held { .. }, _)) => Ended::Superseded,
-            Err(error) => {
-                debug!(partition = %key, %error, "the claim failed; trying again");
-                Ended::Superseded
-            }
-        };
+        let begun_at = Instant::now();
+        // What it held goes with it: the next life begins with what is stored.
+        let ended = AssertUnwindSafe(live(&context, &key, &domain, &stop)).catch_unwind().await;
+        let ended = ended.unwrap_or_else(|panic| Ended::Failed(message(&*panic)));
         context.board.remove(&key);
         match ended {
             Ended::Stopped => break,
@@ -148,16 +152,74 @@ pub async fn own(context: Arc<OwnerContext>, key: PartitionKey, domain: watch::R
             Ended::Unreadable(why) => {
                 // The stored bytes stay as they are for a person, or a newer version, to look at.
                 warn!(partition = %key, why, "the stored state can't be read; the partition stays down");
-                context.board.broken(&key, why);
-                let mut stop = stop.clone();
-                tokio::select! {
-                    () = stop.asked() => {}
-                    () = tokio::time::sleep(LEASE * 10) => {}
+                context.board.broken(&key, format!("the state of {key} can't be read: {why}"), None);
+                pause(&stop, LEASE * 10).await;
+            }
+            Ended::Failed(why) => {
+                let (failures, wait) = failures.add(begun_at.elapsed());
+                error!(partition = %key, failures, why, wait_s = wait.as_secs(), "applying the log failed; it is tried again");
+                if failures >= FAILURES_TOLD {
+                    let why = format!("applying the log of {key} failed {failures} times in a row: {why}");
+                    context.board.broken(&key, why, Some(Instant::now() + wait + WELL_AFTER));
                 }
+                pause(&stop, wait).await;
             }
         }
     }
     context.board.forget(&key);
+}
+
+/// How often a partition has failed without having run well in between.
+#[derive(Default)]
+struct Failures(u32);
+
+impl Failures {
+    /// Counts one, of an owner that has run for so long; how many there are, and what to wait before the next life.
+    fn add(&mut self, ran: Duration) -> (u32, Duration) {
+        if ran >= WELL_AFTER {
+            self.0 = 0;
+        }
+        let doubled = RESTART_AFTER.saturating_mul(1_u32.checked_shl(self.0).unwrap_or(u32::MAX));
+        self.0 = self.0.saturating_add(1);
+        (self.0, doubled.min(RESTART_AFTER_MAX))
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it panicked").to_owned()
+}
+
+async fn pause(stop: &Stop, wait: Duration) {
+    let mut stop = stop.clone();
+    tokio::select! {
+        () = stop.asked() => {}
+        () = tokio::time::sleep(wait) => {}
+    }
+}
+
+/// One life of an owner, from the claim to its end.
+async fn live(context: &OwnerContext, key: &PartitionKey, domain: &watch::Receiver<Domain>, stop: &Stop) -> Ended {
+    match claim(context, key, None).await {
+        Ok((Claimed::New(claim), asked_at)) => match load_until(context, claim, domain, asked_at, stop).await {
+            Ok(Some(owned)) => serve(context, owned, domain, stop).await,
+            Ok(None) => Ended::Stopped,
+            Err(StoredError::Log(LogError::Fenced)) => Ended::Superseded,
+            Err(StoredError::Log(
+                error @ (LogError::Unavailable(_) | LogError::Full { .. } | LogError::Invalid(_)),
+            )) => {
+                debug!(partition = %key, %error, "the state could not be loaded; trying again");
+                Ended::Superseded
+            }
+            Err(error) => Ended::Unreadable(error.to_string()),
+        },
+        // Nothing was offered to resume, so this is a lease of an earlier life of ours, or of another's: wait.
+        Ok((Claimed::Resumed(_) | Claimed::Held { .. }, _)) => Ended::Superseded,
+        Err(error) => {
+            debug!(partition = %key, %error, "the claim failed; trying again");
+            Ended::Superseded
+        }
+    }
 }
 
 /// Claims, and says since when the lease counts at the latest.
@@ -234,6 +296,7 @@ async fn load(
         fallback,
         storing: None,
         reading: None,
+        unapplied: VecDeque::new(),
         progress: (0, Instant::now()),
         outcomes: BTreeMap::new(),
         // Nobody knows yet.
@@ -320,12 +383,16 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
     let outcomes = mem::take(&mut owned.outcomes);
     let told = owned.progress_due(context.progress_every);
     let wait = if owned.since.entries == told.unwrap_or(owned.progress.0) { READ_WAIT } else { PROGRESS_WITHIN };
-    let begun = owned.reading.take();
-    let (read, answered, progressed) = tokio::join!(
-        read(context, &owned.claim.partition, owned.partition.position(), begun, wait),
-        answer(context, outcomes),
-        progress(context, &owned.claim, told),
-    );
+    let is_behind = !owned.unapplied.is_empty();
+    let begun = if is_behind { None } else { owned.reading.take() };
+    let fresh = async {
+        match is_behind {
+            true => Ok(Vec::new()),
+            false => read(context, &owned.claim.partition, owned.partition.position(), begun, wait).await,
+        }
+    };
+    let (read, answered, progressed) =
+        tokio::join!(fresh, answer(context, outcomes), progress(context, &owned.claim, told));
     progressed?;
     if let Some(told) = told {
         owned.progress = (told, Instant::now());
@@ -339,18 +406,14 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
     if owned.storing.is_none() && is_due {
         snapshot(context, owned);
     }
-    if let Some((last, _)) = entries.last() {
-        if entries.len() > SMALL_BATCH {
-            owned.reading = Some(read_on(context, &owned.claim.partition, *last));
-        }
-        let took = apply_in_stretches(owned, &entries).await;
-        let bytes = entries.iter().map(|(_, record)| record.entry.len() as u64).sum::<u64>();
-        owned.since.entries += entries.len() as u64;
-        owned.since.bytes += bytes;
-        if let Some(fallback) = &mut owned.fallback {
-            fallback.applied(entries.len() as u64, bytes);
-        }
-        context.metrics.applied(entries.len() as u32, took);
+    if entries.len() > SMALL_BATCH
+        && let Some((last, _)) = entries.last()
+    {
+        owned.reading = Some(read_on(context, &owned.claim.partition, *last));
+    }
+    owned.unapplied.extend(entries);
+    if !owned.unapplied.is_empty() {
+        take_turn(context, owned).await;
     }
     context.board.put(&owned.claim.partition, || report(owned));
     Ok(())
@@ -463,41 +526,54 @@ fn begin(context: TraceParent, key: &PartitionKey, id: EntryId) -> Span {
     span
 }
 
-/// Applies entries in order, and lets others have their turn in between; how long it took without those.
-async fn apply_in_stretches(owned: &mut Owned, entries: &[(EntryId, Record)]) -> Duration {
-    let mut took = Duration::ZERO;
-    for (number, stretch) in entries.chunks(STRETCH).enumerate() {
-        if number > 0 {
-            yield_now().await;
-        }
-        let Owned { claim, partition, outcomes, entry_cost, .. } = owned;
-        let count = stretch.len() as u32;
+/// Applies what was read until there is no more of it or the turn is over, and lets others have theirs in between.
+async fn take_turn(context: &OwnerContext, owned: &mut Owned) {
+    let until = Instant::now() + context.turn;
+    let (mut entries, mut bytes, mut took) = (0_u32, 0_u64, Duration::ZERO);
+    loop {
+        let Owned { claim, partition, unapplied, outcomes, entry_cost, .. } = owned;
+        let stretch = unapplied.len().min(STRETCH);
+        let expected = entry_cost.saturating_mul(stretch as u32);
         let begun_at = Instant::now();
-        if entry_cost.saturating_mul(count) <= SHORT_STRETCH {
-            apply(&claim.partition, partition, stretch, outcomes);
-        } else {
-            at_length(|| apply(&claim.partition, partition, stretch, outcomes));
-        }
+        let mut apply = || apply(&claim.partition, partition, unapplied, stretch, until, outcomes);
+        let (applied, applied_bytes) = if expected < SHORT_STRETCH { apply() } else { at_length(apply) };
         let elapsed = begun_at.elapsed();
-        *entry_cost = elapsed / count;
+        *entry_cost = elapsed / applied.max(1);
+        entries += applied;
+        bytes += applied_bytes;
         took += elapsed;
+        if owned.unapplied.is_empty() || Instant::now() >= until {
+            break;
+        }
+        yield_now().await;
     }
-    took
+    owned.since.entries += u64::from(entries);
+    owned.since.bytes += bytes;
+    if let Some(fallback) = &mut owned.fallback {
+        fallback.applied(u64::from(entries), bytes);
+    }
+    context.metrics.applied(entries, took);
 }
 
-/// Applies entries in order; the outcomes by gateway.
+/// Applies the first `count` entries in order until the time is up, one at least, and adds the outcomes by gateway. How many
+/// entries and bytes they were; what is left stays.
 fn apply(
     key: &PartitionKey,
     partition: &mut Partition,
-    entries: &[(EntryId, Record)],
+    entries: &mut VecDeque<(EntryId, Record)>,
+    count: usize,
+    until: Instant,
     replies: &mut BTreeMap<String, Vec<Reply>>,
-) {
-    let mut skipped = 0_u32;
-    for (id, record) in entries {
+) -> (u32, u64) {
+    let (mut applied, mut bytes, mut skipped) = (0_u32, 0_u64, 0_u32);
+    for _ in 0..count {
+        let Some((id, record)) = entries.pop_front() else { break };
         let to = record.reply_to.as_ref().map(|to| (trail::addressee(&to.gateway), to.request));
-        let span = to.and_then(|((_, context), _)| context).map(|context| begin(context, key, *id));
-        let outcome = replay::apply(partition, *id, &record.entry);
+        let span = to.and_then(|((_, context), _)| context).map(|context| begin(context, key, id));
+        let outcome = replay::apply(partition, id, &record.entry);
         drop(span);
+        applied += 1;
+        bytes += record.entry.len() as u64;
         skipped += u32::from(matches!(outcome, Outcome::Rejected(Rejection::Unreadable)));
         if let Some(((gateway, _), request)) = to {
             let reply = Reply { request, body: outcome.encode() };
@@ -508,10 +584,15 @@ fn apply(
                 }
             }
         }
+        // On simulated time, which stands still meanwhile, every turn goes to its end.
+        if Instant::now() >= until {
+            break;
+        }
     }
     if skipped > 0 {
         warn!(partition = %key, skipped, "entries of another version were refused; do the nodes run different versions?");
     }
+    (applied, bytes)
 }
 
 async fn answer(context: &OwnerContext, mut replies: BTreeMap<String, Vec<Reply>>) -> Result<(), LogError> {
@@ -599,6 +680,8 @@ fn report(owned: &Owned) -> PartitionReport {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use hebb_engine::{Event, Features, Input, Label, Task};
     use hebb_log::{LocalStore, Log, Replies, ReplyTo};
     use tokio::time::timeout;
@@ -635,6 +718,7 @@ mod tests {
             governance: Governance::default(),
             skip_unreadable: false,
             progress_every: 1,
+            turn: TURN,
         })
     }
 
@@ -702,6 +786,102 @@ mod tests {
         Ok(())
     }
 
+    /// Every turn ends after one entry here, and the store is away for a moment while some are left.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_turn_has_left_is_applied_by_the_next_ones_and_answered_in_between() -> Result {
+        const MANY: u64 = BATCH_MAX as u64 + EVENTS;
+        let local = LocalStore::in_memory()?;
+        let (store, gates) = Gated::store(&local);
+        gates.checkpoints.add_permits(1_000);
+        let key = PartitionKey { domain: "dear".to_owned(), index: 0 };
+        let records: Vec<Record> = (0..MANY).map(event).collect();
+        let last = local.append(&key, &records, MANY).await?.pop().ok_or("no id")?;
+        let (_sender, domain) = watch::channel(domain(&key));
+        let context = OwnerContext { turn: Duration::ZERO, ..context(store)? };
+        let mut replies = local.subscribe("gateway-0").await?;
+        let (stopper, stop) = stop_channel();
+        let owner = tokio::spawn(own(Arc::new(context), key.clone(), domain, stop));
+
+        let mut answered = Vec::new();
+        while answered.len() < MANY as usize {
+            let batch = timeout(Duration::from_secs(5), replies.recv()).await?.ok_or("the replies ended")?;
+            assert_eq!(batch.len(), 1, "answers leave after each turn");
+            answered.extend(batch.iter().map(|reply| reply.request));
+            if answered.len() == 20 {
+                gates.away.store(true, Ordering::Relaxed);
+                let gates = gates.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(2 * RETRY_AFTER).await;
+                    gates.away.store(false, Ordering::Relaxed);
+                });
+            }
+        }
+        assert!(answered.iter().copied().eq(0..MANY), "each once, in order: {answered:?}");
+        stopper.stop();
+        timeout(Duration::from_secs(5), owner).await??;
+        let stored = local.load(&key).await?.ok_or("no checkpoint")?;
+        let events = Partition::restore(&stored.state)?.statistics().events;
+        assert_eq!((stored.position, events), (last, MANY));
+        Ok(())
+    }
+
+    #[test]
+    fn a_partition_that_fails_again_waits_twice_as_long_until_it_has_run_well() {
+        let mut failures = Failures::default();
+        let mut add = |ran: u64| {
+            let (count, wait) = failures.add(Duration::from_secs(ran));
+            (count, wait.as_secs())
+        };
+        assert_eq!([0, 1, 59].map(&mut add), [(1, 5), (2, 10), (3, 20)]);
+        let later: Vec<_> = (0..40).map(|_| add(1)).collect();
+        assert_eq!((later[2], later[3], later[39]), ((6, 160), (7, 300), (43, 300)));
+        assert_eq!([60, 0].map(add), [(1, 5), (2, 10)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_that_panics_is_told_of_from_the_third_time_on_until_it_has_run_well() -> Result {
+        let local = LocalStore::in_memory()?;
+        let (store, gates) = Gated::store(&local);
+        gates.checkpoints.add_permits(1_000);
+        gates.poisoned.store(true, Ordering::Relaxed);
+        let key = PartitionKey { domain: "poisoned".to_owned(), index: 0 };
+        let (_sender, domain) = watch::channel(domain(&key));
+        let context = context(store)?;
+        let board = context.board.clone();
+        let mut replies = local.subscribe("gateway-0").await?;
+        let (stopper, stop) = stop_channel();
+        let begun_at = Instant::now();
+        let owner = tokio::spawn(own(Arc::new(context), key.clone(), domain, stop));
+        // No timer of this test lets time pass while the store is at work: it would count as time in which all was well.
+        gates.panics.acquire_many(FAILURES_TOLD - 1).await?.forget();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(board.trouble(), None, "it may have been chance");
+        gates.panics.acquire().await?.forget();
+        while board.trouble().is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert!(begun_at.elapsed() >= Duration::from_secs(5 + 10), "{:?}", begun_at.elapsed());
+        let trouble = board.trouble().ok_or("no trouble")?;
+        let wanted = "applying the log of poisoned/0 failed 3 times in a row: an entry that nobody can bear";
+        assert_eq!(trouble, wanted);
+
+        let told_at = Instant::now();
+        gates.poisoned.store(false, Ordering::Relaxed);
+        local.append(&key, &[event(1)], EVENTS).await?;
+        assert_eq!(replies.recv().await.ok_or("no answer")?[0].request, 1);
+        assert_eq!(board.trouble(), Some(trouble), "it hasn't run for long yet");
+        while board.trouble().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(told_at.elapsed() >= Duration::from_secs(20) + WELL_AFTER - RETRY_AFTER, "{:?}", told_at.elapsed());
+        assert_eq!(board.partitions().len(), 1);
+        stopper.stop();
+        owner.await?;
+        Ok(())
+    }
+
     #[test]
     fn a_checkpoint_that_failed_leaves_what_it_held_to_the_next() -> Result {
         let since = |entries| SinceCheckpoint { entries, bytes: 10 * entries, elapsed: Duration::ZERO };
@@ -722,6 +902,7 @@ mod tests {
             fallback: None,
             storing: Some(Storing { task: JoinSet::new(), since: since(4) }),
             reading: None,
+            unapplied: VecDeque::new(),
             progress: (0, Instant::now()),
             outcomes: BTreeMap::new(),
             entry_cost: Duration::ZERO,

@@ -38,10 +38,14 @@ pub struct Worker {
 
 impl Worker {
     pub fn start(store: &Store, name: &str) -> Self {
+        Self::start_with(store, name, settings(&[]))
+    }
+
+    pub fn start_with(store: &Store, name: &str, settings: ClusterSettings) -> Self {
         let runtime = Runtime::new().unwrap();
         let (stopper, stop) = stop_channel();
         let (store, identity) = (store.clone(), identity(name));
-        let task = runtime.spawn(async move { run_workers(store, &settings(&[]), identity, 1, stop).await });
+        let task = runtime.spawn(async move { run_workers(store, &settings, identity, 1, stop).await });
         Self { threads: Threads(Some(runtime)), stopper, task }
     }
 

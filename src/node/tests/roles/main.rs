@@ -30,6 +30,8 @@ mod openapi;
 #[cfg(test)]
 mod priority;
 #[cfg(test)]
+mod reset;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod rollback;

@@ -29,8 +29,9 @@ const VECTOR: &str = r#"{"id":"v1","domain":"kept","vector":[1,2],"moral_value":
 const BATCH: &str = r#"{"signals":[[0,1,4,1,0]]}"#;
 const MERGE: &str = r#"{"similarity":0.95}"#;
 const ARCHIVE: &str = r#"{"ids":[0]}"#;
+const RESET: &str = r#"{"confirm":"d"}"#;
 /// What writes, and what it takes.
-const WRITES: [(&str, &str, &str); 8] = [
+const WRITES: [(&str, &str, &str); 9] = [
     ("infer-and-adapt", "d", EVENT),
     ("infer", "d", QUESTION),
     ("feedback", "d", LABEL),
@@ -38,6 +39,7 @@ const WRITES: [(&str, &str, &str); 8] = [
     ("patterns:merge", "shapes", MERGE),
     ("patterns:archive", "shapes", ARCHIVE),
     ("patterns:restore", "shapes", ARCHIVE),
+    ("reset", "d", RESET),
     ("perceive:batch", "shapes", BATCH),
 ];
 const READS: [&str; 4] =
@@ -127,7 +129,7 @@ async fn lonely() -> Seen {
     }
     seen.insert(probe.ask("post", "/event", "", "", &VECTOR.replace("kept", "one-more")).await);
     let unanswered = async {
-        let writes = WRITES[..7].iter().map(|(name, domain, body)| probe.write(name, domain, body));
+        let writes = WRITES[..8].iter().map(|(name, domain, body)| probe.write(name, domain, body));
         let reads = READS[1..].iter().map(|path| probe.ask("get", path, "d", "e1", ""));
         let governed = [("post", "/event", VECTOR), ("get", "/state?domain=kept", "")];
         let governed = governed.map(|(method, path, body)| probe.ask(method, path, "", "", body));
@@ -200,6 +202,7 @@ async fn every_answer_is_documented_and_every_documented_answer_is_given() {
         ("patterns:merge", "shapes", r#"{"ids":[]}"#),
         ("patterns:archive", "shapes", r#"{"ids":[]}"#),
         ("patterns:restore", "shapes", r#"{"ids":[]}"#),
+        ("reset", "d", r#"{"confirm":"e"}"#),
         ("perceive:batch", "shapes", r#"{"signals":[]}"#),
     ] {
         seen.insert(probe.write(name, domain, body).await);
