@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Outcome;
 use crate::node::runtime;
-use crate::output::percent;
+use crate::output::{percent, print_line};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -63,8 +63,7 @@ pub fn run(options: Options) -> Outcome {
         confirm(&domain, partition, &told, &mut std::io::stdin().lock(), &mut std::io::stderr())?;
     }
     let body = json!({ "confirm": domain, "partition": partition });
-    println!("{}", told(&ask(client.post(reset).json(&body))?));
-    Ok(())
+    print_line(told(&ask(client.post(reset).json(&body))?))
 }
 
 async fn answer(request: RequestBuilder) -> Result<Value, Box<dyn std::error::Error>> {

@@ -417,24 +417,34 @@ mod tests {
         json!({
             "name": "d", "task": "Classification", "events": labels, "labels": labels, "learned": learned, "accuracy": 0.0,
             "recent_accuracy": recent_accuracy, "rejection_rate": rejection_rate, "drifts": 0, "lag": 50,
-            "partitions": [{"index": 0, "owner": null, "epoch": 1, "lag": 40, "state_bytes": 0}],
+            "partitions": [{"index": 0, "owner": null, "epoch": 1, "lag": 40, "state_bytes": 0, "learned": learned}],
         })
     }
 
     #[test]
     fn the_indicators_are_those_of_what_was_learned_and_of_what_the_spec_says() {
-        let status = json!({
-            "leader": "c", "term": 1, "workers": [], "lag": 0, "unowned": 0,
-            "domains": [
-                domain(5_000, 0, Some(0.9), None), domain(99, 30, Some(0.0), None), domain(0, 90, None, Some(0.8)),
-            ],
-        });
-        let status: ClusterStatus = serde_json::from_value(status).unwrap();
+        let status = |learned: u64| -> ClusterStatus {
+            let mut domains = [
+                domain(5_000, 0, Some(0.9), None),
+                domain(99, 30 + learned, Some(0.0), None),
+                domain(0, 90, None, Some(0.8)),
+            ];
+            for (domain, name) in domains.iter_mut().zip(["a", "b", "c"]) {
+                domain["name"] = json!(name);
+            }
+            let status = json!({
+                "leader": "c", "term": 1, "workers": [], "lag": 0, "unowned": 0, "domains": domains,
+            });
+            serde_json::from_value(status).unwrap()
+        };
         let mut engine = EngineSpec { max_queue_size: 80, ..EngineSpec::default() };
         engine.admission.target_acceptance = 0.4;
-        let mut looks = Looks { learned: VecDeque::from([(Instant::now() - RATE_OVER, 20)]) };
+        let learned = VecDeque::from([(Instant::now() - RATE_OVER, 0)]);
+        let mut looks = Looks { learned, ..Looks::default() };
         let mut samples = BTreeMap::new();
-        looks.take(&status, &engine, &mut samples);
+        looks.take(&status(0), &engine, &mut samples);
+        assert!(samples["update_rate"].abs() < 1e-9, "what was learned before is not new");
+        looks.take(&status(100), &engine, &mut samples);
         assert_eq!(samples["accuracy"], 0.9, "99 labels say nothing");
         assert_eq!((samples["queue_size"], samples["queue_usage_ratio"]), (40.0, 0.5));
         assert!((samples["acceptance_shortfall"] - 0.5).abs() < 1e-9);
