@@ -162,7 +162,7 @@ async fn small(address: SocketAddr, domain: &str, framing: &str) -> TcpStream {
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut connection = socket.connect(address).await.unwrap();
     let head = format!(
-        "POST /v1/domains/{domain}/infer-and-adapt HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\
+        "POST /v1/domains/{domain}/infer-and-adapt HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/x-ndjson\r\n{framing}\r\n\r\n"
     );
     connection.write_all(head.as_bytes()).await.unwrap();
@@ -182,6 +182,10 @@ async fn clients_that_do_not_read_their_answers_are_hung_up_on_when_others_need_
             let (address, chunk, hung_up) = (server.address, chunk.clone(), hung_up.clone());
             tokio::spawn(async move {
                 let mut connection = small(address, "d", "transfer-encoding: chunked").await;
+                connection.write_all(chunk.as_bytes()).await.unwrap();
+                let mut begun = [0; 12];
+                connection.read_exact(&mut begun).await.unwrap();
+                assert_eq!(&begun, b"HTTP/1.1 200");
                 while connection.write_all(chunk.as_bytes()).await.is_ok() {}
                 hung_up.send(()).await.unwrap();
             })

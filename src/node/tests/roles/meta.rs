@@ -123,7 +123,7 @@ async fn a_cycle_whose_client_hangs_up_is_remembered() {
     for cycle in 0..CYCLES {
         feed(&server, cycle * 10..cycle * 10 + 10).await;
         let mut client = TcpStream::connect(server.meta_address).await.unwrap();
-        let request = format!("POST {BASE}/run-all HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n");
+        let request = format!("POST {BASE}/run-all HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
         drop(client);
