@@ -416,7 +416,10 @@ mod tests {
             ("{engine: {rhythm: {sleep: 0}}}", "spec.engine.rhythm.sleep: must be between 1 and 100"),
             ("{engine: {admission: {minThreshold: 0.6}}}", "spec.engine.admission: initialThreshold must be between"),
             ("{domains: [{name: A, task: Classification}]}", "spec.domains[0].name"),
-            ("{domains: [{name: a, task: Classification}, {name: a, task: Regression}]}", "spec.domains[1].name"),
+            (
+                "{domains: [{name: a, task: Classification}, {name: a, task: Regression}]}",
+                "spec.domains: member 1, \"a\", is there twice",
+            ),
             ("{domains: [{name: a, task: Guess}]}", "spec.domains[0].task: must be one of Classification, "),
             ("{engine: {checkpointInterval: soon}}", "spec.engine.checkpointInterval: must match "),
             ("{engine: {checkpointInterval: 99999999999999999h}}", "spec.engine.checkpointInterval: \"9999"),

@@ -228,7 +228,7 @@ mod tests {
             _ => json!(
                 ["x", "1s", "http://a:1", "08:00", "1Gi", "0 0 * * *", "a.hebb", "a:1", "2030-01-31T08:00:00Z"]
                     .into_iter()
-                    .find(|text| of_form(schema, text).is_none())
+                    .find(|text| problem(schema, &json!(text), "").is_none())
                     .unwrap_or("x")
             ),
         }
@@ -300,7 +300,12 @@ mod tests {
             walk(below, &format!("{place}.{name}"), &within, see);
         }
         if let Some(below) = schema.get("items") {
-            walk(below, &format!("{place}[0]"), &|value| wrap(json!([value])), see);
+            let others = schema["minItems"].as_u64().unwrap_or(1).saturating_sub(1);
+            let within = |value: Value| {
+                let others = (0..others).map(|_| good(below));
+                wrap(std::iter::once(value).chain(others).collect())
+            };
+            walk(below, &format!("{place}[0]"), &within, see);
         }
         if let Some(below) = schema.get("additionalProperties") {
             walk(below, &format!("{place}.x"), &|value| wrap(json!({"x": value})), see);
