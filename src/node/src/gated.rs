@@ -20,10 +20,6 @@ pub struct Gated {
     pub checkpoints: Semaphore,
     /// Whether nobody can read, nor tell how far it is.
     pub away: AtomicBool,
-    /// Whether whoever reads panics.
-    pub poisoned: AtomicBool,
-    /// A permit a panic, to be waited for.
-    pub panics: Semaphore,
 }
 
 impl Gated {
@@ -34,8 +30,6 @@ impl Gated {
             appends: Semaphore::new(0),
             checkpoints: Semaphore::new(0),
             away: AtomicBool::new(false),
-            poisoned: AtomicBool::new(false),
-            panics: Semaphore::new(0),
         };
         let gates = Arc::new(gates);
         (
@@ -72,10 +66,6 @@ impl Log for Gated {
         max: usize,
         wait: Duration,
     ) -> Result<Vec<(EntryId, Record)>, LogError> {
-        if self.poisoned.load(Ordering::Relaxed) {
-            self.panics.add_permits(1);
-            panic!("an entry that nobody can bear");
-        }
         self.reach()?.read(key, after, max, wait).await
     }
 
@@ -86,8 +76,6 @@ impl Log for Gated {
         previous: Option<&Claim>,
         lease: Duration,
     ) -> Result<Claimed, LogError> {
-        // Nobody waits in real time for the lease of one that has panicked.
-        let lease = if self.poisoned.load(Ordering::Relaxed) { Duration::ZERO } else { lease };
         self.log.claim(key, owner, previous, lease).await
     }
 

@@ -838,53 +838,6 @@ mod tests {
         assert_eq!([60, 0].map(add), [(1, 5), (2, 10)]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_owner_that_panics_is_told_of_from_the_third_time_on_until_it_has_run_well() -> Result {
-        let local = LocalStore::in_memory()?;
-        let (store, gates) = Gated::store(&local);
-        gates.checkpoints.add_permits(1_000);
-        gates.poisoned.store(true, Ordering::Relaxed);
-        let key = PartitionKey { domain: "poisoned".to_owned(), index: 0 };
-        let (_sender, domain) = watch::channel(domain(&key));
-        let context = context(store)?;
-        let board = context.board.clone();
-        let mut replies = local.subscribe("gateway-0").await?;
-        let (stopper, stop) = stop_channel();
-        let begun_at = Instant::now();
-        let owner = tokio::spawn(own(Arc::new(context), key.clone(), domain, stop));
-        // No timer of this test lets time pass while the store is at work: it would count as time in which all was well.
-        gates.panics.acquire_many(FAILURES_TOLD - 1).await?.forget();
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(board.trouble(), None, "it may have been chance");
-        gates.panics.acquire().await?.forget();
-        while board.trouble().is_none() {
-            tokio::task::yield_now().await;
-        }
-        assert!(begun_at.elapsed() >= Duration::from_secs(5 + 10), "{:?}", begun_at.elapsed());
-        let trouble = board.trouble().ok_or("no trouble")?;
-        let wanted = "applying the log of poisoned/0 failed 3 times in a row: an entry that nobody can bear";
-        assert_eq!(trouble, wanted);
-
-        let told_at = Instant::now();
-        gates.poisoned.store(false, Ordering::Relaxed);
-        // The store writes in real time.
-        tokio::time::resume();
-        local.append(&key, &[event(1)], EVENTS).await?;
-        tokio::time::pause();
-        assert_eq!(replies.recv().await.ok_or("no answer")?[0].request, 1);
-        assert_eq!(board.trouble(), Some(trouble), "it hasn't run for long yet");
-        while board.trouble().is_some() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert!(told_at.elapsed() >= Duration::from_secs(20) + WELL_AFTER - RETRY_AFTER, "{:?}", told_at.elapsed());
-        assert_eq!(board.partitions().len(), 1);
-        stopper.stop();
-        owner.await?;
-        Ok(())
-    }
-
     #[test]
     fn a_checkpoint_that_failed_leaves_what_it_held_to_the_next() -> Result {
         let since = |entries| SinceCheckpoint { entries, bytes: 10 * entries, elapsed: Duration::ZERO };
