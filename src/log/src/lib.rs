@@ -338,6 +338,13 @@ pub struct Domain {
     pub config: hebb_engine::PartitionConfig,
 }
 
+impl Domain {
+    /// Its partitions, in their order.
+    pub fn keys(&self) -> impl Iterator<Item = PartitionKey> + '_ {
+        (0..self.partitions).map(|index| PartitionKey { domain: self.name.clone(), index })
+    }
+}
+
 /// A node that beats.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Member {

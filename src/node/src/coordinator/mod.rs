@@ -204,10 +204,7 @@ async fn lead(shared: &Shared, leadership: &Leadership) -> Result<ClusterStatus,
     let (workers, gateways) = sort(members);
     let staying: Vec<String> =
         workers.iter().filter(|(_, report)| !report.draining).map(|(id, _)| id.clone()).collect();
-    let partitions: Vec<PartitionKey> = domains
-        .iter()
-        .flat_map(|domain| (0..domain.partitions).map(|index| PartitionKey { domain: domain.name.clone(), index }))
-        .collect();
+    let partitions: Vec<PartitionKey> = domains.iter().flat_map(Domain::keys).collect();
     let owners = assign::assign(&partitions, &staying);
     // With nobody there the old assignment stands: whoever comes back finds its partitions.
     if !staying.is_empty() && owners != known.owners {

@@ -7,7 +7,7 @@ use axum::Router;
 use futures::future::try_join_all;
 use hebb_api::AutoscalingSpec;
 use hebb_api::scaling::{self, Load, Sample};
-use hebb_log::{LogError, PartitionKey};
+use hebb_log::{Domain, LogError, PartitionKey};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -55,9 +55,7 @@ impl WorkerCount {
 
 /// Workers that share a process, and so its health and its metrics.
 pub struct Crew {
-    store: Store,
-    id: String,
-    /// What the others are made like.
+    /// The first, and what the others are made like.
     model: Worker,
 }
 
@@ -73,8 +71,7 @@ impl Crew {
     /// # Errors
     /// A metric that can't be registered.
     pub fn new(store: Store, options: WorkerOptions) -> Result<Self, prometheus::Error> {
-        let id = options.id.clone();
-        Ok(Self { store: store.clone(), id, model: Worker::new(store, options)? })
+        Ok(Self { model: Worker::new(store, options)? })
     }
 
     /// Health and metrics of all of them.
@@ -109,7 +106,7 @@ impl Crew {
             if let WorkerCount::ByQueue { scaling, .. } = &count
                 && !stop.is_asked()
             {
-                queue.look(&self.store).await;
+                queue.look(&self.model.context.store).await;
                 wanted = decide(scaling, running.len(), leaving.is_empty(), &queue);
             }
         }
@@ -127,7 +124,7 @@ impl Crew {
     fn start(&self, number: u64) -> Running {
         let worker = match number {
             0 => self.model.clone(),
-            _ => self.model.beside(format!("{}-{number}", self.id)),
+            _ => self.model.beside(format!("{}-{number}", self.model.context.worker)),
         };
         let (stopper, stop) = stop_channel();
         Running { number, stopper, task: Task::spawn(async move { worker.run(stop).await }) }
@@ -185,10 +182,7 @@ impl Queue {
 /// How many entries wait, and in how many partitions they could.
 async fn waiting(store: &Store) -> Result<(u64, u64), LogError> {
     let domains = store.directory.domains().await?;
-    let partitions: Vec<PartitionKey> = domains
-        .iter()
-        .flat_map(|domain| (0..domain.partitions).map(|index| PartitionKey { domain: domain.name.clone(), index }))
-        .collect();
+    let partitions: Vec<PartitionKey> = domains.iter().flat_map(Domain::keys).collect();
     let statuses = try_join_all(partitions.iter().map(|key| store.log.status(key))).await?;
     Ok((statuses.iter().map(|status| status.waiting).sum(), partitions.len() as u64))
 }

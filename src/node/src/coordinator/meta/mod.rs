@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hebb_engine::{Control, CycleReport, Entry, Outcome, Partition};
-use hebb_log::{LogError, PartitionKey, Record};
+use hebb_log::{Domain, LogError, PartitionKey, Record};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -279,9 +279,7 @@ pub async fn reset(shared: &Shared) -> Result<Arc<State>, MetaError> {
 
 async fn partitions(shared: &Shared) -> Result<Vec<PartitionKey>, LogError> {
     let domains = shared.store.directory.domains().await?;
-    let keys = domains
-        .iter()
-        .flat_map(|domain| (0..domain.partitions).map(|index| PartitionKey { domain: domain.name.clone(), index }));
+    let keys = domains.iter().flat_map(Domain::keys);
     Ok(keys.take(PARTITIONS_MAX).collect())
 }
 
