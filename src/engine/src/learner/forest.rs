@@ -36,9 +36,25 @@ impl Member {
     }
 }
 
+/// Of [`TREES`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
 pub struct Forest {
     members: Vec<Member>,
+}
+
+/// A forest as it is stored.
+#[derive(Deserialize)]
+struct Stored {
+    members: Vec<Member>,
+}
+
+impl TryFrom<Stored> for Forest {
+    type Error = &'static str;
+
+    fn try_from(Stored { members }: Stored) -> Result<Self, Self::Error> {
+        if members.len() == TREES { Ok(Self { members }) } else { Err("a forest has another number of trees") }
+    }
 }
 
 impl Forest {
@@ -58,7 +74,7 @@ impl Forest {
         shares.clear();
         shares.resize(classes, 1e-3 / classes.max(1) as f64);
         favourites.clear();
-        scratch.beliefs.of(row, self.members.iter().map(|member| &member.tree));
+        scratch.beliefs.of(row, self.trees::<TREES>());
         for (number, member) in self.members.iter().enumerate() {
             let right = 1.0 - member.drift.mean();
             let scale = (right * right) * (right * right) + 1e-6;
@@ -70,14 +86,21 @@ impl Forest {
         }
     }
 
+    /// The first `N` trees.
+    fn trees<const N: usize>(&self) -> [&Tree; N] {
+        const { assert!(N <= TREES) }
+        std::array::from_fn(|number| &self.members[number].tree)
+    }
+
     /// Whether the leading trees know next to nothing but one class, the same one, where a row belongs; then shares over
     /// classes by what they have seen there.
     pub fn is_sure(&self, row: &[f32], classes: usize, shares: &mut Vec<f64>) -> bool {
         shares.clear();
         shares.resize(classes, 0.0);
         let mut only = None;
-        for member in self.members.iter().take(LEADERS) {
-            let (counts, weight) = member.tree.counts(row);
+        let leaders = self.trees::<LEADERS>();
+        for (tree, leaf) in leaders.into_iter().zip(Tree::find(leaders, row)) {
+            let (counts, weight) = tree.counts(leaf);
             let others_max = (OTHERS_SHARE * weight).min(OTHERS_WEIGHT);
             let class = counts.iter().take(classes).position(|count| weight - count <= others_max);
             if weight < KNOWN_WEIGHT || class.is_none() || only.is_some_and(|only| class != only) {

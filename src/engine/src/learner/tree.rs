@@ -2,14 +2,17 @@
 //! (Domingos and Hulten, "Mining High-Speed Data Streams", KDD 2000), with Gaussian observers of the numbers and a choice
 //! between majority and naive Bayes in each leaf (Holmes, Kirkby and Pfahringer, "Stress-Testing Hoeffding Trees", 2005).
 
+use std::borrow::Cow;
 use std::f64::consts::LOG2_E;
+use std::iter::repeat_n;
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::gauss::{Gauss, LogDensity, phi, phi_all};
 use crate::math::{exp_all, larger, ln, ln_all, smaller};
 use crate::random::Random;
+use crate::schema::SLOTS_MAX;
 
 /// Weight that a leaf sees between two looks for a split.
 const GRACE: f32 = 60.0;
@@ -31,23 +34,81 @@ enum Node {
     Leaf(Box<Leaf>),
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(try_from = "StoredLeaf")]
 struct Leaf {
     counts: Vec<f32>,
     weight: f32,
+    /// The weight from which on [`GRACE`] is waited for the next look for a split.
     looked_at: f32,
     majority_right: f32,
     bayes_right: f32,
     /// The random subset of the features that this leaf looks at.
     observed: Vec<Observed>,
+    /// The classes along a feature, a feature after another: in one piece, as every event goes through all of them.
+    spreads: Vec<Gauss>,
+    /// The classes that each feature has room for.
+    room: usize,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 struct Observed {
     feature: u16,
     min: f32,
     max: f32,
-    classes: Vec<Gauss>,
+    /// The classes that may have been seen with it; those beyond never were.
+    classes: usize,
+}
+
+/// A leaf as it is stored: each feature with its classes.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Leaf")]
+struct StoredLeaf<'a> {
+    counts: Cow<'a, [f32]>,
+    weight: f32,
+    looked_at: f32,
+    majority_right: f32,
+    bayes_right: f32,
+    observed: Vec<(u16, f32, f32, Cow<'a, [Gauss]>)>,
+}
+
+impl Serialize for Leaf {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { counts, weight, looked_at, majority_right, bayes_right, .. } = self;
+        let observed = self.observed.iter().zip(self.spreads());
+        StoredLeaf {
+            counts: counts.into(),
+            weight: *weight,
+            looked_at: *looked_at,
+            majority_right: *majority_right,
+            bayes_right: *bayes_right,
+            observed: observed
+                .map(|(Observed { feature, min, max, .. }, classes)| (*feature, *min, *max, classes.into()))
+                .collect(),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl TryFrom<StoredLeaf<'_>> for Leaf {
+    type Error = &'static str;
+
+    fn try_from(stored: StoredLeaf<'_>) -> Result<Self, Self::Error> {
+        let StoredLeaf { counts, weight, looked_at, majority_right, bayes_right, observed } = stored;
+        let room = observed.iter().map(|(.., classes)| classes.len()).max().unwrap_or(0);
+        if room > counts.len() || observed.len() > drawn_of(SLOTS_MAX) {
+            return Err("a leaf knows more classes or features than there are");
+        }
+        let mut spreads = Vec::with_capacity(room * observed.len());
+        for (.., classes) in &observed {
+            spreads.extend(classes.iter().copied().chain(repeat_n(Gauss::default(), room - classes.len())));
+        }
+        let observed = observed.into_iter().map(|(feature, min, max, classes)| {
+            Observed { feature, min, max, classes: classes.len() }
+        });
+        let (counts, observed) = (counts.into_owned(), observed.collect());
+        Ok(Self { counts, weight, looked_at, majority_right, bayes_right, observed, spreads, room })
+    }
 }
 
 /// What a leaf thinks of a row, kept between the vote and the lesson, which asks the same.
@@ -83,13 +144,13 @@ pub struct Beliefs {
 
 impl Beliefs {
     /// Asks about a row a tree after another; answers are told by their number.
-    pub fn of<'a>(&mut self, row: &[f32], trees: impl Iterator<Item = &'a Tree>) {
+    pub fn of<const N: usize>(&mut self, row: &[f32], trees: [&Tree; N]) {
         let Self { leaves, densities, counts, variances, shares } = self;
         leaves.clear();
         densities.clear();
         counts.clear();
-        for tree in trees {
-            let (at, begin) = (tree.find(row), densities.len());
+        for (tree, at) in trees.into_iter().zip(Tree::find(trees, row)) {
+            let begin = densities.len();
             if let Some(Node::Leaf(leaf)) = tree.nodes.get(at)
                 && leaf.weight > 0.0
             {
@@ -120,6 +181,29 @@ impl Beliefs {
 #[serde(try_from = "Stored")]
 pub struct Tree {
     nodes: Vec<Node>,
+    /// The way on from each node: made of them.
+    #[serde(skip_serializing)]
+    ways: Vec<Way>,
+}
+
+/// The way on from a node. A leaf leads to itself, so that a step needs no branch, which the processor would have to guess, and
+/// trees are gone down beside each other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Way {
+    feature: u16,
+    threshold: f32,
+    /// The node on the left; that on the right is the next.
+    left: u32,
+}
+
+impl Way {
+    fn of(at: usize, node: &Node) -> Self {
+        match *node {
+            Node::Split { feature, threshold, left, .. } => Self { feature, threshold, left },
+            // Nothing is above it.
+            Node::Leaf(_) => Self { feature: 0, threshold: f32::INFINITY, left: at as u32 },
+        }
+    }
 }
 
 /// A tree as it is stored.
@@ -131,16 +215,17 @@ struct Stored {
 impl TryFrom<Stored> for Tree {
     type Error = &'static str;
 
-    /// A way down a tree ends: children come after their parents.
+    /// A way down a tree ends: children come after their parents, two together.
     fn try_from(Stored { nodes }: Stored) -> Result<Self, Self::Error> {
         let is_sound = |(at, node): (usize, &Node)| match node {
             Node::Split { left, right, .. } => {
-                [left, right].into_iter().all(|child| (at + 1..nodes.len()).contains(&(*child as usize)))
+                let (left, right) = (*left as usize, *right as usize);
+                at < left && left < right && right == left + 1 && right < nodes.len()
             }
             Node::Leaf(_) => true,
         };
         match !nodes.is_empty() && nodes.iter().enumerate().all(is_sound) {
-            true => Ok(Self { nodes }),
+            true => Ok(Self::of(nodes)),
             false => Err("a tree's nodes don't fit each other"),
         }
     }
@@ -148,24 +233,42 @@ impl TryFrom<Stored> for Tree {
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { nodes: vec![Node::Leaf(Box::default())] }
+        Self::of(vec![Node::Leaf(Box::default())])
     }
 }
 
 impl Tree {
-    fn find(&self, row: &[f32]) -> usize {
-        let mut at = 0;
-        while let Some(Node::Split { feature, threshold, left, right }) = self.nodes.get(at) {
-            // What is missing goes left: NaN is not above anything.
-            let value = row.get(usize::from(*feature)).copied().unwrap_or(f32::NAN);
-            at = if value > *threshold { *right } else { *left } as usize;
-        }
-        at
+    fn of(nodes: Vec<Node>) -> Self {
+        let ways = nodes.iter().enumerate().map(|(at, node)| Way::of(at, node)).collect();
+        Self { nodes, ways }
     }
 
-    /// What a row's leaf has seen: the weight by class, and of all.
-    pub fn counts(&self, row: &[f32]) -> (&[f32], f32) {
-        match self.nodes.get(self.find(row)) {
+    /// The node that a row comes to next.
+    #[inline]
+    fn step(&self, at: usize, row: &[f32]) -> usize {
+        let Some(Way { feature, threshold, left }) = self.ways.get(at).copied() else { return at };
+        // What is missing goes left: NaN is not above anything.
+        let value = row.get(usize::from(feature)).copied().unwrap_or(f32::NAN);
+        left as usize + usize::from(value > threshold)
+    }
+
+    /// The leaves that a row belongs to, in so many trees.
+    pub fn find<const N: usize>(trees: [&Self; N], row: &[f32]) -> [usize; N] {
+        let mut leaves = [0; N];
+        loop {
+            let before = leaves;
+            for (at, tree) in leaves.iter_mut().zip(trees) {
+                *at = tree.step(*at, row);
+            }
+            if leaves == before {
+                return leaves;
+            }
+        }
+    }
+
+    /// What a leaf has seen: the weight by class, and of all.
+    pub fn counts(&self, leaf: usize) -> (&[f32], f32) {
+        match self.nodes.get(leaf) {
             Some(Node::Leaf(leaf)) => (&leaf.counts, leaf.weight),
             Some(Node::Split { .. }) | None => (&[], 0.0),
         }
@@ -214,7 +317,7 @@ impl Tree {
         scratch: &mut Scratch,
     ) {
         let favourites = favourites.copied().unwrap_or_else(|| {
-            scratch.beliefs.of(row, std::iter::once(&*self));
+            scratch.beliefs.of(row, [&*self]);
             self.favourites(&scratch.beliefs, 0)
         });
         let at = favourites.leaf;
@@ -235,18 +338,21 @@ impl Tree {
             self.nodes[at] = Node::Split { feature, threshold, left: left_at, right: right_at };
             self.nodes.push(Node::Leaf(Box::new(Leaf::begin(left))));
             self.nodes.push(Node::Leaf(Box::new(Leaf::begin(right))));
+            self.ways[at] = Way::of(at, &self.nodes[at]);
+            let new = nodes..self.nodes.len();
+            self.ways.extend(new.map(|at| Way::of(at, &self.nodes[at])));
         }
     }
 
     /// Bytes that the tree holds, about.
     pub fn bytes(&self) -> usize {
-        self.nodes.len() * size_of::<Node>()
+        self.nodes.len() * (size_of::<Node>() + size_of::<Way>())
             + self
                 .nodes
                 .iter()
                 .map(|node| match node {
                     Node::Leaf(leaf) => {
-                        leaf.observed.iter().map(|observed| observed.classes.len() * size_of::<Gauss>() + 40).sum()
+                        size_of::<Leaf>() + leaf.spreads.len() * size_of::<Gauss>() + leaf.observed.len() * size_of::<Observed>()
                     }
                     Node::Split { .. } => 0,
                 })
@@ -297,21 +403,44 @@ impl Leaf {
         }
         self.counts[class] += weight;
         self.weight += weight;
-        for observed in &mut self.observed {
+        if has_room && self.room <= class {
+            self.make_room(class + 1);
+        }
+        for (place, observed) in self.observed.iter_mut().enumerate() {
             let value = row.get(usize::from(observed.feature)).copied().unwrap_or(f32::NAN);
             if value.is_nan() {
                 continue;
             }
             observed.min = smaller(observed.min, value);
             observed.max = larger(observed.max, value);
-            if observed.classes.len() <= class {
+            if observed.classes <= class {
                 if !has_room {
                     continue;
                 }
-                observed.classes.resize(class + 1, Gauss::default());
+                observed.classes = class + 1;
             }
-            observed.classes[class].insert(value, weight);
+            self.spreads[place * self.room + class].insert(value, weight);
         }
+    }
+
+    /// Makes room for so many classes along each feature.
+    fn make_room(&mut self, classes: usize) {
+        let mut spreads = vec![Gauss::default(); self.observed.len() * classes];
+        if self.room > 0 {
+            for (wide, narrow) in spreads.chunks_mut(classes).zip(self.spreads.chunks(self.room)) {
+                wide[..self.room].copy_from_slice(narrow);
+            }
+        }
+        (self.spreads, self.room) = (spreads, classes);
+    }
+
+    /// The classes along each feature, as far as they may have been seen with it.
+    fn spreads(&self) -> impl Iterator<Item = &[Gauss]> {
+        let of = |(place, observed): (usize, &Observed)| {
+            let begin = place * self.room;
+            &self.spreads[begin..begin + observed.classes]
+        };
+        self.observed.iter().enumerate().map(of)
     }
 
     /// Draws the features: the root of their number and one more, at least 60 % of few.
@@ -324,22 +453,26 @@ impl Leaf {
             drawn.swap(place, other);
         }
         drawn.truncate(count);
-        let begun = |feature| Observed { feature, min: f32::INFINITY, max: f32::NEG_INFINITY, classes: Vec::new() };
-        self.observed.extend(drawn.into_iter().map(begun));
-        self.observed.sort_unstable_by_key(|observed| observed.feature);
+        for feature in drawn {
+            let place = self.observed.partition_point(|observed| observed.feature < feature);
+            let begun = Observed { feature, min: f32::INFINITY, max: f32::NEG_INFINITY, classes: 0 };
+            self.observed.insert(place, begun);
+            let at = place * self.room;
+            self.spreads.splice(at..at, repeat_n(Gauss::default(), self.room));
+        }
     }
 
     /// Appends the log-density of the row in each class.
     fn densities(&self, row: &[f32], densities: &mut Vec<LogDensity>) {
         let begin = densities.len();
         densities.resize(begin + self.counts.len(), LogDensity::new());
-        for observed in &self.observed {
+        for (observed, classes) in self.observed.iter().zip(self.spreads()) {
             let value = row.get(usize::from(observed.feature)).copied().unwrap_or(f32::NAN);
             if value.is_nan() {
                 continue;
             }
             let floor = Gauss::floor(observed.max - observed.min);
-            for (density, gauss) in densities[begin..].iter_mut().zip(&observed.classes) {
+            for (density, gauss) in densities[begin..].iter_mut().zip(classes) {
                 density.insert(gauss, value, floor);
             }
         }
@@ -359,12 +492,12 @@ impl Leaf {
             return None;
         }
         trial.begin(&self.counts);
-        for observed in &self.observed {
+        for (observed, classes) in self.observed.iter().zip(self.spreads()) {
             let step = (observed.max - observed.min) / (CANDIDATES + 1) as f32;
             if step.is_finite() && step > 0.0 {
                 let thresholds = std::array::from_fn(|place| observed.min + step * (place + 1) as f32);
                 trial.features.push((observed.feature, thresholds));
-                trial.classes.extend(observed.spread(&self.counts).filter(|class| class.count > 0.0));
+                trial.classes.extend(observed.spread(classes, &self.counts).filter(|class| class.count > 0.0));
             }
         }
         trial.run();
@@ -391,8 +524,9 @@ impl Leaf {
         if gain < 1e-3 || (gain - second < bound && bound > TIE) {
             return None;
         }
-        let observed = self.observed.iter().find(|observed| observed.feature == feature)?;
-        let left: Vec<f32> = observed.spread(&self.counts).map(|class| class.left_of(threshold) as f32).collect();
+        let (observed, classes) =
+            self.observed.iter().zip(self.spreads()).find(|(observed, _)| observed.feature == feature)?;
+        let left: Vec<f32> = observed.spread(classes, &self.counts).map(|class| class.left_of(threshold) as f32).collect();
         let right = self.counts.iter().zip(&left).map(|(all, left)| (all - left).max(0.0)).collect();
         Some((feature, threshold, left, right))
     }
@@ -431,10 +565,10 @@ impl Spread {
 }
 
 impl Observed {
-    fn spread(&self, counts: &[f32]) -> impl Iterator<Item = Spread> {
+    fn spread(&self, classes: &[Gauss], counts: &[f32]) -> impl Iterator<Item = Spread> {
         let floor = Gauss::floor(self.max - self.min);
         counts.iter().enumerate().map(move |(class, count)| {
-            let gauss = self.classes.get(class).filter(|gauss| gauss.weight() > 0.0);
+            let gauss = classes.get(class).filter(|gauss| gauss.weight() > 0.0);
             Spread {
                 count: f64::from(*count),
                 mean: gauss.map_or(0.0, Gauss::mean),
@@ -571,7 +705,7 @@ mod tests {
     fn a_stored_tree_without_an_end_is_refused() {
         let leaf = || Node::Leaf(Box::default());
         let split = |left, right| Node::Split { feature: 0, threshold: 0.5, left, right };
-        let stored = |nodes| postcard::from_bytes::<Tree>(&postcard::to_stdvec(&Tree { nodes }).unwrap());
+        let stored = |nodes| postcard::from_bytes::<Tree>(&postcard::to_stdvec(&Tree::of(nodes)).unwrap());
         assert!(stored(vec![split(1, 2), leaf(), leaf()]).is_ok());
         assert!(stored(vec![split(0, 1), leaf()]).is_err(), "it leads to itself");
         assert!(stored(vec![split(1, 2), leaf()]).is_err(), "a child is missing");
@@ -612,7 +746,7 @@ mod tests {
         let mut right = 0;
         for _ in 0..500 {
             let row = [random.unit() as f32, random.unit() as f32];
-            scratch.beliefs.of(&row, std::iter::once(&tree));
+            scratch.beliefs.of(&row, [&tree]);
             let vote = tree.vote(&scratch.beliefs, 0, 1.0, &mut [0.0; 2]).vote;
             right += usize::from(vote == Some(usize::from(row[1] > 0.6)));
         }
