@@ -45,9 +45,9 @@ fn hebb(stream: &Stream) -> Result<Measured> {
         .enumerate()
         .map(|(place, (row, class))| {
             Entry::Event(Event {
-                id: place.to_string(),
+                id: place.to_string().into(),
                 input: Input::Features(Features::Dense(row.clone())),
-                label: Some(Label::Class(class.to_string())),
+                label: Some(Label::Class(class.to_string().into())),
             })
         })
         .collect();

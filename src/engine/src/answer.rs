@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::config::Task;
 use crate::entry::{DecodeError, EntryId, Label};
@@ -45,7 +46,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Admission {
     /// The event's id.
-    pub id: String,
+    pub id: SmolStr,
     /// Whether it repeats an earlier event: then nothing was done.
     pub duplicate: bool,
     /// Whether it was accepted, of a duplicate the first time.
@@ -58,7 +59,7 @@ pub struct Admission {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The event's id; empty for an inference.
-    pub id: String,
+    pub id: SmolStr,
     /// Whether this id was answered before; the answer is then the first one, or beyond the horizon what is predicted by now.
     pub duplicate: bool,
     /// What is predicted; none before the first label.
@@ -98,7 +99,7 @@ pub struct SignalAnomaly {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Prediction {
     /// The most probable class.
-    Class(String),
+    Class(SmolStr),
     /// The expected target.
     Number(f64),
 }

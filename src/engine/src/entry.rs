@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::config::{Governance, PartitionConfig};
 
@@ -29,7 +30,7 @@ pub enum Entry {
     /// The label of an earlier event, joined by the event's id.
     Feedback {
         /// The id of the event.
-        id: String,
+        id: SmolStr,
         /// What was true.
         label: Label,
     },
@@ -45,7 +46,7 @@ pub enum Entry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// Names the event within its domain; a repeated id is answered from the record of the first, not learned twice.
-    pub id: String,
+    pub id: SmolStr,
     /// What was observed.
     pub input: Input,
     /// What was true, when it is already known.
@@ -113,7 +114,7 @@ pub enum Value {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Label {
     /// The class, for `Classification` and `TimeSeriesClassification`.
-    Class(String),
+    Class(SmolStr),
     /// The target, for `Regression`; for `Governed` what the vector is worth, 0 to 1.
     Number(f64),
 }
@@ -126,7 +127,7 @@ pub enum Query {
     /// The record of one event, while it is within the horizon.
     Event {
         /// The id of the event.
-        id: String,
+        id: SmolStr,
     },
     /// The patterns with the most support.
     Patterns {

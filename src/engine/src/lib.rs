@@ -38,6 +38,8 @@ pub use math::NUMBER_MAX;
 pub use meta::{CycleReport, Explored, Knob, MetaMetrics, Tuning};
 pub use partition::Partition;
 pub use quality::{CalibrationBin, Confused, Quality};
+/// Of ids and of classes' names: short ones need no allocation, and a copy of a long one shares it.
+pub use smol_str::SmolStr;
 pub use snapshot::{SnapshotError, VERSION as SNAPSHOT_VERSION, version_of as snapshot_version};
 
 /// Parts of the engine, to be measured by themselves.

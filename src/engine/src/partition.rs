@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::slice;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use self::version1::StateOf1;
 use self::version2::StateOf2;
@@ -110,8 +111,8 @@ struct Counts {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Learned {
     schema: Schema,
-    classes: Vec<String>,
-    class_of: BTreeMap<String, u32>,
+    classes: Vec<SmolStr>,
+    class_of: BTreeMap<SmolStr, u32>,
     experiences: u64,
     model: Model,
 }
@@ -145,6 +146,11 @@ impl Learned {
         }
     }
 
+    /// The names of the classes.
+    fn names(&self) -> Vec<String> {
+        self.classes.iter().map(SmolStr::to_string).collect()
+    }
+
     fn class(&mut self, name: &str) -> Result<usize, Rejection> {
         if let Some(class) = self.class_of.get(name) {
             return Ok(*class as usize);
@@ -153,9 +159,9 @@ impl Learned {
         if self.classes.len() >= max || name.len() > NAME_MAX {
             return Err(Rejection::TooManyClasses { max: max as u32 });
         }
-        let class = self.classes.len();
-        self.class_of.insert(name.to_owned(), class as u32);
-        self.classes.push(name.to_owned());
+        let (class, name) = (self.classes.len(), SmolStr::new(name));
+        self.class_of.insert(name.clone(), class as u32);
+        self.classes.push(name);
         Ok(class)
     }
 }
@@ -251,7 +257,7 @@ impl Partition {
             drifts: counts.drifts,
             experiences: experiences as u64,
             patterns: patterns as u64,
-            classes: learned.classes.clone(),
+            classes: learned.names(),
             features: learned.schema.len() as u32,
             memory_bytes: (bytes + recent.bytes() + meta.bytes() + vitals.bytes()) as u64,
             position: *position,
@@ -416,7 +422,7 @@ impl Partition {
     fn query(&self, query: &Query) -> Result<Outcome, Rejection> {
         Ok(match query {
             Query::Statistics => Outcome::Statistics(Box::new(self.statistics())),
-            Query::Quality => Outcome::Quality(Box::new(self.tally.quality(&self.state.learned.classes))),
+            Query::Quality => Outcome::Quality(Box::new(self.tally.quality(&self.state.learned.names()))),
             Query::Event { id } => Outcome::Event(self.state.recent.get(id).map(|event| event.record.clone())),
             Query::Patterns { limit } => {
                 let found = self.library(&LibraryQuery { limit: *limit, ..LibraryQuery::default() });
@@ -567,7 +573,7 @@ impl Partition {
         let word = if verdict.accepted { ACCEPTED } else { REJECTED };
         let record = EventRecord {
             applied_at: at,
-            prediction: Some(Prediction::Class(word.to_owned())),
+            prediction: Some(Prediction::Class(SmolStr::new_static(word))),
             confidence: 1.0,
             path: AnswerPath::Ensemble,
             labelled: true,
@@ -577,7 +583,7 @@ impl Partition {
     }
 
     /// Counts an event and remembers it.
-    fn applied(&mut self, id: &str, remembered: Remembered) {
+    fn applied(&mut self, id: &SmolStr, remembered: Remembered) {
         self.state.counts.events += 1;
         self.state.counts.applied_digest = self.state.counts.applied_digest.wrapping_add(event_digest(id));
         let horizon = self.state.config.hyperparameters.horizon_events;
@@ -585,7 +591,7 @@ impl Partition {
             Task::TimeSeriesClassification => AWAITED_SIGNAL_BYTES_MAX,
             _ => AWAITED_BYTES_MAX,
         };
-        self.state.recent.insert(id, remembered, horizon, awaited_bytes_max);
+        self.state.recent.insert(id.clone(), remembered, horizon, awaited_bytes_max);
     }
 
     fn event(&mut self, at: EntryId, event: &Event) -> Result<Answer, Rejection> {
@@ -677,7 +683,7 @@ impl Partition {
         let (patterns, anomaly) = self.perceive(input, false);
         let predicted = self.predict();
         Ok(Answer {
-            id: String::new(),
+            id: SmolStr::default(),
             duplicate: false,
             prediction: predicted.prediction,
             path: predicted.path,

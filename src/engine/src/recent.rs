@@ -5,9 +5,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, DefaultHasher};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
+use smol_str::SmolStr;
 
 use crate::answer::EventRecord;
 use crate::entry::{Features, Input, Value, event_digest};
@@ -64,11 +64,11 @@ fn named(name: &str, value: &Value) -> usize {
 #[serde(from = "Stored")]
 pub struct Recent {
     #[serde(serialize_with = "by_id")]
-    events: VecDeque<(Arc<str>, Remembered)>,
+    events: VecDeque<(SmolStr, Remembered)>,
     former: Former,
     /// The numbers of the events by their ids; the first of `events` has the number `first`.
     #[serde(skip_serializing)]
-    numbers: Lookup<Arc<str>, u64>,
+    numbers: Lookup<SmolStr, u64>,
     #[serde(skip_serializing)]
     first: u64,
     #[serde(skip_serializing)]
@@ -78,7 +78,7 @@ pub struct Recent {
     forgotten: usize,
 }
 
-fn by_id<S: Serializer>(events: &VecDeque<(Arc<str>, Remembered)>, serializer: S) -> Result<S::Ok, S::Error> {
+fn by_id<S: Serializer>(events: &VecDeque<(SmolStr, Remembered)>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(events.iter().map(|(id, event)| (&**id, event)))
 }
 
@@ -206,9 +206,9 @@ impl Recent {
 
     /// Remembers an event that isn't remembered yet; the oldest go beyond `max`, and what they keep for their labels beyond so
     /// many bytes of it.
-    pub fn insert(&mut self, id: &str, event: Remembered, max: u32, awaited_bytes_max: usize) {
+    pub fn insert(&mut self, id: SmolStr, event: Remembered, max: u32, awaited_bytes_max: usize) {
         let now_ms = event.record.applied_at.at_ms;
-        self.push(id.into(), event);
+        self.push(id, event);
         self.limit(max, now_ms);
         self.former.expire(now_ms);
         while self.awaited_bytes > awaited_bytes_max && self.forgotten < self.events.len() {
@@ -219,7 +219,7 @@ impl Recent {
         }
     }
 
-    fn push(&mut self, id: Arc<str>, event: Remembered) {
+    fn push(&mut self, id: SmolStr, event: Remembered) {
         self.awaited_bytes += event.awaited.as_ref().map_or(0, Awaited::bytes);
         self.numbers.insert(id.clone(), self.first + self.events.len() as u64);
         self.events.push_back((id, event));
@@ -279,7 +279,7 @@ mod tests {
     fn what_is_known_beyond_the_horizon_is_bounded_and_stored_small() {
         let mut recent = Recent::default();
         for number in 0..FORMER_MAX as u64 + 100 {
-            recent.insert(&format!("e-{number}"), event(1_700_000_000_000 + number / 50), 10, BYTES_MAX);
+            recent.insert(format!("e-{number}").into(), event(1_700_000_000_000 + number / 50), 10, BYTES_MAX);
         }
         assert!(recent.former("e-89").is_none() && recent.former("e-90").is_some());
         let bytes = postcard::to_stdvec(&recent).unwrap();
@@ -296,7 +296,7 @@ mod tests {
             let values = (0..2_000).map(|name| (format!("{name:0>250}"), Value::Text("v".repeat(250)))).collect();
             let awaited = Awaited { input: Input::Features(Features::Named(values)), shares: None };
             let event = Remembered { awaited: Some(awaited), ..event(0) };
-            recent.insert(&format!("e-{number}"), event, 1_000, BYTES_MAX);
+            recent.insert(format!("e-{number}").into(), event, 1_000, BYTES_MAX);
         }
         let stored = postcard::to_stdvec(&recent).unwrap().len();
         assert!((BYTES_MAX / 2..BYTES_MAX).contains(&stored), "{stored} bytes");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use smol_str::SmolStr;
 
 use super::version2::RecentOf2;
 use super::{Counts, Learned, Model, State};
@@ -30,8 +31,8 @@ pub struct StateOf1 {
 #[derive(Deserialize)]
 struct LearnedOf1 {
     schema: Schema,
-    classes: Vec<String>,
-    class_of: BTreeMap<String, u32>,
+    classes: Vec<SmolStr>,
+    class_of: BTreeMap<SmolStr, u32>,
     experiences: u64,
     model: ModelOf1,
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Deserialize;
+use smol_str::SmolStr;
 
 use super::{Counts, Learned, Model, State};
 use crate::answer::EventRecord;
@@ -51,8 +52,8 @@ struct RememberedOf2 {
 #[derive(Deserialize)]
 struct LearnedOf2 {
     schema: Schema,
-    classes: Vec<String>,
-    class_of: BTreeMap<String, u32>,
+    classes: Vec<SmolStr>,
+    class_of: BTreeMap<SmolStr, u32>,
     experiences: u64,
     model: ModelOf2,
 }

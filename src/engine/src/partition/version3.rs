@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use smol_str::SmolStr;
 
 use super::{Counts, Learned, Model, State};
 use crate::anomaly::SeriesDetector;
@@ -35,8 +36,8 @@ pub struct StateOf3 {
 #[derive(Deserialize)]
 struct LearnedOf3 {
     schema: Schema,
-    classes: Vec<String>,
-    class_of: BTreeMap<String, u32>,
+    classes: Vec<SmolStr>,
+    class_of: BTreeMap<SmolStr, u32>,
     experiences: u64,
     model: ModelOf3,
 }
