@@ -321,9 +321,9 @@ async fn hebb(system: &str, url: &str, round: usize, records: &[Record], singles
 /// and applied.
 async fn library(folder: &Path, records: &[Record]) -> Result<Row, Error> {
     let observation = |(place, record): (usize, &Record)| Observation {
-        id: format!("l-{place}"),
+        id: format!("l-{place}").into(),
         features: Features::Dense(record.features.clone()),
-        label: Some(Label::Class(record.label.clone())),
+        label: Some(Label::Class(record.label.clone().into())),
     };
     let mut events: Vec<Observation> = records.iter().enumerate().map(observation).collect();
     let system = open_local(folder, 2).await?;
@@ -395,7 +395,7 @@ fn peers(python: &Path, script: &Path, which: &str, redis_port: u16) -> Result<V
     let told = Command::new(python).arg(script).args([which, &redis_port.to_string(), count]).output()?;
     if !told.status.success() {
         let complaint = String::from_utf8_lossy(&told.stderr).into_owned();
-        return Err(complaint.lines().last().unwrap_or("it says nothing").to_owned().into());
+        return Err(complaint.lines().last().unwrap_or("it says nothing").into());
     }
     let lines = String::from_utf8_lossy(&told.stdout).into_owned();
     let found = lines.lines().filter(|line| line.starts_with('{')).map(|line| {

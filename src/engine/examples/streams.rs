@@ -61,9 +61,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let (features, label) = line.rsplit_once(',')?;
                 let values = features.split(',').map(|value| value.parse().ok()).collect::<Option<Vec<f64>>>()?;
                 Some(Entry::Event(Event {
-                    id: place.to_string(),
+                    id: place.to_string().into(),
                     input: Input::Features(Features::Dense(values)),
-                    label: Some(Label::Class(label.to_owned())),
+                    label: Some(Label::Class(label.into())),
                 }))
             })
             .collect();

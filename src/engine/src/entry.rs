@@ -196,7 +196,7 @@ pub enum Control {
     /// Changes the library of patterns; answered by a [`crate::LibraryChanged`].
     Library {
         /// Names the change: one that is repeated among the next ones is answered as the first time and does nothing.
-        id: String,
+        id: SmolStr,
         /// What is to be done.
         change: LibraryChange,
     },
@@ -287,11 +287,11 @@ mod tests {
 
     #[test]
     fn reads_and_settings_alone_are_expendable() {
-        let event = Event { id: "a".to_owned(), input: Input::Signal(vec![1.0]), label: None };
-        let library = Control::Library { id: "a".to_owned(), change: LibraryChange::Archive { ids: vec![1] } };
+        let event = Event { id: "a".into(), input: Input::Signal(vec![1.0]), label: None };
+        let library = Control::Library { id: "a".into(), change: LibraryChange::Archive { ids: vec![1] } };
         for (entry, expendable) in [
             (Entry::Event(event), false),
-            (Entry::Feedback { id: "a".to_owned(), label: Label::Number(1.0) }, false),
+            (Entry::Feedback { id: "a".into(), label: Label::Number(1.0) }, false),
             (Entry::Infer(Input::Signal(vec![1.0])), true),
             (Entry::Query(Query::Statistics), true),
             (Entry::Control(Control::Configure(PartitionConfig::new(Task::Patterns))), true),

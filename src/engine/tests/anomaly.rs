@@ -141,7 +141,7 @@ fn answer(partition: &mut Partition, place: usize, entry: Entry) -> Answer {
 }
 
 fn signal_event(place: usize, signal: &[f32]) -> Entry {
-    Entry::Event(Event { id: place.to_string(), input: Input::Signal(signal.to_vec()), label: None })
+    Entry::Event(Event { id: place.to_string().into(), input: Input::Signal(signal.to_vec()), label: None })
 }
 
 #[test]

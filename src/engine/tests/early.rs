@@ -31,9 +31,9 @@ impl Learning {
         let class = label(group, self.unit());
         self.number += 1;
         Event {
-            id: self.number.to_string(),
+            id: self.number.to_string().into(),
             input: Input::Features(Features::Dense(values)),
-            label: Some(Label::Class(class.to_string())),
+            label: Some(Label::Class(class.to_string().into())),
         }
     }
 
@@ -137,7 +137,7 @@ fn a_label_that_comes_later_teaches_what_left_early() {
         learning.apply(&Event { label: None, ..event.clone() });
         let at = EntryId { at_ms: learning.number, seq: 1 };
         // Some labels are not what it was sure of.
-        let label = if number % 50 == 49 { Label::Class("other".to_owned()) } else { label };
+        let label = if number % 50 == 49 { Label::Class("other".into()) } else { label };
         learning.partition.apply(at, &Entry::Feedback { id: event.id, label });
     }
     let after = learning.partition.statistics();

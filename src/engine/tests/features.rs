@@ -4,7 +4,7 @@ use hebb_engine::{Entry, EntryId, Event, Features, Input, Label, Outcome, Partit
 
 fn apply(partition: &mut Partition, number: u64, features: Vec<(String, Value)>, label: Label) {
     let input = Input::Features(Features::Named(features));
-    let event = Event { id: number.to_string(), input, label: Some(label) };
+    let event = Event { id: number.to_string().into(), input, label: Some(label) };
     let outcome = partition.apply(EntryId { at_ms: number + 1, seq: 0 }, &Entry::Event(event));
     assert!(matches!(outcome, Outcome::Answer(_)), "{number}: {outcome:?}");
 }
@@ -18,7 +18,7 @@ fn events_whose_features_are_all_missing_are_learned_without_end() {
             let side = number % 2;
             let label = match task {
                 Task::Regression => Label::Number(side as f64),
-                _ => Label::Class(side.to_string()),
+                _ => Label::Class(side.to_string().into()),
             };
             apply(&mut partition, number, vec![("a".to_owned(), Value::Missing)], label);
         }
@@ -36,7 +36,7 @@ fn chessboard(unit: f64, late: bool) -> f64 {
     };
     if late {
         let first = vec![("version".to_owned(), Value::Number(1.0))];
-        apply(&mut partition, 0, first, Label::Class("even".to_owned()));
+        apply(&mut partition, 0, first, Label::Class("even".into()));
     }
     for number in 1..=6_000 {
         let values: Vec<f64> = (0..8).map(|_| random()).collect();
@@ -45,7 +45,7 @@ fn chessboard(unit: f64, late: bool) -> f64 {
         let mut features = vec![("version".to_owned(), Value::Number(1.0))];
         features
             .extend(values.iter().enumerate().map(|(place, value)| (format!("x{place}"), Value::Number(value * unit))));
-        apply(&mut partition, number, features, Label::Class(label.to_owned()));
+        apply(&mut partition, number, features, Label::Class(label.into()));
     }
     partition.statistics().accuracy
 }
@@ -79,7 +79,7 @@ fn a_regression_weighs_its_members_again_after_a_time_in_which_nothing_changed()
         let row = vec![random(), random()];
         let target = if number < 18_000 { 20.5 } else { 100.5 + 50.0 * row[0] - 30.0 * row[1] + random() };
         let input = Input::Features(Features::Dense(row));
-        let event = Event { id: number.to_string(), input, label: Some(Label::Number(target)) };
+        let event = Event { id: number.to_string().into(), input, label: Some(Label::Number(target)) };
         let outcome = partition.apply(EntryId { at_ms: number + 1, seq: 0 }, &Entry::Event(event));
         if let Outcome::Answer(answer) = outcome
             && let Some(hebb_engine::Prediction::Number(predicted)) = answer.prediction

@@ -28,14 +28,14 @@ impl Library {
     }
 
     fn perceive(&mut self, signal: &[f32]) -> Answer {
-        let event = Event { id: self.1.to_string(), input: Input::Signal(signal.to_vec()), label: None };
+        let event = Event { id: self.1.to_string().into(), input: Input::Signal(signal.to_vec()), label: None };
         let Outcome::Answer(answer) = self.apply(&Entry::Event(event)) else { panic!("an answer") };
         answer
     }
 
     fn change(&mut self, change: LibraryChange) -> LibraryChanged {
         let id = self.1.to_string();
-        let outcome = self.apply(&Entry::Control(Control::Library { id, change }));
+        let outcome = self.apply(&Entry::Control(Control::Library { id: id.into(), change }));
         let Outcome::LibraryChanged(changed) = outcome else { panic!("{outcome:?}") };
         *changed
     }
@@ -100,7 +100,7 @@ proptest! {
             prop_assert!(gone == 0 || present.len() >= max as usize, "only what gave way isn't there");
             let Some(change) = change else { continue };
             let before = library.support();
-            let outcome = library.apply(&Entry::Control(Control::Library { id: "once".to_owned() + &library.1.to_string(), change: change.clone() }));
+            let outcome = library.apply(&Entry::Control(Control::Library { id: format!("once{}", library.1).into(), change: change.clone() }));
             let changed = match outcome {
                 Outcome::LibraryChanged(changed) => changed,
                 Outcome::Rejected(Rejection::WrongInput { .. }) => continue,
@@ -229,7 +229,7 @@ fn a_change_that_comes_twice_is_made_once_and_answered_as_the_first_time() {
     let mut library = Library::new(100);
     library.perceive(&rising);
     let archive = Entry::Control(Control::Library {
-        id: "change".to_owned(),
+        id: "change".into(),
         change: LibraryChange::ArchiveRule { support_below: Some(u64::MAX), unseen_for: None },
     });
     let Outcome::LibraryChanged(first) = library.apply(&archive) else { panic!("a change") };
@@ -289,7 +289,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         LibraryChange::ArchiveRule { support_below: None, unseen_for: None },
         LibraryChange::Archive { ids: (0..2_000).collect() },
     ] {
-        let outcome = library.apply(&Entry::Control(Control::Library { id: "x".to_owned(), change }));
+        let outcome = library.apply(&Entry::Control(Control::Library { id: "x".into(), change }));
         assert!(matches!(outcome, Outcome::Rejected(Rejection::WrongInput { .. })), "{outcome:?}");
     }
     assert_eq!(library.all(), before);

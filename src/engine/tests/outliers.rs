@@ -21,7 +21,7 @@ impl Noise {
 
 fn apply(partition: &mut Partition, number: u64, input: Input, label: Option<Label>) -> Option<Answer> {
     let id = EntryId { at_ms: number + 1, seq: 0 };
-    match partition.apply(id, &Entry::Event(Event { id: number.to_string(), input, label })) {
+    match partition.apply(id, &Entry::Event(Event { id: number.to_string().into(), input, label })) {
         Outcome::Answer(answer) => Some(answer),
         _ => None,
     }
@@ -98,7 +98,7 @@ fn classes_are_told_apart_as_well_after_a_row_that_was_wrong() {
     let right = |noise: &mut Noise| {
         let row = noise.row();
         let sum = row[0] - row[1] + 0.7 * row[2] + 0.4 * row[3] + 0.3 * noise.next();
-        (row, Label::Class(if sum > 0.0 { "above" } else { "below" }.to_owned()))
+        (row, Label::Class(if sum > 0.0 { "above" } else { "below" }.into()))
     };
     let usual = error_after(Task::Classification, |_, noise| right(noise));
     for (what, harm) in HARMS {

@@ -14,7 +14,7 @@ fn label(task: Task) -> BoxedStrategy<Label> {
         Task::Regression => (-100.0f64..100.0).prop_map(Label::Number).boxed(),
         Task::Governed => (-0.1f64..1.1).prop_map(Label::Number).boxed(),
         _ => {
-            prop_oneof![9 => (0u8..4).prop_map(|class| Label::Class(class.to_string())), 1 => Just(Label::Number(1.0))]
+            prop_oneof![9 => (0u8..4).prop_map(|class| Label::Class(class.to_string().into())), 1 => Just(Label::Number(1.0))]
                 .boxed()
         }
     }
@@ -63,7 +63,7 @@ fn library_change() -> impl Strategy<Value = Entry> {
             .prop_map(|(support_below, unseen_for)| LibraryChange::ArchiveRule { support_below, unseen_for }),
         3 => ids().prop_map(|ids| LibraryChange::Restore { ids }),
     ];
-    (0u8..40, change).prop_map(|(id, change)| Entry::Control(Control::Library { id: id.to_string(), change }))
+    (0u8..40, change).prop_map(|(id, change)| Entry::Control(Control::Library { id: id.to_string().into(), change }))
 }
 
 /// Rhythms and thresholds, some of which can't be.
@@ -95,8 +95,8 @@ fn entry(task: Task) -> impl Strategy<Value = Entry> {
     });
     prop_oneof![
         20 => (id.clone(), input(task), prop::option::of(label(task)))
-            .prop_map(|(id, input, label)| Entry::Event(Event { id, input, label })),
-        5 => (id.clone(), label(task)).prop_map(|(id, label)| Entry::Feedback { id, label }),
+            .prop_map(|(id, input, label)| Entry::Event(Event { id: id.into(), input, label })),
+        5 => (id.clone(), label(task)).prop_map(|(id, label)| Entry::Feedback { id: id.into(), label }),
         2 => input(task).prop_map(Entry::Infer),
         1 => Just(Entry::Query(Query::Statistics)),
         1 => Just(Entry::Query(Query::Governor)),
@@ -105,7 +105,7 @@ fn entry(task: Task) -> impl Strategy<Value = Entry> {
         }))),
         if task == Task::Patterns { 6 } else { 1 } => library_change(),
         if task == Task::Governed { 3 } else { 1 } => governance(),
-        1 => id.prop_map(|id| Entry::Query(Query::Event { id })),
+        1 => id.prop_map(|id| Entry::Query(Query::Event { id: id.into() })),
         1 => parameters,
         1 => Just(Entry::Control(Control::Reset)),
         3 => Just(Entry::Control(Control::Cycle)),
@@ -248,7 +248,7 @@ proptest! {
     fn the_digest_is_that_of_the_distinct_ids_in_any_order(mut ids in prop::collection::vec("[a-f]{1,3}", 1..60)) {
         let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
         for (place, id) in ids.iter().enumerate() {
-            let event = Event { id: id.clone(), input: Input::Features(Features::Dense(vec![1.0])), label: None };
+            let event = Event { id: id.clone().into(), input: Input::Features(Features::Dense(vec![1.0])), label: None };
             partition.apply(at(place), &Entry::Event(event));
         }
         let sent = ids.len();
@@ -263,9 +263,9 @@ proptest! {
 
 fn labelled(number: usize, x: f64) -> Entry {
     Entry::Event(Event {
-        id: number.to_string(),
+        id: number.to_string().into(),
         input: Input::Features(Features::Dense(vec![x, 1.0])),
-        label: Some(Label::Class(if x > 3.0 { "high" } else { "low" }.to_owned())),
+        label: Some(Label::Class(if x > 3.0 { "high" } else { "low" }.into())),
     })
 }
 
@@ -298,9 +298,9 @@ fn a_retry_is_answered_as_the_first_time_and_not_learned_twice() {
 #[test]
 fn a_label_that_comes_later_is_learned_once() {
     let mut partition = Partition::new(PartitionConfig::new(Task::Classification));
-    let event = Event { id: "e".to_owned(), input: Input::Features(Features::Dense(vec![1.0])), label: None };
+    let event = Event { id: "e".into(), input: Input::Features(Features::Dense(vec![1.0])), label: None };
     partition.apply(at(0), &Entry::Event(event));
-    let feedback = |id: &str| Entry::Feedback { id: id.to_owned(), label: Label::Class("up".to_owned()) };
+    let feedback = |id: &str| Entry::Feedback { id: id.into(), label: Label::Class("up".into()) };
     assert_eq!(partition.apply(at(1), &feedback("e")), Outcome::Feedback(FeedbackOutcome::Joined));
     assert_eq!(partition.apply(at(2), &feedback("e")), Outcome::Feedback(FeedbackOutcome::AlreadyLabelled));
     assert_eq!(partition.apply(at(3), &feedback("x")), Outcome::Feedback(FeedbackOutcome::Unknown));
@@ -343,7 +343,7 @@ fn a_rejected_entry_leaves_what_was_learned_as_it_was() {
         partition.apply(at(number), &labelled(number, number as f64 % 7.0));
     }
     let before = partition.statistics();
-    let bad = |input| Entry::Event(Event { id: "bad".to_owned(), input, label: None });
+    let bad = |input| Entry::Event(Event { id: "bad".into(), input, label: None });
     for entry in [
         bad(Input::Signal(vec![1.0])),
         bad(Input::Features(Features::Dense(vec![f64::INFINITY]))),
@@ -353,22 +353,19 @@ fn a_rejected_entry_leaves_what_was_learned_as_it_was() {
     }
     let after = partition.statistics();
     assert_eq!((after.events, after.features, after.rejected), (before.events, before.features, 3));
-    let label = Label::Class("x".repeat(257));
-    let outcome = partition.apply(at(60), &Entry::Feedback { id: "1".to_owned(), label });
+    let label = Label::Class("x".repeat(257).into());
+    let outcome = partition.apply(at(60), &Entry::Feedback { id: "1".into(), label });
     let Outcome::Rejected(why) = outcome else { panic!("a name that is too long is taken") };
     assert!(why.to_string().contains("a class of at most 256 bytes"), "{why}");
-    assert!(matches!(
-        partition.apply(at(61), &Entry::Query(Query::Event { id: "bad".to_owned() })),
-        Outcome::Event(None)
-    ));
+    assert!(matches!(partition.apply(at(61), &Entry::Query(Query::Event { id: "bad".into() })), Outcome::Event(None)));
 }
 
 #[test]
 fn a_signal_out_of_bounds_is_refused_and_one_of_any_length_is_not() {
     let mut partition = Partition::new(PartitionConfig::new(Task::TimeSeriesClassification));
     let mut apply = |number: usize, input: Input| {
-        let label = Some(Label::Class((number % 3).to_string()));
-        partition.apply(at(number), &Entry::Event(Event { id: number.to_string(), input, label }))
+        let label = Some(Label::Class((number % 3).to_string().into()));
+        partition.apply(at(number), &Entry::Event(Event { id: number.to_string().into(), input, label }))
     };
     for number in 0..50 {
         let length = [1, 2, 9, 65_536, 300][number % 5];
@@ -406,12 +403,12 @@ fn signals_that_wait_for_labels_are_kept_within_their_bound() {
     let mut partition = Partition::new(PartitionConfig::new(Task::TimeSeriesClassification));
     for number in 0..100 {
         let input = Input::Signal(vec![number as f32; 65_536]);
-        partition.apply(at(number), &Entry::Event(Event { id: number.to_string(), input, label: None }));
+        partition.apply(at(number), &Entry::Event(Event { id: number.to_string().into(), input, label: None }));
     }
     assert!(partition.snapshot().len() < 17 << 20);
     let mut feedback = |id: usize| {
-        let label = Label::Class("a".to_owned());
-        partition.apply(at(100 + id), &Entry::Feedback { id: id.to_string(), label })
+        let label = Label::Class("a".into());
+        partition.apply(at(100 + id), &Entry::Feedback { id: id.to_string().into(), label })
     };
     for _ in 0..2 {
         assert_eq!(feedback(10), Outcome::Feedback(FeedbackOutcome::Unknown), "as often as it is asked");
@@ -421,10 +418,9 @@ fn signals_that_wait_for_labels_are_kept_within_their_bound() {
     partition.apply(at(300), &Entry::Control(Control::Reset));
     assert!(partition.snapshot().len() < 1 << 16);
     let input = Input::Channels(vec![vec![1.0, 2.0]; 2]);
-    partition.apply(at(301), &Entry::Event(Event { id: "two".to_owned(), input, label: None }));
-    let mut feedback = |id: &str| {
-        partition.apply(at(302), &Entry::Feedback { id: id.to_owned(), label: Label::Class("a".to_owned()) })
-    };
+    partition.apply(at(301), &Entry::Event(Event { id: "two".into(), input, label: None }));
+    let mut feedback =
+        |id: &str| partition.apply(at(302), &Entry::Feedback { id: id.into(), label: Label::Class("a".into()) });
     assert_eq!(feedback("98"), Outcome::Feedback(FeedbackOutcome::AlreadyLabelled));
     assert_eq!(feedback("two"), Outcome::Feedback(FeedbackOutcome::Joined));
     assert_eq!(partition.statistics().labels, 1);
@@ -437,7 +433,7 @@ fn a_reset_forgets_what_was_learned_and_scored_and_knows_what_was_applied() {
         partition.apply(at(number), &labelled(number, number as f64 % 7.0));
     }
     let waiting =
-        |id: &str| Event { id: id.to_owned(), input: Input::Features(Features::Dense(vec![6.0, 1.0])), label: None };
+        |id: &str| Event { id: id.into(), input: Input::Features(Features::Dense(vec![6.0, 1.0])), label: None };
     partition.apply(at(200), &Entry::Event(waiting("before")));
     let before = partition.statistics();
     assert!(before.labels == 200 && before.accuracy > 0.5 && before.kappa > 0.0 && before.log_loss > 0.0, "{before:?}");
@@ -453,7 +449,7 @@ fn a_reset_forgets_what_was_learned_and_scored_and_knows_what_was_applied() {
 
     let Outcome::Answer(retry) = partition.apply(at(202), &labelled(199, 3.0)) else { panic!("an answer") };
     assert!(retry.duplicate && !retry.learned && retry.prediction.is_some(), "{retry:?}");
-    let feedback = |id: &str| Entry::Feedback { id: id.to_owned(), label: Label::Class("high".to_owned()) };
+    let feedback = |id: &str| Entry::Feedback { id: id.into(), label: Label::Class("high".into()) };
     assert_eq!(partition.apply(at(203), &feedback("before")), Outcome::Feedback(FeedbackOutcome::AlreadyLabelled));
     assert_eq!(partition.statistics().labels, 0);
     partition.apply(at(204), &Entry::Event(waiting("after")));
@@ -466,7 +462,7 @@ fn a_reset_empties_a_library_and_its_ids_and_its_changes_go_on() {
     let mut partition = Partition::new(PartitionConfig::new(Task::Patterns));
     let signal = |number: usize| {
         let input = Input::Signal((0..60).map(|step| ((step * step + number) % 11) as f32).collect());
-        Entry::Event(Event { id: number.to_string(), input, label: None })
+        Entry::Event(Event { id: number.to_string().into(), input, label: None })
     };
     let library = |partition: &mut Partition| {
         let all = LibraryQuery { state: LibraryState::All, limit: 1_000, ..LibraryQuery::default() };
@@ -479,7 +475,7 @@ fn a_reset_empties_a_library_and_its_ids_and_its_changes_go_on() {
         partition.apply(at(number), &signal(number));
     }
     let rule = LibraryChange::ArchiveRule { support_below: Some(u64::MAX), unseen_for: None };
-    let archive = Entry::Control(Control::Library { id: "tidy".to_owned(), change: rule });
+    let archive = Entry::Control(Control::Library { id: "tidy".into(), change: rule });
     partition.apply(at(20), &archive);
     let known = library(&mut partition).into_iter().max().unwrap();
     partition.apply(at(21), &Entry::Control(Control::Reset));
@@ -497,7 +493,7 @@ fn the_largest_numbers_leave_every_answer_a_number_and_larger_ones_are_refused()
     let mut partition = Partition::new(PartitionConfig::new(Task::Regression));
     let event = |number: usize, feature: f64, label: f64| {
         let input = Input::Features(Features::Dense(vec![feature, 1.0]));
-        Entry::Event(Event { id: number.to_string(), input, label: Some(Label::Number(label)) })
+        Entry::Event(Event { id: number.to_string().into(), input, label: Some(Label::Number(label)) })
     };
     for number in 0..600usize {
         let sign = if number.is_multiple_of(2) { 1.0 } else { -1.0 };
@@ -534,9 +530,9 @@ fn an_abrupt_drift_is_followed_within_a_few_hundred_events() {
         let threshold = if number < 2_000 { 8.0 } else { 13.0 };
         let class = if row[0] + row[1] > threshold { "above" } else { "below" };
         let event = Event {
-            id: number.to_string(),
+            id: number.to_string().into(),
             input: Input::Features(Features::Dense(row.to_vec())),
-            label: Some(Label::Class(class.to_owned())),
+            label: Some(Label::Class(class.into())),
         };
         let Outcome::Answer(answer) = partition.apply(at(number), &Entry::Event(event)) else { panic!("an answer") };
         let right = matches!(&answer.prediction, Some(Prediction::Class(name)) if name == class);
@@ -578,14 +574,14 @@ fn what_is_learned_is_counted_as_the_task_learns() {
     for number in 0..3usize {
         let input = Input::Signal((0..64).map(|place| (place as f32 * 0.4).sin()).collect());
         patterns.apply(at(number), &Entry::Infer(input.clone()));
-        patterns.apply(at(number), &Entry::Event(Event { id: number.to_string(), input, label: None }));
+        patterns.apply(at(number), &Entry::Event(Event { id: number.to_string().into(), input, label: None }));
     }
     assert_eq!((patterns.learned(), patterns.statistics().labels), (3, 0), "signals, and no questions");
 
     let mut governed = Partition::new(PartitionConfig::new(Task::Governed));
     for (number, worth) in [1.0, 0.0, 1.0, 0.0, 0.0].into_iter().enumerate() {
         let input = Input::Features(Features::Dense(vec![number as f64, 1.0]));
-        let event = Event { id: number.to_string(), input, label: Some(Label::Number(worth)) };
+        let event = Event { id: number.to_string().into(), input, label: Some(Label::Number(worth)) };
         governed.apply(at(number), &Entry::Event(event));
     }
     assert_eq!(governed.learned(), 2, "what was accepted");
@@ -624,7 +620,7 @@ fn a_retry_of_a_vector_beyond_the_horizon_is_told_whether_it_was_accepted() {
     let vector = |number: usize| {
         let (input, worth) = (vec![number as f64, 1.0], (number * 29 % 100) as f64 / 100.0);
         let input = Input::Features(Features::Dense(input));
-        Entry::Event(Event { id: number.to_string(), input, label: Some(Label::Number(worth)) })
+        Entry::Event(Event { id: number.to_string().into(), input, label: Some(Label::Number(worth)) })
     };
     let told = |outcome| match outcome {
         Outcome::Admission(admission) => (admission.duplicate, admission.accepted),
@@ -656,13 +652,13 @@ fn a_snapshot_of_an_earlier_version_goes_on_where_it_stood() {
         assert_eq!((partition.config().task, statistics.events, partition.position()), (*task, 150, at(149)), "{file}");
         let mut apply = |place: usize, entry: Entry| partition.apply(at(place), &entry);
         let features = |x: f64| Input::Features(Features::Dense(vec![x, 1.0]));
-        let seen = Event { id: "149".to_owned(), input: features(0.0), label: None };
+        let seen = Event { id: "149".into(), input: features(0.0), label: None };
         match task {
             Task::Classification => {
                 let Outcome::Answer(answer) = apply(150, Entry::Event(seen)) else { panic!("an answer") };
                 assert!(answer.duplicate, "what it has seen is known");
                 let Outcome::Answer(answer) = apply(151, Entry::Infer(features(6.0))) else { panic!("an answer") };
-                assert_eq!(answer.prediction, Some(hebb_engine::Prediction::Class("high".to_owned())));
+                assert_eq!(answer.prediction, Some(hebb_engine::Prediction::Class("high".into())));
             }
             Task::Regression => {
                 let Outcome::Answer(answer) = apply(150, Entry::Infer(features(5.0))) else { panic!("an answer") };
@@ -684,8 +680,8 @@ fn a_snapshot_of_an_earlier_version_goes_on_where_it_stood() {
         }
         // Since version 2 every other one of the last ten waits for its label.
         if version >= 2 && matches!(task, Task::Classification | Task::Regression) {
-            let label = if *task == Task::Regression { Label::Number(2.0) } else { Label::Class("low".to_owned()) };
-            let feedback = |id: &str| Entry::Feedback { id: id.to_owned(), label: label.clone() };
+            let label = if *task == Task::Regression { Label::Number(2.0) } else { Label::Class("low".into()) };
+            let feedback = |id: &str| Entry::Feedback { id: id.into(), label: label.clone() };
             assert_eq!(apply(151, feedback("148")), Outcome::Feedback(FeedbackOutcome::Joined));
             assert_eq!(apply(152, feedback("149")), Outcome::Feedback(FeedbackOutcome::AlreadyLabelled));
         }
@@ -719,13 +715,13 @@ proptest! {
         let mut late: Vec<(usize, String, Label, f64)> = Vec::new();
         for (number, (x, delay, odd)) in events.into_iter().enumerate() {
             let class = if (x > 3) != odd { "high" } else { "low" };
-            let (id, label) = (format!("e{number}"), Label::Class(class.to_owned()));
+            let (id, label) = (format!("e{number}"), Label::Class(class.into()));
             let input = Input::Features(Features::Dense(vec![f64::from(x), 1.0]));
             let at_once = (delay == 0).then(|| label.clone());
             let before = loss(&partition);
-            let event = Event { id: id.clone(), input, label: at_once };
+            let event = Event { id: id.clone().into(), input, label: at_once };
             let Outcome::Answer(answer) = partition.apply(at(number), &Entry::Event(event)) else { panic!("an answer") };
-            let right = answer.prediction == Some(hebb_engine::Prediction::Class(class.to_owned()));
+            let right = answer.prediction == Some(hebb_engine::Prediction::Class(class.into()));
             let share = if right { f64::from(answer.confidence) } else { 1.0 - f64::from(answer.confidence) };
             // Of a share this small, 32 bits of the other one tell little.
             prop_assume!(share > 1e-4);
@@ -737,7 +733,7 @@ proptest! {
             }
             for (_, id, label, said) in late.extract_if(.., |(due, ..)| *due <= number + 1) {
                 let before = loss(&partition);
-                partition.apply(at(number), &Entry::Feedback { id, label });
+                partition.apply(at(number), &Entry::Feedback { id: id.into(), label });
                 prop_assert!((loss(&partition) - before - said).abs() < 2e-3, "late");
             }
         }
@@ -748,11 +744,11 @@ proptest! {
         let mut partitions = [(); 2].map(|()| Partition::new(PartitionConfig::new(Task::Classification)));
         for (number, (x, class)) in events.into_iter().enumerate() {
             let id = number.to_string();
-            let (input, label) = (Input::Features(Features::Dense(vec![f64::from(x)])), Label::Class(class));
-            let event = |label| Entry::Event(Event { id: id.clone(), input: input.clone(), label });
+            let (input, label) = (Input::Features(Features::Dense(vec![f64::from(x)])), Label::Class(class.into()));
+            let event = |label| Entry::Event(Event { id: id.clone().into(), input: input.clone(), label });
             partitions[0].apply(at(number), &event(Some(label.clone())));
             partitions[1].apply(at(number), &event(None));
-            partitions[1].apply(at(number), &Entry::Feedback { id: id.clone(), label });
+            partitions[1].apply(at(number), &Entry::Feedback { id: id.clone().into(), label });
             prop_assert_eq!(partitions[0].statistics().log_loss, partitions[1].statistics().log_loss);
         }
     }

@@ -40,7 +40,8 @@ impl Domain {
     }
 
     fn event(&mut self, number: usize, row: &[f64], label: Option<Label>) -> Answer {
-        let event = Event { id: number.to_string(), input: Input::Features(Features::Dense(row.to_vec())), label };
+        let event =
+            Event { id: number.to_string().into(), input: Input::Features(Features::Dense(row.to_vec())), label };
         match self.apply(&Entry::Event(event)) {
             Outcome::Answer(answer) => answer,
             other => panic!("{other:?}"),
@@ -49,7 +50,7 @@ impl Domain {
 }
 
 fn class(above: bool) -> Label {
-    Label::Class(above.to_string())
+    Label::Class(above.to_string().into())
 }
 
 /// Right answers to the last 3,000 of 5,000 events, of which one may be wrong.
@@ -114,7 +115,7 @@ fn labels_that_come_late_teach_the_level() {
         waiting.push_back((number, label));
         if number >= LATE {
             let (number, label) = waiting.pop_front().unwrap();
-            domain.apply(&Entry::Feedback { id: number.to_string(), label });
+            domain.apply(&Entry::Feedback { id: number.to_string().into(), label });
         }
     }
     assert!(right > 2_900, "{right} of 3,000");

@@ -83,9 +83,9 @@ pub fn prequential(events: Vec<Labelled>, mut watch: impl FnMut(f64)) -> Result<
     for (place, labelled) in events.into_iter().enumerate() {
         baselines.observe(&labelled.label);
         let entry = Entry::Event(Event {
-            id: place.to_string(),
+            id: place.to_string().into(),
             input: Input::Features(labelled.features),
-            label: Some(Label::Class(labelled.label.clone())),
+            label: Some(Label::Class(labelled.label.as_str().into())),
         });
         let id = EntryId { at_ms: place as u64 + 1, seq: 0 };
         let started = Instant::now();

@@ -146,8 +146,9 @@ mod tests {
 
     fn event(number: u32) -> Vec<u8> {
         let row = vec![f64::from(number % 5), f64::from(number % 3)];
-        let label = (!number.is_multiple_of(4)).then(|| Label::Class((number % 2).to_string()));
-        Entry::Event(Event { id: format!("e-{number}"), input: Input::Features(Features::Dense(row)), label }).encode()
+        let label = (!number.is_multiple_of(4)).then(|| Label::Class((number % 2).to_string().into()));
+        Entry::Event(Event { id: format!("e-{number}").into(), input: Input::Features(Features::Dense(row)), label })
+            .encode()
     }
 
     /// What an upgrade leaves: the old state as the fallback, entries, a future state, and an entry behind it. The state is
@@ -183,7 +184,7 @@ mod tests {
         prop_oneof![
             8 => (0u32..400).prop_map(event),
             2 => (0u32..400, 0u8..2).prop_map(|(number, class)| {
-                Entry::Feedback { id: format!("e-{number}"), label: Label::Class(class.to_string()) }.encode()
+                Entry::Feedback { id: format!("e-{number}").into(), label: Label::Class(class.to_string().into()) }.encode()
             }),
             1 => Just(Entry::Infer(Input::Features(Features::Dense(vec![1.0, 2.0]))).encode()),
             1 => Just(Entry::Control(Control::Cycle).encode()),

@@ -383,8 +383,8 @@ mod tests {
         let events = |from: u32, to: u32| -> Vec<Observation> {
             let event = |number: u32| {
                 let x = f64::from(number % 10);
-                let label = Label::Class(if x > 4.5 { "high" } else { "low" }.to_owned());
-                Observation { id: number.to_string(), features: Features::Dense(vec![x]), label: Some(label) }
+                let label = Label::Class(if x > 4.5 { "high" } else { "low" }.into());
+                Observation { id: number.to_string().into(), features: Features::Dense(vec![x]), label: Some(label) }
             };
             (from..to).map(event).collect()
         };
@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(duplicates, 10, "an id is learned once");
         let right = answers.iter().zip(290u32..).filter(|(answer, number)| {
             let expected = if number % 10 > 4 { "high" } else { "low" };
-            answer.prediction == Some(Prediction::Class(expected.to_owned()))
+            answer.prediction == Some(Prediction::Class(expected.into()))
         });
         assert!(right.count() >= 18, "{answers:?}");
         let mut wrong = events(400, 401);

@@ -103,8 +103,11 @@ impl TryFrom<StoredLeaf<'_>> for Leaf {
         for (.., classes) in &observed {
             spreads.extend(classes.iter().copied().chain(repeat_n(Gauss::default(), room - classes.len())));
         }
-        let observed = observed.into_iter().map(|(feature, min, max, classes)| {
-            Observed { feature, min, max, classes: classes.len() }
+        let observed = observed.into_iter().map(|(feature, min, max, classes)| Observed {
+            feature,
+            min,
+            max,
+            classes: classes.len(),
         });
         let (counts, observed) = (counts.into_owned(), observed.collect());
         Ok(Self { counts, weight, looked_at, majority_right, bayes_right, observed, spreads, room })
@@ -352,7 +355,9 @@ impl Tree {
                 .iter()
                 .map(|node| match node {
                     Node::Leaf(leaf) => {
-                        size_of::<Leaf>() + leaf.spreads.len() * size_of::<Gauss>() + leaf.observed.len() * size_of::<Observed>()
+                        size_of::<Leaf>()
+                            + leaf.spreads.len() * size_of::<Gauss>()
+                            + leaf.observed.len() * size_of::<Observed>()
                     }
                     Node::Split { .. } => 0,
                 })
@@ -537,7 +542,8 @@ impl Leaf {
         }
         let (observed, classes) =
             self.observed.iter().zip(self.spreads()).find(|(observed, _)| observed.feature == feature)?;
-        let left: Vec<f32> = observed.spread(classes, &self.counts).map(|class| class.left_of(threshold) as f32).collect();
+        let left: Vec<f32> =
+            observed.spread(classes, &self.counts).map(|class| class.left_of(threshold) as f32).collect();
         let right = self.counts.iter().zip(&left).map(|(all, left)| (all - left).max(0.0)).collect();
         Some((feature, threshold, left, right))
     }

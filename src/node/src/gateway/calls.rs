@@ -1,6 +1,6 @@
 //! The API as a library calls it, without HTTP: the same bounds, the same log, the same answers.
 
-use hebb_engine::{Answer, Entry, Event, Features, Label};
+use hebb_engine::{Answer, Entry, Event, Features, Label, SmolStr};
 use hebb_log::Domain;
 
 use super::Gateway;
@@ -19,7 +19,7 @@ pub struct CallError(Failure);
 #[derive(Clone, Debug)]
 pub struct Observation {
     /// Names the event, in at most 256 bytes; sent again, it is answered again and not learned again.
-    pub id: String,
+    pub id: SmolStr,
     /// What was observed.
     pub features: Features,
     /// What was true; without it the event is answered only.

@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use hebb_engine::{
-    Admission, Entry, Event, Features, GovernorState, Input, Label, Outcome, Phase, Query as Ask, Rhythm, Task,
-    Thresholds,
+    Admission, Entry, Event, Features, GovernorState, Input, Label, Outcome, Phase, Query as Ask, Rhythm, SmolStr,
+    Task, Thresholds,
 };
 use hebb_log::{Domain, PartitionKey};
 use prometheus::{Gauge, IntCounter, Registry};
@@ -65,7 +65,7 @@ impl GovernedMetrics {
 #[serde(deny_unknown_fields)]
 struct VectorBody {
     /// Names the event, which makes a retry safe; given by the gateway when absent.
-    id: Option<String>,
+    id: Option<SmolStr>,
     /// The domain; `governed` when absent.
     domain: Option<String>,
     vector: Vec<f64>,
@@ -102,7 +102,7 @@ impl VectorBody {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct VerdictBody {
-    id: String,
+    id: SmolStr,
     accepted: bool,
     duplicate: bool,
     /// Nothing of a duplicate, as the threshold.

@@ -11,7 +11,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodRouter, get, post};
 use futures::{StreamExt, stream};
-use hebb_engine::{Answer, Entry, FeedbackOutcome, Outcome, Query as EngineQuery, Statistics, Task};
+use hebb_engine::{Answer, Entry, FeedbackOutcome, Outcome, Query as EngineQuery, SmolStr, Statistics, Task};
 use hebb_log::{Domain, PartitionKey};
 use serde::{Deserialize, Serialize};
 
@@ -126,7 +126,7 @@ pub async fn begin_event(shared: &Shared, domain: &str, body: &[u8], manner: Man
         None => {
             let implied = body.implied_task();
             // Checked before an unknown domain is made: a bad event changes nothing.
-            wire::event(body.clone(), implied, String::new)?;
+            wire::event(body.clone(), implied, SmolStr::default)?;
             shared.domains.find_or_declare(domain, || implied).await?
         }
     };
@@ -160,8 +160,8 @@ fn checked_key(key: Option<&str>) -> Result<Option<String>, Failure> {
 }
 
 /// 128 random bits: two gateways never give the same.
-pub fn fresh_id() -> String {
-    format!("{:032x}", rand::random::<u128>())
+pub fn fresh_id() -> SmolStr {
+    format!("{:032x}", rand::random::<u128>()).into()
 }
 
 pub fn respond<T: Serialize>(
@@ -300,7 +300,7 @@ async fn perceive_batch(
 
 #[derive(Serialize)]
 struct FeedbackAnswer {
-    id: String,
+    id: SmolStr,
     /// `joined`, or `already_labelled` for a retry.
     outcome: &'static str,
 }
@@ -328,7 +328,7 @@ async fn feedback(
             Outcome::Feedback(FeedbackOutcome::AlreadyLabelled) => {
                 Ok(FeedbackAnswer { id: body.id, outcome: "already_labelled" })
             }
-            Outcome::Feedback(FeedbackOutcome::Unknown) => Err(Failure::UnknownEvent(body.id)),
+            Outcome::Feedback(FeedbackOutcome::Unknown) => Err(Failure::UnknownEvent(body.id.to_string())),
             Outcome::Rejected(rejection) => Err(rejection.into()),
             _ => Err(Failure::Unexpected),
         }
@@ -425,7 +425,7 @@ struct KeyQuery {
 struct RecordBody {
     id: String,
     applied_at: String,
-    prediction: Option<serde_json::Value>,
+    prediction: Option<wire::PredictionBody>,
     confidence: f32,
     path: &'static str,
     labelled: bool,
@@ -442,12 +442,12 @@ async fn event(
         let key = checked_key(query.key.as_deref())?;
         let domain = known_domain(&shared, &name).await?;
         let partition = partition_of(&domain, key.as_deref(), &id);
-        let entry = Entry::Query(EngineQuery::Event { id: id.clone() }).encode();
+        let entry = Entry::Query(EngineQuery::Event { id: id.as_str().into() }).encode();
         match shared.dispatcher.submit(&partition, entry, OnFull::Refuse).await? {
             Outcome::Event(Some(record)) => Ok(RecordBody {
                 id,
                 applied_at: record.applied_at.to_string(),
-                prediction: record.prediction.map(wire::prediction_json),
+                prediction: record.prediction.map(wire::PredictionBody::from),
                 confidence: record.confidence,
                 path: wire::path_name(record.path),
                 labelled: record.labelled,

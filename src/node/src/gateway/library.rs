@@ -10,7 +10,7 @@ use axum::response::Response;
 use futures::future::try_join_all;
 use hebb_engine::{
     Control, Entry, LibraryChange, LibraryChanged, LibraryQuery, LibraryState, Outcome, PatternSummary, Query as Ask,
-    Task,
+    SmolStr, Task,
 };
 use hebb_log::{Domain, PartitionKey};
 use serde::{Deserialize, Serialize};
@@ -215,7 +215,7 @@ pub async fn patterns(
 
 /// What the bodies of all changes have in common.
 struct Change {
-    id: String,
+    id: SmolStr,
     partition: Option<u32>,
     change: LibraryChange,
 }
@@ -230,7 +230,7 @@ trait ChangeBody: for<'de> Deserialize<'de> {
 #[serde(deny_unknown_fields)]
 struct MergeBody {
     /// Names the change, which makes a retry safe; given by the gateway when absent.
-    id: Option<String>,
+    id: Option<SmolStr>,
     /// The partition whose patterns they are.
     partition: Option<u32>,
     ids: Option<Vec<u64>>,
@@ -241,7 +241,7 @@ struct MergeBody {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ArchiveBody {
-    id: Option<String>,
+    id: Option<SmolStr>,
     partition: Option<u32>,
     ids: Option<Vec<u64>>,
     support_below: Option<u64>,
@@ -252,7 +252,7 @@ struct ArchiveBody {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RestoreBody {
-    id: Option<String>,
+    id: Option<SmolStr>,
     partition: Option<u32>,
     ids: Vec<u64>,
 }
@@ -262,7 +262,7 @@ fn unfit(why: &str) -> WireError {
 }
 
 /// The id of a change, and a bound on those of its patterns.
-fn named(id: Option<String>, change: LibraryChange, partition: Option<u32>) -> Result<Change, WireError> {
+fn named(id: Option<SmolStr>, change: LibraryChange, partition: Option<u32>) -> Result<Change, WireError> {
     if let Some(id) = &id {
         wire::check_name("the id", id)?;
     }
@@ -322,7 +322,7 @@ struct ChangedBody {
 /// The answer to a change.
 #[derive(Serialize)]
 struct ChangesBody {
-    id: String,
+    id: SmolStr,
     partitions: Vec<ChangedBody>,
 }
 

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use hebb_engine::{
-    Answer, AnswerPath, Event, Features, Input, Label, NUMBER_MAX, PatternMatch, Prediction, SignalAnomaly, Task, Value,
+    Answer, AnswerPath, Event, Features, Input, Label, NUMBER_MAX, PatternMatch, Prediction, SignalAnomaly, SmolStr,
+    Task, Value,
 };
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
@@ -55,7 +56,7 @@ pub enum WireError {
 #[serde(deny_unknown_fields)]
 pub struct EventBody {
     /// Names the event; given by the gateway when absent.
-    pub id: Option<String>,
+    pub id: Option<SmolStr>,
     /// Events with one key share a partition.
     pub key: Option<String>,
     /// What was observed: this, or a signal.
@@ -71,7 +72,7 @@ pub struct EventBody {
 #[serde(deny_unknown_fields)]
 pub struct FeedbackBody {
     /// The event's id.
-    pub id: String,
+    pub id: SmolStr,
     /// The event's key, if it had one.
     pub key: Option<String>,
     /// What was true.
@@ -83,7 +84,7 @@ pub struct FeedbackBody {
 #[serde(deny_unknown_fields)]
 pub struct SignalBody {
     /// Names the event; given by the gateway when absent.
-    pub id: Option<String>,
+    pub id: Option<SmolStr>,
     /// Signals with one key share a partition.
     pub key: Option<String>,
     /// Consecutive samples.
@@ -335,15 +336,15 @@ impl LabelBody {
         match (task, self) {
             (Task::Classification | Task::TimeSeriesClassification, LabelBody::Text(class)) => {
                 bounded("the label", &class)?;
-                Ok(Label::Class(class))
+                Ok(Label::Class(class.into()))
             }
             (Task::Classification | Task::TimeSeriesClassification, LabelBody::Integer(class)) => {
-                Ok(Label::Class(class.to_string()))
+                Ok(Label::Class(class.to_string().into()))
             }
             (Task::Classification | Task::TimeSeriesClassification, LabelBody::Float(class))
                 if class.fract() == 0.0 && class.abs() < WHOLE_MAX =>
             {
-                Ok(Label::Class((class as i64).to_string()))
+                Ok(Label::Class((class as i64).to_string().into()))
             }
             (Task::Classification | Task::TimeSeriesClassification, LabelBody::Float(class))
                 if class.fract() == 0.0 =>
@@ -538,7 +539,7 @@ fn whole_signal_input(signal: WholeSignal, task: Task) -> Result<Input, WireErro
 }
 
 /// An event within the bounds. `fallback_id` names it where the client didn't.
-pub fn event(body: EventBody, task: Task, fallback_id: impl FnOnce() -> String) -> Result<Event, WireError> {
+pub fn event(body: EventBody, task: Task, fallback_id: impl FnOnce() -> SmolStr) -> Result<Event, WireError> {
     let id = match body.id {
         Some(id) => {
             check_name("the id", &id)?;
@@ -556,10 +557,10 @@ pub fn event(body: EventBody, task: Task, fallback_id: impl FnOnce() -> String) 
 #[serde(rename_all = "camelCase")]
 pub struct AnswerBody {
     /// The event's id; absent for an inference.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub id: String,
+    #[serde(skip_serializing_if = "SmolStr::is_empty")]
+    pub id: SmolStr,
     /// The class or the target; null before the first label.
-    pub prediction: Option<serde_json::Value>,
+    pub prediction: Option<PredictionBody>,
     /// 0 to 1.
     pub confidence: f32,
     /// `cold_start` or `ensemble`.
@@ -586,11 +587,19 @@ pub struct AnswerBody {
     pub staleness: Option<Staleness>,
 }
 
+/// A prediction as JSON: a string or a number.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum PredictionBody {
+    Class(SmolStr),
+    Number(f64),
+}
+
 /// One vote.
 #[derive(Debug, Serialize)]
 pub struct VoteBody {
     member: Cow<'static, str>,
-    prediction: serde_json::Value,
+    prediction: PredictionBody,
     weight: f32,
 }
 
@@ -630,11 +639,12 @@ impl From<SignalAnomaly> for AnomalyBody {
     }
 }
 
-/// A prediction as JSON: a string or a number.
-pub fn prediction_json(prediction: Prediction) -> serde_json::Value {
-    match prediction {
-        Prediction::Class(class) => class.into(),
-        Prediction::Number(number) => number.into(),
+impl From<Prediction> for PredictionBody {
+    fn from(prediction: Prediction) -> Self {
+        match prediction {
+            Prediction::Class(class) => Self::Class(class),
+            Prediction::Number(number) => Self::Number(number),
+        }
     }
 }
 
@@ -650,7 +660,7 @@ pub fn path_name(path: AnswerPath) -> &'static str {
 pub fn answer_body(answer: Answer, latency_ms: f64) -> AnswerBody {
     AnswerBody {
         id: answer.id,
-        prediction: answer.prediction.map(prediction_json),
+        prediction: answer.prediction.map(PredictionBody::from),
         confidence: answer.confidence,
         path: path_name(answer.path),
         learned: answer.learned,
@@ -659,11 +669,7 @@ pub fn answer_body(answer: Answer, latency_ms: f64) -> AnswerBody {
         votes: answer
             .votes
             .into_iter()
-            .map(|vote| VoteBody {
-                member: vote.member,
-                prediction: prediction_json(vote.prediction),
-                weight: vote.weight,
-            })
+            .map(|vote| VoteBody { member: vote.member, prediction: vote.prediction.into(), weight: vote.weight })
             .collect(),
         patterns: answer.patterns.into_iter().map(PatternBody::from).collect(),
         anomaly: answer.anomaly.map(AnomalyBody::from),
@@ -677,7 +683,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str, task: Task) -> Result<Event, WireError> {
-        event(parse(body.as_bytes())?, task, || "given".to_owned())
+        event(parse(body.as_bytes())?, task, || "given".into())
     }
 
     #[test]
@@ -691,7 +697,7 @@ mod tests {
         let Input::Features(Features::Named(values)) = named.input else { panic!("named features expected") };
         assert_eq!(values[1], ("b".to_owned(), Value::Text("red".to_owned())));
         assert_eq!(values[2], ("c".to_owned(), Value::Missing));
-        assert_eq!(named.label, Some(Label::Class("up".to_owned())));
+        assert_eq!(named.label, Some(Label::Class("up".into())));
     }
 
     #[test]
@@ -721,8 +727,8 @@ mod tests {
 
     #[test]
     fn a_label_is_read_as_the_task_needs_it() {
-        assert_eq!(LabelBody::Integer(1).for_task(Task::Classification), Ok(Label::Class("1".to_owned())));
-        assert_eq!(LabelBody::Float(1.0).for_task(Task::Classification), Ok(Label::Class("1".to_owned())));
+        assert_eq!(LabelBody::Integer(1).for_task(Task::Classification), Ok(Label::Class("1".into())));
+        assert_eq!(LabelBody::Float(1.0).for_task(Task::Classification), Ok(Label::Class("1".into())));
         assert_eq!(LabelBody::Integer(1).for_task(Task::Regression), Ok(Label::Number(1.0)));
         assert!(LabelBody::Float(1.5).for_task(Task::Classification).is_err());
         assert!(LabelBody::Text("x".to_owned()).for_task(Task::Regression).is_err());
@@ -745,7 +751,7 @@ mod tests {
             ("9007199254740991.0", "9007199254740991"),
             ("-0.0", "0"),
         ] {
-            assert_eq!(class(label), Ok(Label::Class(name.to_owned())));
+            assert_eq!(class(label), Ok(Label::Class(name.into())));
         }
         for label in ["18446744073709551616", "9007199254740993.0", "-1e17", "1e300"] {
             let refused = class(label).unwrap_err().to_string();

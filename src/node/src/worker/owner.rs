@@ -696,9 +696,9 @@ mod tests {
 
     fn event(number: u64) -> Record {
         let event = Event {
-            id: format!("event-{number}"),
+            id: format!("event-{number}").into(),
             input: Input::Features(Features::Dense(vec![number as f64])),
-            label: Some(Label::Class("one".to_owned())),
+            label: Some(Label::Class("one".into())),
         };
         let reply_to = Some(ReplyTo { gateway: "gateway-0".into(), request: number });
         Record { entry: Entry::Event(event).encode().into(), reply_to }

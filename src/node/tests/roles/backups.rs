@@ -30,9 +30,9 @@ fn key(index: u32) -> PartitionKey {
 
 fn record(number: u64) -> Record {
     let event = Event {
-        id: format!("event-{number}"),
+        id: format!("event-{number}").into(),
         input: Input::Features(Features::Dense(vec![number as f64, (number % 7) as f64])),
-        label: Some(Label::Class(if number.is_multiple_of(3) { "three" } else { "other" }.to_owned())),
+        label: Some(Label::Class(if number.is_multiple_of(3) { "three" } else { "other" }.into())),
     };
     Record { entry: Entry::Event(event).encode().into(), reply_to: None }
 }

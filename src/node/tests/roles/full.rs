@@ -18,8 +18,8 @@ const TOGETHER: usize = 500;
 fn record(number: usize) -> Record {
     let event = event(number);
     let features = event["features"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();
-    let label = Some(Label::Class(event["label"].as_str().unwrap().to_owned()));
-    let event = Event { id: id(number), input: Input::Features(Features::Dense(features)), label };
+    let label = Some(Label::Class(event["label"].as_str().unwrap().into()));
+    let event = Event { id: id(number).into(), input: Input::Features(Features::Dense(features)), label };
     Record { entry: Entry::Event(event).encode().into(), reply_to: None }
 }
 

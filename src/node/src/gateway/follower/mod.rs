@@ -603,9 +603,9 @@ mod tests {
     async fn events(log: &dyn Log, index: u32, count: usize) -> Result {
         let records = (0..count).map(|number| {
             let input = Input::Features(Features::Dense(vec![number as f64, 1.0]));
-            let label = Some(Label::Class((number % 2).to_string()));
+            let label = Some(Label::Class((number % 2).to_string().into()));
             let id = format!("{:032x}", rand::random::<u128>());
-            Record { entry: Entry::Event(Event { id, input, label }).encode().into(), reply_to: None }
+            Record { entry: Entry::Event(Event { id: id.into(), input, label }).encode().into(), reply_to: None }
         });
         log.append(&key(index), &records.collect::<Vec<_>>(), u64::MAX).await?;
         Ok(())

@@ -197,11 +197,11 @@ mod tests {
     fn entry() -> impl Strategy<Value = Entry> {
         let id = (0u8..40).prop_map(|number| number.to_string());
         let input = prop::collection::vec(-3.0f64..3.0, 2..=2).prop_map(|row| Input::Features(Features::Dense(row)));
-        let label = (0u8..3).prop_map(|class| Label::Class(class.to_string()));
+        let label = (0u8..3).prop_map(|class| Label::Class(class.to_string().into()));
         prop_oneof![
             8 => (id.clone(), input.clone(), prop::option::of(label.clone()))
-                .prop_map(|(id, input, label)| Entry::Event(Event { id, input, label })),
-            3 => (id, label).prop_map(|(id, label)| Entry::Feedback { id, label }),
+                .prop_map(|(id, input, label)| Entry::Event(Event { id: id.into(), input, label })),
+            3 => (id, label).prop_map(|(id, label)| Entry::Feedback { id: id.into(), label }),
             1 => input.prop_map(Entry::Infer),
             1 => Just(Entry::Query(Query::Statistics)),
             1 => Just(Entry::Control(Control::Cycle)),
