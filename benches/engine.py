@@ -32,6 +32,12 @@ PEERS = {
     "river arf": ["peers.py", "river-arf"],
     "river amf": ["peers.py", "river-amf"],
 }
+# Hebb with fewer updates, and two of its members by themselves.
+OWN = {
+    "hebb uncertain": ["learner", "hebb-uncertain"],
+    "hebb forest": ["learner", "forest"],
+    "hebb linear": ["learner", "linear"],
+}
 SLOW = {"river arf", "river amf", "moa srp10", "irithyll sgbt"}
 HEBB = "hebb"
 RIVAL = "moa arf10"
@@ -55,7 +61,7 @@ def score(predictions, labels):
 
 
 def run(argv, stream, labels, seconds_max, core):
-    """Predictions and processor seconds of one learner, or why there are none."""
+    """Predictions, events learned and processor seconds of one learner, or why there are none."""
     with tempfile.NamedTemporaryFile("r") as out:
         try:
             done = subprocess.run(
@@ -75,20 +81,21 @@ def run(argv, stream, labels, seconds_max, core):
         predictions = [int(line) for line in out.read().split()]
         if len(predictions) != len(labels):
             return None, f"{len(predictions)} predictions for {len(labels)} events"
-        return (predictions, float(done.stdout.split()[-1])), None
+        *learned, taken = done.stdout.split()
+        return (predictions, int(learned[0]) if learned else len(labels), float(taken)), None
 
 
 def table(results, streams, learners):
     found = {(row["stream"], row["learner"]): row for row in results}
     for title, figure, form in [("accuracy, %", "accuracy", "{:.2f}"), ("events per CPU-second", "events_per_second", "{:,.0f}")]:
-        print(f"\n{title:<22}" + "".join(f"{name:>14}" for name in learners))
+        print(f"\n{title:<22}" + "".join(f"{name:>16}" for name in learners))
         for stream in streams:
             cells = []
             for name in learners:
                 row = found.get((stream, name))
                 scale = 100 if figure == "accuracy" else 1
                 cells.append(form.format(row[figure] * scale) if row else "-")
-            print(f"{stream:<22}" + "".join(f"{cell:>14}" for cell in cells))
+            print(f"{stream:<22}" + "".join(f"{cell:>16}" for cell in cells))
     print(f"\n{'':<22}{'hebb, %':>10}{'best peer, %':>14}{'':>16}{'ahead':>8}{'speed / ' + RIVAL:>20}{'speed / best':>14}")
     means = []
     for stream in streams:
@@ -142,14 +149,14 @@ def main():
             plain.write("\n".join(rows) + "\n")
             plain.flush()
             seconds = []
-            for name in [HEBB, *peers, HEBB]:
-                argv = command(*(PEERS[name] if name != HEBB else ["learner", "hebb"]), tools)
+            for name in [HEBB, *OWN, *peers, HEBB]:
+                argv = command(*({HEBB: ["learner", "hebb"]} | OWN | PEERS)[name], tools)
                 done, why = run(argv, plain.name, labels, tools.seconds_max, core)
                 if done is None:
                     skipped.append(f"{name} on {stream}: {why}")
                     print(f"  {skipped[-1]}", flush=True)
                     continue
-                predictions, taken = done
+                predictions, learned, taken = done
                 if name == HEBB:
                     seconds.append(taken)
                     taken = sum(seconds) / len(seconds)
@@ -161,12 +168,13 @@ def main():
                     "accuracy": round(accuracy, 6),
                     "kappa": round(kappa, 6),
                     "events_per_second": round(len(labels) / taken, 1),
-                    "peer": name != HEBB,
+                    "learned": learned,
+                    "peer": name in PEERS,
                 }
                 results.append(row)
                 tools.out.write_text(json.dumps(results, indent=1) + "\n")
                 print(f"  {stream:<14} {name:<14} {accuracy * 100:6.2f} %  kappa {kappa:.3f}  {row['events_per_second']:>12,.0f} events/s", flush=True)
-    table(results, streams, [HEBB, *peers])
+    table(results, streams, [HEBB, *OWN, *peers])
     if skipped:
         print("\nnot measured:\n  " + "\n  ".join(skipped))
 

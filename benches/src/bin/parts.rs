@@ -139,7 +139,7 @@ fn perceive(samples: &[f32], chunk: usize) -> Result<()> {
         .chunks(chunk)
         .enumerate()
         .map(|(place, chunk)| {
-            Entry::Event(Event { id: place.to_string(), input: Input::Signal(chunk.to_vec()), label: None })
+            Entry::Event(Event { id: place.to_string().into(), input: Input::Signal(chunk.to_vec()), label: None })
         })
         .collect();
     let (mut level_0, mut all) = (0, 0);
@@ -238,8 +238,8 @@ impl Signals {
         let input = Input::Channels(samples.map(<[f32]>::to_vec).collect());
         let entry = match class {
             Some(class) => {
-                let label = Some(Label::Class(class.to_string()));
-                Entry::Event(Event { id: self.entries.to_string(), input, label })
+                let label = Some(Label::Class(class.to_string().into()));
+                Entry::Event(Event { id: self.entries.to_string().into(), input, label })
             }
             None => Entry::Infer(input),
         };
@@ -276,7 +276,7 @@ impl Library {
     fn apply(&mut self, signal: &[f32], class: Option<usize>) -> Result<Option<usize>> {
         self.events += 1;
         let at = EntryId { at_ms: self.events, seq: 0 };
-        let event = |input, label| Entry::Event(Event { id: self.events.to_string(), input, label });
+        let event = |input, label| Entry::Event(Event { id: self.events.to_string().into(), input, label });
         let mut features = self.known.clone();
         let length = signal.len() / self.channels.len();
         for (number, (library, samples)) in self.channels.iter_mut().zip(signal.chunks(length)).enumerate() {
@@ -289,7 +289,7 @@ impl Library {
         }
         self.known.extend(features.keys().map(|name| (name.clone(), 0.0)));
         let features = features.into_iter().map(|(name, value)| (name, Value::Number(value))).collect();
-        let label = class.map(|class| Label::Class(class.to_string()));
+        let label = class.map(|class| Label::Class(class.to_string().into()));
         predicted(self.classifier.apply(at, &event(Input::Features(Features::Named(features)), label)))
     }
 }

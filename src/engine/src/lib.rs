@@ -45,5 +45,5 @@ pub use snapshot::{SnapshotError, VERSION as SNAPSHOT_VERSION, version_of as sna
 /// Parts of the engine, to be measured by themselves.
 pub mod parts {
     pub use crate::governor::Keep;
-    pub use crate::learner::{Adwin, Memory, Neighbours};
+    pub use crate::learner::{Adwin, ForestAlone, LinearAlone, Memory, Neighbours};
 }

@@ -7,6 +7,7 @@
 //! the rest (a cascade: Viola and Jones, "Rapid Object Detection using a Boosted Cascade of Simple Features", CVPR 2001).
 
 mod adwin;
+mod alone;
 mod forest;
 mod gauss;
 mod index;
@@ -23,6 +24,7 @@ mod trend;
 use serde::{Deserialize, Serialize};
 
 pub use self::adwin::Adwin;
+pub use self::alone::{ForestAlone, LinearAlone};
 use self::forest::Forest;
 use self::linear::{Linear, Softmax};
 pub use self::memory::{Memory, Neighbours};

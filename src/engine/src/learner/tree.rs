@@ -408,10 +408,8 @@ impl Leaf {
         }
         self.counts[class] += weight;
         self.weight += weight;
-        if has_room && self.room <= class {
-            self.make_room(class + 1);
-        }
-        for (place, observed) in self.observed.iter_mut().enumerate() {
+        for place in 0..self.observed.len() {
+            let observed = &mut self.observed[place];
             let value = row.get(usize::from(observed.feature)).copied().unwrap_or(f32::NAN);
             if value.is_nan() {
                 continue;
@@ -423,6 +421,10 @@ impl Leaf {
                     continue;
                 }
                 observed.classes = class + 1;
+                // Not before, so that it is as large as it is made of what is stored.
+                if self.room <= class {
+                    self.make_room(class + 1);
+                }
             }
             self.spreads[place * self.room + class].insert(value, weight);
         }
