@@ -59,9 +59,9 @@ const REJECTED: &str = "rejected";
 /// for number in 1..=500u64 {
 ///     let x = (number % 10) as f64;
 ///     let event = Event {
-///         id: number.to_string(),
+///         id: number.to_string().into(),
 ///         input: Input::Features(Features::Dense(vec![x])),
-///         label: Some(Label::Class(if x > 4.5 { "high" } else { "low" }.to_owned())),
+///         label: Some(Label::Class(if x > 4.5 { "high" } else { "low" }.into())),
 ///     };
 ///     let outcome = partition.apply(EntryId { at_ms: number, seq: 0 }, &Entry::Event(event));
 ///     assert!(matches!(outcome, Outcome::Answer(_)));
