@@ -141,8 +141,8 @@ pub async fn create_local(num_workers: usize) -> Result<System, SystemError> {
 /// let events = (0..200).map(|number| {
 ///     let x = f64::from(number % 10);
 ///     let label = if x > 4.5 { "high" } else { "low" };
-///     let (features, label) = (Features::Dense(vec![x]), Some(Label::Class(label.to_owned())));
-///     Observation { id: format!("event-{number}"), features, label }
+///     let (features, label) = (Features::Dense(vec![x]), Some(Label::Class(label.into())));
+///     Observation { id: format!("event-{number}").into(), features, label }
 /// });
 /// let answers = system.infer_and_adapt(events.collect(), "levels").await?;
 /// assert_eq!(answers.len(), 200);
