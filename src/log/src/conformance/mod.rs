@@ -39,7 +39,7 @@ macro_rules! conformance_suite {
             a_blocked_read_blocks_nobody, many_reads_wait_at_once, appends_at_the_same_time_are_all_there,
             a_claim_is_new_resumed_or_held, an_expired_lease_is_for_the_taking, a_renewed_lease_holds,
             a_released_partition_is_free, a_superseded_owner_is_fenced, a_checkpoint_trims_exactly,
-            a_checkpoint_never_goes_back, a_checkpoint_keeps_large_states,
+            a_checkpoint_never_goes_back, a_checkpoint_keeps_large_states, a_checkpoint_is_whole_while_it_is_replaced,
             a_fallback_stands_with_its_log_beside_the_newest, only_what_is_there_is_kept,
             a_later_checkpoint_takes_the_place_of_a_fallback, a_fallback_never_fills_a_log, waiting_counts_what_is_not_applied,
             replies_come_in_batches, replies_of_others_stay_away, a_domain_is_declared_once,

@@ -1,5 +1,7 @@
 //! Claims, fencing, checkpoints, progress.
 
+use std::pin::pin;
+
 use tokio::time::sleep;
 
 use super::{AFTER_SHORT, LONG, NO_WAIT, PLENTY, SHORT, START, Store, key, new_claim, records};
@@ -143,6 +145,34 @@ pub async fn a_checkpoint_keeps_large_states<S: Store>(store: &S) -> Result<(), 
     let state: Vec<u8> = (0..20_u32 << 20).map(|n| (n % 251) as u8).collect();
     store.checkpoint(&claim, id, &state, None).await?;
     assert!(store.load(&key).await?.is_some_and(|stored| stored.state == state));
+    Ok(())
+}
+
+/// Whoever loads meanwhile gets the former one or the new one, and what others append and read goes on.
+pub async fn a_checkpoint_is_whole_while_it_is_replaced<S: Store>(store: &S) -> Result<(), LogError> {
+    let (key, other) = (key("replaced"), super::key("undisturbed"));
+    let ids = store.append(&key, &records(2), PLENTY).await?;
+    let claim = new_claim(store, &key, "worker-0", LONG).await?;
+    let states = [vec![1; 4 << 20], vec![2; 5 << 20]];
+    store.checkpoint(&claim, ids[0], &states[0], None).await?;
+    let is_whole = |found: &Checkpoint| {
+        let number = usize::from(found.position == ids[1]);
+        found.position == ids[number] && found.state == states[number]
+    };
+    let mut replaced = pin!(store.checkpoint(&claim, ids[1], &states[1], None));
+    let mut last = EntryId::default();
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut replaced => break done?,
+            found = store.load(&key) => assert!(found?.as_ref().is_some_and(is_whole)),
+        }
+        let appended = store.append(&other, &records(1), PLENTY).await?[0];
+        assert_eq!(store.read(&other, last, 10, NO_WAIT).await?.len(), 1);
+        last = appended;
+    }
+    let found = store.load(&key).await?;
+    assert!(found.is_some_and(|found| is_whole(&found) && found.position == ids[1]));
     Ok(())
 }
 

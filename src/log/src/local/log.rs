@@ -1,14 +1,17 @@
 //! The log of a partition as rows of a table.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use redb::ReadableDatabase;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout_at;
+use tracing::debug;
 
 use super::layout::Encoded;
-use super::state::{Effect, Owner, Partition, State};
+use super::pieces::{self, PIECE_BYTES, Pieces, SWEPT_AT_ONCE};
+use super::state::{Effect, Owner, Partition, Serials, State};
 use super::tables::{self, CHECKPOINTS, FALLBACKS, KEPT, Tables, beside, failed, place, read_after, stored};
 use super::{LocalStore, Stopped, lock};
 use crate::{Checkpoint, Claim, Claimed, EntryId, Kept, Log, LogError, PartitionKey, PartitionStatus, Record, bounds};
@@ -124,6 +127,7 @@ impl Log for LocalStore {
                 tables.owners.insert(partition.number, (*epoch, token.as_str(), owner.as_str()))?;
                 partition.owner = Some(Owner { epoch: *epoch, token: token.clone(), name: owner.clone() });
                 partition.lease = Some((token.clone(), now + lease));
+                partition.serials.begun = None;
                 // The new owner restores the checkpoint and replays the tail, all of which waits.
                 partition.applied = 0;
             }
@@ -169,8 +173,32 @@ impl Log for LocalStore {
         kept: Option<Kept>,
     ) -> Result<(), LogError> {
         bounds::size("the state", state.len(), bounds::MAX_STATE_BYTES)?;
-        let (claim, snapshot) = (claim.clone(), state.to_vec());
-        self.write(move |tables, state| store(tables, state, &claim, position, &snapshot, kept)).await
+        {
+            let mut state = self.state();
+            let partition = state.owned(claim)?;
+            if partition.is_after(position) {
+                return Ok(());
+            }
+            // One that was given up before it was whole is nobody's now.
+            partition.serials.begun = None;
+        }
+        self.sweep(claim).await?;
+        if let Some(kept) = kept {
+            self.take_apart(claim, kept.position).await?;
+        }
+        let row = match Pieces::of(state) {
+            Some(pieces) => {
+                self.write_pieces(claim, pieces, state).await?;
+                pieces.row()
+            }
+            None => state.to_vec(),
+        };
+        let stored = claim.clone();
+        self.write(move |tables, state| store(tables, state, &stored, position, &row, kept)).await?;
+        if let Err(error) = self.sweep(claim).await {
+            debug!(partition = %claim.partition, %error, "pieces of earlier checkpoints are left for the next one to remove");
+        }
+        Ok(())
     }
 
     async fn fallback(&self, partition: &PartitionKey) -> Result<Option<Checkpoint>, LogError> {
@@ -195,22 +223,115 @@ impl Log for LocalStore {
     }
 }
 
+impl LocalStore {
+    /// The turn to write or remove pieces, which ends with the step that does so: what comes then is in a later commit.
+    async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.inner.turns).lock_owned().await
+    }
+
+    /// Writes the pieces of a state, each in a commit of its own, while others have theirs. They are nobody's until a row names
+    /// them.
+    async fn write_pieces(&self, claim: &Claim, pieces: Pieces, state: &[u8]) -> Result<(), LogError> {
+        let serial = pieces.serial;
+        {
+            let mut state = self.state();
+            let partition = state.owned(claim)?;
+            (partition.serials.begun, partition.littered) = (Some(serial), true);
+        }
+        for (index, piece) in (0..).zip(state.chunks(PIECE_BYTES)) {
+            let (claim, piece, turn) = (claim.clone(), piece.to_vec(), self.turn().await);
+            let step = move |tables: &mut Tables<'_>, state: &Mutex<State>| {
+                let _turn = turn;
+                let number = match lock(state).writing(&claim, serial) {
+                    Ok(partition) => partition.number,
+                    Err(error) => return Ok(Err(error)),
+                };
+                tables.pieces.insert((number, serial, index), piece.as_slice())?;
+                // Many that are synced together by a later commit would hold that one up.
+                tables.is_synced = true;
+                Ok(Ok(()))
+            };
+            self.write(step).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts into pieces what an earlier version has stored in one, before it's kept as the fallback, which is to write it anew.
+    async fn take_apart(&self, claim: &Claim, position: EntryId) -> Result<(), LogError> {
+        let is_newest =
+            move |partition: &Partition| partition.checkpointed == Some(position) && partition.serials.newest.is_none();
+        if self
+            .state()
+            .owned(claim)
+            .map(|partition| !is_newest(partition) || partition.checkpoint_bytes <= PIECE_BYTES as u64)?
+        {
+            return Ok(());
+        }
+        let Some(Checkpoint { epoch, state, .. }) = self.load(&claim.partition).await? else { return Ok(()) };
+        let Some(pieces) = Pieces::of(&state) else { return Ok(()) };
+        self.write_pieces(claim, pieces, &state).await?;
+        let claim = claim.clone();
+        self.write(move |tables, state| {
+            let mut state = lock(state);
+            let partition = match state.writing(&claim, pieces.serial) {
+                Ok(partition) if is_newest(partition) => partition,
+                Ok(_) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            };
+            tables
+                .checkpoints
+                .insert(partition.number, (position.at_ms, position.seq, epoch, pieces.row().as_slice()))?;
+            partition.serials = Serials { newest: Some(pieces.serial), begun: None, ..partition.serials };
+            Ok(Ok(()))
+        })
+        .await
+    }
+
+    /// Removes the pieces of a partition that belong to no checkpoint, some in a commit.
+    async fn sweep(&self, claim: &Claim) -> Result<(), LogError> {
+        let mut goes_on = self.state().owned(claim)?.littered;
+        while goes_on {
+            let (claim, turn) = (claim.clone(), self.turn().await);
+            let step = move |tables: &mut Tables<'_>, state: &Mutex<State>| {
+                let _turn = turn;
+                let (number, serials) = match lock(state).owned(&claim) {
+                    Ok(partition) => (partition.number, partition.serials),
+                    Err(fenced) => return Ok(Err(fenced)),
+                };
+                let swept = pieces::sweep(tables, number, &serials.live(), SWEPT_AT_ONCE)?;
+                let goes_on = swept == SWEPT_AT_ONCE;
+                if !goes_on {
+                    lock(state).partition(&claim.partition).littered = serials.begun.is_some();
+                }
+                Ok(Ok(goes_on))
+            };
+            goes_on = self.write(step).await?;
+        }
+        Ok(())
+    }
+}
+
 /// Stores a checkpoint, keeps a fallback where one is wanted, and trims the log.
 fn store(
     tables: &mut Tables<'_>,
     state: &Mutex<State>,
     claim: &Claim,
     position: EntryId,
-    snapshot: &[u8],
+    row: &[u8],
     kept: Option<Kept>,
 ) -> Result<Result<(), LogError>, redb::Error> {
+    let pieces = Pieces::named_by(row);
     let (number, replaced, fallback) = {
         let mut state = lock(state);
-        let partition = match state.owned(claim) {
-            Ok(partition) => partition,
-            Err(fenced) => return Ok(Err(fenced)),
+        let partition = match pieces {
+            Some(pieces) => state.writing(claim, pieces.serial),
+            None => state.owned(claim),
         };
-        if partition.checkpointed.is_some_and(|stored| position < stored) {
+        let partition = match partition {
+            Ok(partition) => partition,
+            Err(error) => return Ok(Err(error)),
+        };
+        if partition.is_after(position) {
             return Ok(Ok(()));
         }
         (partition.number, partition.checkpointed, partition.fallback)
@@ -230,7 +351,7 @@ fn store(
         }
         None => {}
     }
-    tables.checkpoints.insert(number, (position.at_ms, position.seq, claim.epoch, snapshot))?;
+    tables.checkpoints.insert(number, (position.at_ms, position.seq, claim.epoch, row))?;
     let until = kept.map_or(position, |kept| kept.position);
     let trimmed = tables.trim(number, until)?;
     tables.effects.push((claim.partition.clone(), Effect::Trimmed { until }));
@@ -240,7 +361,14 @@ fn store(
     partition.length = partition.length.saturating_sub(trimmed);
     partition.applied = 0;
     partition.checkpointed = Some(position);
-    partition.checkpoint_bytes = snapshot.len() as u64;
+    partition.checkpoint_bytes = pieces::bytes(row);
+    let was = partition.serials;
+    partition.serials = Serials {
+        newest: pieces.map(|pieces| pieces.serial),
+        fallback: kept.and_then(|kept| if stays(&kept) { was.fallback } else { was.newest }),
+        begun: None,
+    };
+    partition.littered |= !was.live().is_empty();
     partition.fallback = kept;
     partition.last = partition.last.max(position);
     Ok(Ok(()))

@@ -6,6 +6,7 @@ mod file;
 mod fresh;
 mod layout;
 mod log;
+mod pieces;
 mod replies;
 mod state;
 mod tables;
@@ -82,6 +83,8 @@ struct Inner {
     writer: Writer,
     switchboard: Mutex<Switchboard>,
     office: Mutex<Office>,
+    /// A commit has pieces of one state at most, and whoever has some comes to its turn.
+    turns: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl std::fmt::Debug for LocalStore {
@@ -141,11 +144,19 @@ impl LocalStore {
             let database = file.get().map_err(|closed| OpenError::Load(LogError::unavailable(closed)))?;
             tables::create(&database).map_err(|error| OpenError::Database(Box::new(error)))?;
             state.reload(&database).map_err(OpenError::Load)?;
+            tables::sweep(&database, &state).map_err(|error| OpenError::Database(Box::new(error)))?;
         }
         let (file, state) = (Arc::new(file), Arc::new(Mutex::new(state)));
         let writer = Writer::start(Arc::clone(&file), Arc::clone(&state), synced).map_err(OpenError::Thread)?;
         Ok(Self {
-            inner: Arc::new(Inner { file, state, writer, switchboard: Mutex::default(), office: Mutex::default() }),
+            inner: Arc::new(Inner {
+                file,
+                state,
+                writer,
+                switchboard: Mutex::default(),
+                office: Mutex::default(),
+                turns: Arc::default(),
+            }),
         })
     }
 

@@ -9,10 +9,15 @@ use tokio::sync::watch;
 
 use super::fresh::Fresh;
 use super::layout;
-use super::tables::{self, CHECKPOINTS, KEPT, LOG, OWNERS, PARTITIONS, failed};
+use super::pieces::{self, Pieces};
+use super::tables::{self, CHECKPOINTS, FALLBACKS, KEPT, LOG, OWNERS, PARTITIONS, failed};
 use crate::{Claim, Claimed, EntryId, Kept, LogError, PartitionKey, PartitionStatus, Record};
 
 const FIRST: EntryId = EntryId { at_ms: 0, seq: 0 };
+
+#[derive(Debug, thiserror::Error)]
+#[error("another checkpoint of the partition was begun, or a commit has failed")]
+struct GivenUp;
 
 #[derive(Clone)]
 pub(super) struct Owner {
@@ -36,10 +41,29 @@ pub(super) struct Partition {
     pub(super) checkpointed: Option<EntryId>,
     pub(super) checkpoint_bytes: u64,
     pub(super) fallback: Option<Kept>,
+    /// The serials of the states that are in pieces.
+    pub(super) serials: Serials,
+    /// Whether there may be pieces that belong to none of them.
+    pub(super) littered: bool,
     /// The newest id committed; readers wait for it to move.
     pub(super) newest: watch::Sender<EntryId>,
     /// What readers are handed without the file.
     pub(super) fresh: Fresh,
+}
+
+/// The serials of a partition's states, of those that are in pieces.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Serials {
+    pub(super) newest: Option<u64>,
+    pub(super) fallback: Option<u64>,
+    /// Of the state whose pieces are being written. Whoever writes them stops when it's another's.
+    pub(super) begun: Option<u64>,
+}
+
+impl Serials {
+    pub(super) fn live(self) -> Vec<u64> {
+        [self.newest, self.fallback, self.begun].into_iter().flatten().collect()
+    }
 }
 
 /// What a commit changes beside the file.
@@ -66,6 +90,8 @@ impl Partition {
             checkpointed: None,
             checkpoint_bytes: 0,
             fallback: None,
+            serials: Serials::default(),
+            littered: false,
             newest: watch::Sender::new(FIRST),
             fresh: Fresh::after(FIRST),
         }
@@ -123,6 +149,11 @@ impl Partition {
         }
     }
 
+    /// Whether the newest checkpoint is of a later position.
+    pub(super) fn is_after(&self, position: EntryId) -> bool {
+        self.checkpointed.is_some_and(|stored| position < stored)
+    }
+
     pub(super) fn is_owned_by(&self, claim: &Claim) -> bool {
         self.owner.as_ref().is_some_and(|owner| owner.token == claim.token && owner.epoch == claim.epoch)
     }
@@ -162,12 +193,25 @@ impl State {
         self.partitions.get(key)
     }
 
+    pub(super) fn partitions(&self) -> impl Iterator<Item = &Partition> {
+        self.partitions.values()
+    }
+
     /// The partition of a claim that stands.
     pub(super) fn owned(&mut self, claim: &Claim) -> Result<&mut Partition, LogError> {
         self.partitions
             .get_mut(&claim.partition)
             .filter(|partition| partition.is_owned_by(claim))
             .ok_or(LogError::Fenced)
+    }
+
+    /// The partition of a claim that stands, whose state with this serial is being written.
+    pub(super) fn writing(&mut self, claim: &Claim, serial: u64) -> Result<&mut Partition, LogError> {
+        let partition = self.owned(claim)?;
+        match partition.serials.begun == Some(serial) {
+            true => Ok(partition),
+            false => Err(LogError::unavailable(GivenUp)),
+        }
     }
 
     /// Does what follows from a commit that has succeeded.
@@ -190,6 +234,8 @@ impl State {
     pub(super) fn doubt(&mut self) {
         for partition in self.partitions.values_mut() {
             partition.fresh = Fresh::unknown();
+            // Pieces that were written before it may be gone, and some that were removed may be there again.
+            (partition.serials.begun, partition.littered) = (None, true);
         }
     }
 
@@ -201,11 +247,13 @@ impl State {
             (partition.stored, partition.length) = (false, 0);
             (partition.owner, partition.checkpointed, partition.checkpoint_bytes) = (None, None, 0);
             partition.fallback = None;
+            (partition.serials.newest, partition.serials.fallback) = (None, None);
         }
         let partitions = read.open_table(PARTITIONS).map_err(failed)?;
         let (owners, checkpoints) =
             (read.open_table(OWNERS).map_err(failed)?, read.open_table(CHECKPOINTS).map_err(failed)?);
         let (kept, log) = (read.open_table(KEPT).map_err(failed)?, read.open_table(LOG).map_err(failed)?);
+        let fallbacks = read.open_table(FALLBACKS).map_err(failed)?;
         for stored in partitions.iter().map_err(failed)? {
             let (name, number) = stored.map_err(failed)?;
             let number = number.value();
@@ -216,10 +264,15 @@ impl State {
                 partition.owner = Some(Owner { epoch, token: token.to_owned(), name: name.to_owned() });
             }
             if let Some(checkpoint) = checkpoints.get(number).map_err(failed)? {
-                let (at_ms, seq, _, state) = checkpoint.value();
+                let (at_ms, seq, _, row) = checkpoint.value();
                 partition.checkpointed = Some(EntryId { at_ms, seq });
-                partition.checkpoint_bytes = state.len() as u64;
+                partition.checkpoint_bytes = pieces::bytes(row);
+                partition.serials.newest = Pieces::named_by(row).map(|pieces| pieces.serial);
                 partition.last = partition.last.max(EntryId { at_ms, seq });
+            }
+            if let Some(fallback) = fallbacks.get(number).map_err(failed)? {
+                let (_, _, _, row) = fallback.value();
+                partition.serials.fallback = Pieces::named_by(row).map(|pieces| pieces.serial);
             }
             partition.fallback = kept.get(number).map_err(failed)?.map(|kept| tables::kept(kept.value()));
             for entry in log.range((number, 0, 0)..=(number, u64::MAX, u64::MAX)).map_err(failed)? {

@@ -3,12 +3,13 @@
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::layout;
-use super::state::Effect;
+use super::pieces::{self, PiecePlace};
+use super::state::{Effect, State};
 use crate::{Checkpoint, EntryId, Kept, LogError, PartitionKey, Record, bounds};
 
 /// Where entries are: the partition's number, then the id of the last one of a value.
 pub(super) type Place = (u32, u64, u64);
-/// Position, epoch, state.
+/// Position, epoch, and the state or what names its pieces.
 type Stored = (u64, u64, u64, &'static [u8]);
 /// Position, since, entries, bytes.
 type Beside = (u64, u64, u64, u64, u64, u64);
@@ -22,6 +23,8 @@ pub(super) const CHECKPOINTS: TableDefinition<'_, u32, Stored> = TableDefinition
 /// The fallbacks, and what is told of them with the newest checkpoint.
 pub(super) const FALLBACKS: TableDefinition<'_, u32, Stored> = TableDefinition::new("fallbacks");
 pub(super) const KEPT: TableDefinition<'_, u32, Beside> = TableDefinition::new("kept");
+/// The pieces of large states, newest and fallbacks.
+pub(super) const PIECES: TableDefinition<'_, PiecePlace, &[u8]> = TableDefinition::new("pieces");
 pub(super) const OWNERS: TableDefinition<'_, u32, Owned> = TableDefinition::new("owners");
 pub(super) const DOMAINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("domains");
 pub(super) const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
@@ -33,11 +36,14 @@ pub(super) struct Tables<'a> {
     pub(super) checkpoints: Table<'a, u32, Stored>,
     pub(super) fallbacks: Table<'a, u32, Stored>,
     pub(super) kept: Table<'a, u32, Beside>,
+    pub(super) pieces: Table<'a, PiecePlace, &'static [u8]>,
     pub(super) owners: Table<'a, u32, Owned>,
     pub(super) domains: Table<'a, &'static str, &'static [u8]>,
     pub(super) notes: Table<'a, &'static str, &'static [u8]>,
     /// What the process does when the commit has succeeded.
     pub(super) effects: Vec<(PartitionKey, Effect)>,
+    /// Whether the commit is synced in any case.
+    pub(super) is_synced: bool,
 }
 
 impl<'a> Tables<'a> {
@@ -48,10 +54,12 @@ impl<'a> Tables<'a> {
             checkpoints: write.open_table(CHECKPOINTS)?,
             fallbacks: write.open_table(FALLBACKS)?,
             kept: write.open_table(KEPT)?,
+            pieces: write.open_table(PIECES)?,
             owners: write.open_table(OWNERS)?,
             domains: write.open_table(DOMAINS)?,
             notes: write.open_table(NOTES)?,
             effects: Vec::new(),
+            is_synced: false,
         })
     }
 
@@ -89,6 +97,21 @@ pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     drop(Tables::open(&write)?);
     Ok(write.commit()?)
+}
+
+/// Removes the pieces that belong to no checkpoint: their writer was killed, or an earlier version has replaced them.
+pub(super) fn sweep(database: &Database, state: &State) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    let mut tables = Tables::open(&write)?;
+    let mut swept = 0;
+    for partition in state.partitions() {
+        swept += pieces::sweep(&mut tables, partition.number, &partition.serials.live(), usize::MAX)?;
+    }
+    drop(tables);
+    match swept {
+        0 => Ok(write.abort()?),
+        _ => Ok(write.commit()?),
+    }
 }
 
 pub(super) fn failed(error: impl Into<redb::Error>) -> LogError {
@@ -133,8 +156,9 @@ pub(super) fn stored(
     let Some(stored) = table.get(number).map_err(failed)? else {
         return Ok(None);
     };
-    let (at_ms, seq, epoch, state) = stored.value();
-    Ok(Some(Checkpoint { position: EntryId { at_ms, seq }, epoch, state: state.to_vec(), kept: None }))
+    let (at_ms, seq, epoch, row) = stored.value();
+    let state = pieces::read(read, number, row)?;
+    Ok(Some(Checkpoint { position: EntryId { at_ms, seq }, epoch, state, kept: None }))
 }
 
 pub(super) fn beside(kept: Kept) -> Beside {

@@ -131,15 +131,15 @@ impl Desk {
             self.stale = false;
         }
         let mut write = database.begin_write()?;
-        if !self.synced {
-            write.set_durability(Durability::None)?;
-        }
         let mut tables = Tables::open(&write)?;
         for job in jobs {
             answers.push(job(&mut tables, &self.state)?);
         }
-        let effects = std::mem::take(&mut tables.effects);
+        let (effects, is_synced) = (std::mem::take(&mut tables.effects), tables.is_synced);
         drop(tables);
+        if !self.synced && !is_synced {
+            write.set_durability(Durability::None)?;
+        }
         write.commit()?;
         lock(&self.state).settle(effects);
         Ok(())

@@ -14,6 +14,7 @@ mod full;
 mod large;
 mod model;
 mod outage;
+mod pieces;
 mod reopen;
 mod server;
 

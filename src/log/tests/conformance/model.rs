@@ -7,9 +7,13 @@ use hebb_log::{
 };
 use proptest::prelude::*;
 
+use crate::pieces::Stored;
+
 const START: EntryId = EntryId { at_ms: 0, seq: 0 };
 const LONG: Duration = Duration::from_secs(600);
 const WORKERS: usize = 3;
+/// A state of so many bytes is in two pieces.
+const LARGE_BYTES: usize = 1_000_000;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -19,7 +23,7 @@ enum Step {
     Release { worker: usize },
     Renew { worker: usize },
     Progress { worker: usize, applied: u64 },
-    Checkpoint { worker: usize, position: usize, keeps: Option<Keeps> },
+    Checkpoint { worker: usize, position: usize, keeps: Option<Keeps>, is_large: bool },
     Reopen,
 }
 
@@ -50,8 +54,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => worker.clone().prop_map(|worker| Step::Release { worker }),
         1 => worker.clone().prop_map(|worker| Step::Renew { worker }),
         1 => (worker.clone(), 0..15_u64).prop_map(|(worker, applied)| Step::Progress { worker, applied }),
-        3 => (worker, 0..40_usize, keeps())
-            .prop_map(|(worker, position, keeps)| Step::Checkpoint { worker, position, keeps }),
+        3 => (worker, 0..40_usize, keeps(), prop::bool::weighted(0.2))
+            .prop_map(|(worker, position, keeps, is_large)| Step::Checkpoint { worker, position, keeps, is_large }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -196,10 +200,10 @@ async fn run(steps: Vec<Step>) {
                     model.applied = applied;
                 }
             }
-            Step::Checkpoint { worker, position, keeps } => {
+            Step::Checkpoint { worker, position, keeps, is_large } => {
                 let position = model.id(position);
                 let kept = keeps.and_then(|keeps| model.kept(keeps, position));
-                let state = vec![number as u8; number];
+                let state = vec![number as u8; if is_large { LARGE_BYTES } else { number }];
                 if let Some(claim) = model.claims[worker].clone()
                     && model.check_fence(worker, store.checkpoint(&claim, position, &state, kept).await)
                     && model.checkpoint.as_ref().is_none_or(|(stored, _, _)| *stored <= position)
@@ -232,6 +236,11 @@ async fn run(steps: Vec<Step>) {
         assert_eq!(stored.map(|stored| (stored.position, stored.epoch, stored.state)), model.checkpoint);
     }
     assert_eq!(store.read(&key, START, 10_000, Duration::ZERO).await.unwrap(), model.log);
+    drop(store);
+    drop(LocalStore::open(directory.path(), config).await.unwrap());
+    let large = [model.checkpoint.map(|(_, _, state)| state), model.fallback.map(|(_, _, state)| state)];
+    let large = large.iter().flatten().filter(|state| state.len() == LARGE_BYTES).count();
+    assert_eq!(Stored::of(directory.path()).pieces, large * 2, "two each of those that stand");
 }
 
 proptest! {
