@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 /// A task that ends with its owner at the latest: nothing of a role outlives it.
@@ -26,6 +27,37 @@ impl<T: Send + 'static> Task<T> {
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// Tasks that go on when whoever asked for them has gone, and that their role waits for before it ends.
+#[derive(Default)]
+pub struct Lasting(watch::Sender<usize>);
+
+/// One of them, however it ends.
+struct Counted(watch::Sender<usize>);
+
+impl Lasting {
+    /// Begins one. It has to end by itself, and soon.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.0.send_modify(|count| *count += 1);
+        let counted = Counted(self.0.clone());
+        tokio::spawn(async move {
+            let _counted = counted;
+            work.await
+        })
+    }
+
+    /// Waits until there are none.
+    pub async fn ended(&self) {
+        // An error says that the sender is gone, which is here.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 

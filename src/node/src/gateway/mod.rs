@@ -52,6 +52,7 @@ use crate::patience::Shortage;
 use crate::report::{GatewayReport, Report, started_at};
 use crate::stop::Stop;
 use crate::store::Store;
+use crate::task::Lasting;
 use crate::window::Window;
 
 /// How often the directory is read anew: a new domain is found at once all the same, on its first event.
@@ -92,6 +93,7 @@ struct Shared {
     health: Health,
     metrics: GatewayMetrics,
     last_look: detailed::Last,
+    lasting: Lasting,
 }
 
 /// A gateway with so much of its memory taken gets no new work before it is killed for it. Being busy is no such reason: what
@@ -170,9 +172,20 @@ impl Gateway {
         let admission = Admission::new(options.keys, options.limits, &metrics.registry)?;
         let followers = Followers::new(store.log.clone(), options.sync_interval, &metrics.registry)?;
         let (id, bodies) = (options.id, Bodies::default());
-        let last_look = detailed::Last::default();
-        let shared =
-            Shared { id, store, admission, bodies, dispatcher, domains, followers, health, metrics, last_look };
+        let (last_look, lasting) = (detailed::Last::default(), Lasting::default());
+        let shared = Shared {
+            id,
+            store,
+            admission,
+            bodies,
+            dispatcher,
+            domains,
+            followers,
+            health,
+            metrics,
+            last_look,
+            lasting,
+        };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -190,7 +203,7 @@ impl Gateway {
         self.0.bodies.shortage()
     }
 
-    /// Receives replies and follows the directory and the keys until the stop.
+    /// Receives replies and follows the directory and the keys until the stop; then waits for what goes on without its client.
     pub async fn run(&self, stop: Stop) {
         let receive = self.0.dispatcher.receive(self.0.health.clone(), stop.clone());
         let keys = async {
@@ -199,6 +212,7 @@ impl Gateway {
             }
         };
         tokio::join!(receive, keys, self.follow(stop.clone()));
+        self.0.lasting.ended().await;
         self.0.dispatcher.close().await;
     }
 
