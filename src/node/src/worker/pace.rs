@@ -15,14 +15,17 @@ pub struct SinceCheckpoint {
     pub entries: u64,
     /// Their bytes in the log.
     pub bytes: u64,
-    /// The time that has passed.
+    /// The time that has passed, also since one that failed was begun.
     pub elapsed: Duration,
+    /// Whether one has failed since.
+    pub failed: bool,
 }
 
 /// Whether a checkpoint is due: `interval` has passed and the last one's cost is paid off, or the log has grown too long.
+/// One that failed is tried again after the interval, however long the log is: to make a snapshot is dear in itself.
 pub fn is_due(since: SinceCheckpoint, interval: Duration, last_cost: Duration) -> bool {
-    since.entries > 0
-        && (since.bytes >= LOG_BYTES_MAX || since.elapsed >= interval.max(last_cost.saturating_mul(COST_SHARE)))
+    let is_long = since.bytes >= LOG_BYTES_MAX && (!since.failed || since.elapsed >= interval);
+    since.entries > 0 && (is_long || since.elapsed >= interval.max(last_cost.saturating_mul(COST_SHARE)))
 }
 
 #[cfg(test)]
@@ -32,7 +35,7 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(5);
 
     fn since(entries: u64, bytes: u64, seconds: u64) -> SinceCheckpoint {
-        SinceCheckpoint { entries, bytes, elapsed: Duration::from_secs(seconds) }
+        SinceCheckpoint { entries, bytes, elapsed: Duration::from_secs(seconds), failed: false }
     }
 
     #[test]
@@ -55,5 +58,12 @@ mod tests {
     #[test]
     fn a_long_log_is_checkpointed_at_once() {
         assert!(is_due(since(1, LOG_BYTES_MAX, 0), INTERVAL, Duration::from_secs(100)));
+    }
+
+    #[test]
+    fn a_long_log_waits_for_the_interval_after_a_checkpoint_that_failed() {
+        let failed = |seconds| SinceCheckpoint { failed: true, ..since(1, LOG_BYTES_MAX, seconds) };
+        assert!(!is_due(failed(4), INTERVAL, Duration::from_secs(100)));
+        assert!(is_due(failed(5), INTERVAL, Duration::from_secs(100)));
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use hebb_log::LogError;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
 
-use super::{Owned, OwnerContext};
+use super::{Owned, OwnerContext, RENEW_EVERY, renew};
 use crate::task::at_length;
 use crate::worker::WorkerMetrics;
 use crate::worker::pace::SinceCheckpoint;
@@ -34,7 +35,6 @@ pub(super) fn snapshot(context: &OwnerContext, owned: &mut Owned) {
     let mut task = JoinSet::new();
     task.spawn(async move { log.checkpoint(&claim, position, &state, kept).await.map(|()| begun_at.elapsed()) });
     owned.storing = Some(Storing { task, since: mem::take(&mut owned.since) });
-    owned.progress = (0, begun_at);
 }
 
 /// Takes note of a snapshot that has arrived in the store, or couldn't.
@@ -45,15 +45,33 @@ pub(super) fn settle(context: &OwnerContext, owned: &mut Owned) -> Result<(), Lo
     }
 }
 
+/// Waits for a snapshot that is on its way, and keeps the lease meanwhile: nobody is to replay what is about to be stored.
+pub(super) async fn arrived(context: &OwnerContext, owned: &mut Owned) -> Result<(), LogError> {
+    while let Some(storing) = &mut owned.storing {
+        match timeout(RENEW_EVERY, storing.task.join_next()).await {
+            Ok(Some(stored)) => return conclude(&context.metrics, owned, stored),
+            Ok(None) => return Ok(()),
+            Err(_) => {
+                if let Err(error) = renew(context, owned).await {
+                    debug!(partition = %owned.claim.partition, %error, "the lease can't be renewed; the checkpoint may still arrive");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn conclude(metrics: &WorkerMetrics, owned: &mut Owned, stored: Stored) -> Result<(), LogError> {
     let Some(Storing { since, .. }) = owned.storing.take() else { return Ok(()) };
     let stored = stored.unwrap_or_else(|panic| Err(LogError::Unavailable(Box::new(panic))));
     let Ok(cost) = stored else {
         owned.since.entries += since.entries;
         owned.since.bytes += since.bytes;
+        owned.since.failed = true;
         return stored.map(drop);
     };
     owned.checkpoint_cost = cost;
+    owned.progress.0 = None;
     metrics.checkpointed(cost);
     Ok(())
 }

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use self::checkpoints::{Storing, conclude, settle, snapshot};
+use self::checkpoints::{Storing, arrived, settle, snapshot};
 use self::controls::tell_changes;
 use self::failures::{Failures, WELL_AFTER, message};
 use self::reading::{Reading, SMALL_BATCH, read, read_on};
@@ -87,8 +87,8 @@ struct Owned {
     reading: Option<Reading>,
     /// What was read and isn't applied yet: a turn ended before it.
     unapplied: VecDeque<(EntryId, Record)>,
-    /// Of `since`, what the store was told of, and when.
-    progress: (u64, Instant),
+    /// How many entries the store was told of that aren't in its checkpoint, and when. Nothing since it has another one.
+    progress: (Option<u64>, Instant),
     /// Outcomes that haven't left yet, by gateway.
     outcomes: BTreeMap<String, Vec<Reply>>,
     /// What one of the entries cost that were applied last.
@@ -216,7 +216,7 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
     // What was applied last is answered while what comes next is read.
     let outcomes = mem::take(&mut owned.outcomes);
     let told = owned.progress_due(context.progress_every);
-    let wait = if owned.since.entries == told.unwrap_or(owned.progress.0) { READ_WAIT } else { PROGRESS_WITHIN };
+    let wait = if told.or(owned.progress.0) == Some(owned.ahead()) { READ_WAIT } else { PROGRESS_WITHIN };
     let is_behind = !owned.unapplied.is_empty();
     let begun = if is_behind { None } else { owned.reading.take() };
     let fresh = async {
@@ -229,7 +229,7 @@ async fn step(context: &OwnerContext, owned: &mut Owned, domain: &watch::Receive
         tokio::join!(fresh, answer(context, outcomes), progress(context, &owned.claim, told));
     progressed?;
     if let Some(told) = told {
-        owned.progress = (told, Instant::now());
+        owned.progress = (Some(told), Instant::now());
     }
     answered?;
     let entries = read?;
@@ -269,11 +269,7 @@ async fn leave(context: &OwnerContext, mut owned: Owned) -> Ended {
             answer(context, mem::take(&mut owned.outcomes)).await?;
         }
         loop {
-            if let Some(storing) = &mut owned.storing
-                && let Some(stored) = storing.task.join_next().await
-            {
-                conclude(&context.metrics, &mut owned, stored)?;
-            }
+            arrived(context, &mut owned).await?;
             if owned.since.entries == 0 {
                 return context.store.log.release(&owned.claim).await;
             }

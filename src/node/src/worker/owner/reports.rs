@@ -16,13 +16,21 @@ pub(super) const READ_WAIT: Duration = Duration::from_millis(400);
 pub(super) const PROGRESS_WITHIN: Duration = Duration::from_millis(20);
 
 impl Owned {
-    /// How much the store is to be told of, if it is to be told now. While a checkpoint is stored it isn't: the count
-    /// begins anew with it, and a word that came late would count entries twice.
+    /// Entries that were applied and aren't in the stored checkpoint.
+    pub(super) fn ahead(&self) -> u64 {
+        self.since.entries + self.storing.as_ref().map_or(0, |storing| storing.since.entries)
+    }
+
+    /// How much the store is to be told of, if it is to be told now. A word that crosses with a checkpoint counts entries
+    /// twice; so there is another one as soon as that is known to be stored.
     pub(super) fn progress_due(&self, every: u64) -> Option<u64> {
         let (told, at) = self.progress;
-        let news = self.since.entries - told;
-        let is_due = self.storing.is_none() && news > 0 && (news >= every || at.elapsed() >= PROGRESS_WITHIN);
-        is_due.then_some(self.since.entries)
+        let ahead = self.ahead();
+        let is_due = told.is_none_or(|told| {
+            let news = ahead.saturating_sub(told);
+            news > 0 && (news >= every || at.elapsed() >= PROGRESS_WITHIN)
+        });
+        is_due.then_some(ahead)
     }
 }
 

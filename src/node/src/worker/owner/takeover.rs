@@ -94,7 +94,7 @@ async fn load(
         storing: None,
         reading: None,
         unapplied: VecDeque::new(),
-        progress: (0, Instant::now()),
+        progress: (Some(0), Instant::now()),
         outcomes: BTreeMap::new(),
         // Nobody knows yet.
         entry_cost: SHORT_STRETCH,

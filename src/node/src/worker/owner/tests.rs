@@ -7,6 +7,7 @@ use hebb_log::{LocalStore, Log, Replies, ReplyTo};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::checkpoints::conclude;
 use super::reading::BATCH_MAX;
 use super::*;
 use crate::gated::Gated;
@@ -96,6 +97,13 @@ async fn a_slow_checkpoint_holds_up_no_answer_and_a_stop_waits_for_it() -> Resul
     }
     assert_eq!(answered, EVENTS);
     assert_eq!(local.status(&key).await?.checkpointed, Some(EntryId::default()), "the gate is closed");
+    let told = async {
+        while local.status(&key).await?.waiting > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok::<_, LogError>(())
+    };
+    timeout(Duration::from_secs(5), told).await??;
 
     stopper.stop();
     assert!(timeout(Duration::from_millis(300), &mut owner).await.is_err(), "left without its checkpoint");
@@ -105,6 +113,30 @@ async fn a_slow_checkpoint_holds_up_no_answer_and_a_stop_waits_for_it() -> Resul
     assert_eq!((status.waiting, status.owner), (0, None));
     let state = local.load(&key).await?.ok_or("no checkpoint")?.state;
     assert_eq!(Partition::restore(&state)?.statistics().events, EVENTS);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_keeps_its_lease_until_its_checkpoint_is_stored() -> Result {
+    let local = LocalStore::in_memory()?;
+    let (store, gates) = Gated::store(&local);
+    gates.checkpoints.add_permits(1);
+    let key = PartitionKey { domain: "leaving".to_owned(), index: 0 };
+    let (_sender, domain) = watch::channel(domain(&key));
+    let mut replies = local.subscribe("gateway-0").await?;
+    let (stopper, stop) = stop_channel();
+    let owner = tokio::spawn(own(Arc::new(context(store)?), key.clone(), domain, stop));
+    local.append(&key, &[event(1)], EVENTS).await?;
+    timeout(Duration::from_secs(5), replies.recv()).await?.ok_or("the replies ended")?;
+
+    stopper.stop();
+    tokio::time::sleep(LEASE + RENEW_EVERY).await;
+    assert!(matches!(local.claim(&key, "worker-1", None, LEASE).await?, Claimed::Held { .. }));
+    gates.checkpoints.add_permits(1);
+    timeout(Duration::from_secs(5), owner).await??;
+    let status = local.status(&key).await?;
+    assert_eq!((status.length, status.owner), (0, None));
+    assert!(matches!(local.claim(&key, "worker-1", None, LEASE).await?, Claimed::New(_)));
     Ok(())
 }
 
@@ -149,7 +181,7 @@ async fn what_a_turn_has_left_is_applied_by_the_next_ones_and_answered_in_betwee
 
 #[test]
 fn a_checkpoint_that_failed_leaves_what_it_held_to_the_next() -> Result {
-    let since = |entries| SinceCheckpoint { entries, bytes: 10 * entries, elapsed: Duration::ZERO };
+    let since = |entries| SinceCheckpoint { entries, bytes: 10 * entries, ..SinceCheckpoint::default() };
     let mut owned = Owned {
         claim: Claim {
             partition: PartitionKey { domain: "lost".to_owned(), index: 0 },
@@ -168,17 +200,22 @@ fn a_checkpoint_that_failed_leaves_what_it_held_to_the_next() -> Result {
         storing: Some(Storing { task: JoinSet::new(), since: since(4) }),
         reading: None,
         unapplied: VecDeque::new(),
-        progress: (0, Instant::now()),
+        progress: (Some(0), Instant::now()),
         outcomes: BTreeMap::new(),
         entry_cost: Duration::ZERO,
         asked_config: None,
         asked_governance: None,
     };
     let metrics = WorkerMetrics::new()?;
-    assert_eq!(owned.progress_due(1), None, "the count is about to begin anew");
+    assert_eq!(owned.progress_due(1), Some(7), "also while a checkpoint is on its way");
     let ended = conclude(&metrics, &mut owned, Ok(Err(LogError::Fenced)));
     assert!(matches!(ended, Err(LogError::Fenced)));
     assert_eq!((owned.since.entries, owned.since.bytes), (7, 70));
+    assert!(owned.since.failed);
     assert_eq!(owned.progress_due(1), Some(7));
+    owned.progress.0 = Some(7);
+    owned.storing = Some(Storing { task: JoinSet::new(), since: mem::take(&mut owned.since) });
+    conclude(&metrics, &mut owned, Ok(Ok(Duration::ZERO)))?;
+    assert_eq!(owned.progress_due(1), Some(0), "a word may have crossed with it");
     Ok(())
 }
