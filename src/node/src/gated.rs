@@ -1,7 +1,7 @@
 //! A store whose writes wait for a test's word.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,9 @@ pub struct Gated {
     pub checkpoints: Semaphore,
     /// Whether nobody can read, nor tell how far it is.
     pub away: AtomicBool,
+    /// Whether who reads panics, as by an entry that can't be applied; and how often that was.
+    pub panics: AtomicBool,
+    pub panicked: AtomicU32,
 }
 
 impl Gated {
@@ -30,6 +33,8 @@ impl Gated {
             appends: Semaphore::new(0),
             checkpoints: Semaphore::new(0),
             away: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
+            panicked: AtomicU32::new(0),
         };
         let gates = Arc::new(gates);
         (
@@ -66,6 +71,10 @@ impl Log for Gated {
         max: usize,
         wait: Duration,
     ) -> Result<Vec<(EntryId, Record)>, LogError> {
+        if self.panics.load(Ordering::Relaxed) {
+            self.panicked.fetch_add(1, Ordering::Relaxed);
+            panic!("no entry of {key} can be applied");
+        }
         self.reach()?.read(key, after, max, wait).await
     }
 

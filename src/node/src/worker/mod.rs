@@ -211,6 +211,7 @@ impl Worker {
             // Of a queue that is short, a small part makes the difference between full and not.
             progress_every: (options.max_queue_size / 64).clamp(1, PROGRESS_EVERY_MAX),
             turn: owner::TURN,
+            restart_after: owner::RESTART_AFTER,
         };
         Ok(Self { context: Arc::new(context), health, part })
     }

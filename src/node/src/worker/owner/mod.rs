@@ -29,6 +29,7 @@ use tracing::{debug, error, info, warn};
 
 use self::checkpoints::{Storing, arrived, settle, snapshot};
 use self::controls::tell_changes;
+pub use self::failures::RESTART_AFTER;
 use self::failures::{Failures, WELL_AFTER, message};
 use self::reading::{Reading, SMALL_BATCH, read, read_on};
 use self::reports::{PROGRESS_WITHIN, READ_WAIT, answer, progress, report};
@@ -67,6 +68,8 @@ pub struct OwnerContext {
     pub progress_every: u64,
     /// How long entries are applied before what has come of them is answered.
     pub turn: Duration,
+    /// Wait after the first failure of a partition.
+    pub restart_after: Duration,
 }
 
 /// A state in memory and the right to it.
@@ -110,7 +113,7 @@ enum Ended {
 
 /// Owns `key` until the stop.
 pub async fn own(context: Arc<OwnerContext>, key: PartitionKey, domain: watch::Receiver<Domain>, stop: Stop) {
-    let mut failures = Failures::default();
+    let mut failures = Failures::new(context.restart_after);
     while !stop.is_asked() {
         let begun_at = Instant::now();
         // What it held goes with it: the next life begins with what is stored.

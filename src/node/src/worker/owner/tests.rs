@@ -1,9 +1,10 @@
 //! An owner beside a store whose gates a test opens.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 use hebb_engine::{Entry, Event, Features, Input, Label, SNAPSHOT_VERSION, Task};
-use hebb_log::{LocalStore, Log, Replies, ReplyTo};
+use hebb_log::{Assignment, Directory, LocalStore, Log, Replies, ReplyTo};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -11,7 +12,9 @@ use super::checkpoints::conclude;
 use super::reading::BATCH_MAX;
 use super::*;
 use crate::gated::Gated;
+use crate::health::Health;
 use crate::stop::stop_channel;
+use crate::worker::Worker;
 
 type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 
@@ -42,6 +45,7 @@ fn context(store: Store) -> std::result::Result<OwnerContext, prometheus::Error>
         skip_unreadable: false,
         progress_every: 1,
         turn: TURN,
+        restart_after: RESTART_AFTER,
     })
 }
 
@@ -113,6 +117,46 @@ async fn a_slow_checkpoint_holds_up_no_answer_and_a_stop_waits_for_it() -> Resul
     assert_eq!((status.waiting, status.owner), (0, None));
     let state = local.load(&key).await?.ok_or("no checkpoint")?.state;
     assert_eq!(Partition::restore(&state)?.statistics().events, EVENTS);
+    Ok(())
+}
+
+/// From the second life on each waits for the lease of the one before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_names_an_owner_that_panics_from_the_third_time_on() -> Result {
+    let local = LocalStore::in_memory()?;
+    let (store, gates) = Gated::store(&local);
+    gates.checkpoints.add_permits(1_000);
+    let key = PartitionKey { domain: "mad".to_owned(), index: 0 };
+    local.declare(&domain(&key)).await?;
+    let leads = local.campaign("coordinator-0", "a:1", LEASE).await?;
+    let assignment = Assignment { version: 1, owners: vec![(key.clone(), "worker-0".to_owned())] };
+    local.assign(leads.term, &assignment).await?;
+    let context = OwnerContext { restart_after: Duration::from_millis(1), ..context(store)? };
+    let (health, part) = (Health::default(), Cow::Borrowed("membership"));
+    health.expect(part.clone());
+    let worker = Worker { context: Arc::new(context), health: health.clone(), part };
+    let (stopper, stop) = stop_channel();
+    let running = tokio::spawn(async move { worker.run(stop).await });
+    let said = || health.report().troubles.into_values().next();
+    let until = async |is_said: &dyn Fn(&Option<String>) -> bool| {
+        let waited = async {
+            while !is_said(&said()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(10 * LEASE, waited).await
+    };
+    until(&|said| said.is_none()).await?;
+
+    gates.panics.store(true, Ordering::Relaxed);
+    until(&|said| said.as_ref().is_some_and(|why| why.starts_with("applying the log of mad/0 failed"))).await?;
+    let why = said().ok_or("ready again")?;
+    let times = why.split(' ').find_map(|word| word.parse::<u32>().ok()).ok_or("no number")?;
+    assert!((3..=gates.panicked.load(Ordering::Relaxed)).contains(&times), "{why}");
+    assert!(why.ends_with("times in a row: no entry of mad/0 can be applied"), "{why}");
+    stopper.stop();
+    timeout(Duration::from_secs(5), running).await??;
+    assert_eq!(said(), None, "it is somebody else's now");
     Ok(())
 }
 
