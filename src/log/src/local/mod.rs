@@ -227,7 +227,26 @@ fn create_private_file(path: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EntryId, Log, PartitionKey, Record};
+    use crate::{Claimed, EntryId, Log, PartitionKey, Record};
+
+    #[tokio::test]
+    async fn nothing_is_written_while_the_file_cannot_be_read_again() {
+        let store = LocalStore::in_memory().unwrap();
+        let key = PartitionKey { domain: "unread".to_owned(), index: 0 };
+        let claim = async || store.claim(&key, "worker-0", None, Duration::ZERO).await;
+        assert!(matches!(claim().await, Ok(Claimed::New(claim)) if claim.epoch == 1));
+        let unreadable = store.write(|tables, _| {
+            tables.partitions.insert("no partition's name", 99)?;
+            Ok(Ok(()))
+        });
+        unreadable.await.unwrap();
+        assert!(matches!(claim().await, Ok(Claimed::New(claim)) if claim.epoch == 2));
+        let failed = store.write(|_, _| Err::<Result<(), LogError>, _>(redb::Error::ValueTooLarge(0))).await;
+        assert!(matches!(failed, Err(LogError::Unavailable(_))));
+        for _ in 0..2 {
+            assert!(matches!(claim().await, Err(LogError::Unavailable(_))));
+        }
+    }
 
     #[tokio::test]
     async fn what_a_failed_commit_had_is_not_read_and_what_comes_after_it_is() {

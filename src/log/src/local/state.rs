@@ -259,10 +259,6 @@ impl State {
             let number = number.value();
             let partition = self.partitions.entry(parse(name.value())?).or_insert_with(|| Partition::new(number));
             partition.stored = true;
-            if let Some(owner) = owners.get(number).map_err(failed)? {
-                let (epoch, token, name) = owner.value();
-                partition.owner = Some(Owner { epoch, token: token.to_owned(), name: name.to_owned() });
-            }
             if let Some(checkpoint) = checkpoints.get(number).map_err(failed)? {
                 let (at_ms, seq, _, row) = checkpoint.value();
                 partition.checkpointed = Some(EntryId { at_ms, seq });
@@ -280,6 +276,11 @@ impl State {
                 let (_, at_ms, seq) = place.value();
                 partition.length += layout::count(value.value());
                 partition.last = partition.last.max(EntryId { at_ms, seq });
+            }
+            // Last: an owner may remove what isn't known to belong to a checkpoint.
+            if let Some(owner) = owners.get(number).map_err(failed)? {
+                let (epoch, token, name) = owner.value();
+                partition.owner = Some(Owner { epoch, token: token.to_owned(), name: name.to_owned() });
             }
             partition.fresh = Fresh::after(partition.last);
             partition.newest.send_replace(partition.last);

@@ -127,7 +127,9 @@ impl Desk {
             info!("the file is open again after an I/O error");
         }
         let database = self.file.get().map_err(std::io::Error::other)?;
-        if self.stale && lock(&self.state).reload(&database).is_ok() {
+        if self.stale {
+            // Who doesn't know what the file holds would give out epochs twice, and remove what belongs to a checkpoint.
+            lock(&self.state).reload(&database).map_err(std::io::Error::other)?;
             self.stale = false;
         }
         let mut write = database.begin_write()?;
