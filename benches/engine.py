@@ -34,7 +34,7 @@ PEERS = {
 }
 # Hebb with fewer updates, and two of its members by themselves.
 OWN = {
-    "hebb uncertain": ["learner", "hebb-uncertain"],
+    "hebb gate 0.9": ["learner", "uncertain-0.9"],
     "hebb forest": ["learner", "forest"],
     "hebb linear": ["learner", "linear"],
 }

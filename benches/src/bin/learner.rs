@@ -1,4 +1,4 @@
-//! Test, then train, over one stream: `learner hebb|hebb-uncertain|forest|linear|irithyll STREAM PREDICTIONS`. Writes a predicted
+//! Test, then train, over one stream: `learner hebb|uncertain-GATE|forest|linear|irithyll STREAM PREDICTIONS`. Writes a predicted
 //! class a line (-1 where there is none), and prints how many events it learned and the seconds of processor time that it took.
 
 use std::fmt::Write;
@@ -29,16 +29,18 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [learner, stream, out] = arguments.as_slice() else {
-        return Err("usage: learner hebb|hebb-uncertain|forest|linear|irithyll STREAM PREDICTIONS".into());
+        return Err("usage: learner hebb|uncertain-GATE|forest|linear|irithyll STREAM PREDICTIONS".into());
     };
     let stream = read_stream(Path::new(stream))?;
     let measured = match learner.as_str() {
-        "hebb" => hebb(&stream, GateMode::Always)?,
-        "hebb-uncertain" => hebb(&stream, GateMode::Uncertain)?,
+        "hebb" => hebb(&stream, None)?,
         "forest" => forest(&stream),
         "linear" => linear(&stream),
         "irithyll" => irithyll(&stream)?,
-        other => return Err(format!("no learner {other}").into()),
+        other => match other.strip_prefix("uncertain-") {
+            Some(gate) => hebb(&stream, Some(gate.parse()?))?,
+            None => return Err(format!("no learner {other}").into()),
+        },
     };
     let mut text = String::new();
     for prediction in measured.predictions {
@@ -49,8 +51,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A domain of task `Classification` as it is by default but for its gate, answers and all.
-fn hebb(stream: &Stream, gate: GateMode) -> Result<Measured> {
+/// A domain of task `Classification` as it is by default, answers and all; with a gate one that learns what was wrong or below it.
+fn hebb(stream: &Stream, gate: Option<f32>) -> Result<Measured> {
     let entries: Vec<Entry> = stream
         .iter()
         .enumerate()
@@ -63,7 +65,10 @@ fn hebb(stream: &Stream, gate: GateMode) -> Result<Measured> {
         })
         .collect();
     let mut config = PartitionConfig::new(Task::Classification);
-    config.hyperparameters.gate_mode = gate;
+    if let Some(gate) = gate {
+        config.hyperparameters.gate_mode = GateMode::Uncertain;
+        config.hyperparameters.confidence_gate = gate;
+    }
     let mut partition = Partition::new(config);
     let (mut predictions, mut learned) = (Vec::with_capacity(entries.len()), 0);
     let started = seconds();
