@@ -14,26 +14,30 @@ const AWAY: f64 = 16.0;
 /// So many values away, one after the other, and the origin is given up.
 const AWAY_MAX: u8 = 32;
 
-/// The origin of a number, decided by its first values: two in succession, of the first three that differ, which are large and
-/// alike. Otherwise it is 0, and so it is at once where the first value isn't large. What was read before it was decided is near
-/// 0 then, as it is where an origin stays; at most two values are read as 0 that aren't.
+/// The origin of a number, decided by its first three values: one of them that is large, where the next or the next but one is
+/// like it and not the same. Otherwise it is 0, and so it is at once where neither the first nor the second is large. One of the
+/// three may so be wrong, or stand for nothing known yet. Of one that stays the same nothing has to be kept but that; it is decided
+/// when it changes.
 ///
-/// An origin stays for good, as learners know values by it. The difference loses digits again as a stream leaves its origin, if
-/// more slowly than the number itself would: that of a time in milliseconds, a year later, is known to about two seconds. Only a
-/// stream that goes on near zero gives it up, and then for good: it may have begun with values that were wrong.
+/// Until then a large value is read as 0. Where an origin is found, so it is by that; where none is, these are the only values, two
+/// at most, that aren't read as they are.
+///
+/// An origin stays, as learners know values by it. The difference loses digits again as a stream goes away from its origin, if no
+/// faster than the number itself would: that of a time in milliseconds, a year later, is known to about two seconds. Only a stream
+/// that goes on near zero gives its origin up, and then for good: it may have begun with values that were wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Origin {
     /// No value was seen.
     #[default]
     Unknown,
+    /// Not decided yet.
+    Tried {
+        first: f64,
+        /// One that isn't like the first.
+        second: Option<f64>,
+    },
     /// 0, for good.
     Zero,
-    /// A large value, until one that differs comes.
-    Tried {
-        value: f64,
-        /// Whether another was tried before.
-        is_second: bool,
-    },
     Kept {
         value: f64,
         /// Values away from it until now, one after the other.
@@ -41,15 +45,31 @@ pub enum Origin {
     },
 }
 
+fn is_large(number: f64) -> bool {
+    number.abs() >= LARGE
+}
+
 impl Origin {
     /// Takes note of the next value.
+    #[inline]
     pub fn learn(&mut self, number: f64) {
-        let is_large = number.abs() >= LARGE;
-        *self = match *self {
-            Self::Unknown if is_large => Self::Tried { value: number, is_second: false },
-            Self::Tried { value, .. } if number == value => return,
-            Self::Tried { value, .. } if (number - value).abs() <= ALIKE * value.abs() => Self::Kept { value, away: 0 },
-            Self::Tried { is_second: false, .. } if is_large => Self::Tried { value: number, is_second: true },
+        // As almost all are.
+        if !matches!(self, Self::Zero) {
+            *self = self.decided(number);
+        }
+    }
+
+    fn decided(self, number: f64) -> Self {
+        let is_like = |other: f64| is_large(other) && number != other && (number - other).abs() <= ALIKE * other.abs();
+        match self {
+            Self::Unknown => Self::Tried { first: number, second: None },
+            Self::Tried { first, .. } if is_like(first) => Self::Kept { value: first, away: 0 },
+            Self::Tried { second: Some(second), .. } if is_like(second) => Self::Kept { value: second, away: 0 },
+            Self::Tried { first, second } if is_large(number) && number == second.unwrap_or(first) => self,
+            Self::Tried { first, second: None } if is_large(first) || is_large(number) => {
+                Self::Tried { first, second: Some(number) }
+            }
+            Self::Tried { .. } | Self::Zero => Self::Zero,
             Self::Kept { value, away } if AWAY * number.abs() < (number - value).abs() => {
                 if away + 1 < AWAY_MAX {
                     Self::Kept { value, away: away + 1 }
@@ -58,24 +78,27 @@ impl Origin {
                 }
             }
             Self::Kept { value, .. } => Self::Kept { value, away: 0 },
-            Self::Unknown | Self::Zero | Self::Tried { .. } => Self::Zero,
-        };
+        }
+    }
+
+    /// What is taken off now; nothing where numbers stay what they are.
+    fn value(self) -> Option<f64> {
+        match self {
+            Self::Unknown | Self::Zero => None,
+            Self::Tried { first, second } => Some(second.unwrap_or(first)).filter(|value| is_large(*value)),
+            Self::Kept { value, .. } => Some(value),
+        }
     }
 
     /// A number as it is learned.
+    #[inline]
     pub fn relative(self, number: f64) -> f64 {
-        match self {
-            Self::Unknown | Self::Zero => number,
-            Self::Tried { value, .. } | Self::Kept { value, .. } => number - value,
-        }
+        self.value().map_or(number, |value| number - value)
     }
 
     /// The number that is learned as `relative`.
     pub fn absolute(self, relative: f64) -> f64 {
-        match self {
-            Self::Unknown | Self::Zero => relative,
-            Self::Tried { value, .. } | Self::Kept { value, .. } => relative + value,
-        }
+        self.value().map_or(relative, |value| relative + value)
     }
 }
 
@@ -101,21 +124,22 @@ mod tests {
         for offset in [1.7e12, 1.7e9, 5_000_000.0, -3e15] {
             assert_eq!(learned(&[offset, offset + 0.5, offset - 2.0, 7.0]), [0.0, 0.5, -2.0, 7.0 - offset]);
         }
-        let constant = learned(&[1e9, 1e9, 1e9, 1e9 + 1.0]);
-        assert_eq!(constant, [0.0, 0.0, 0.0, 1.0], "what is the same tells nothing, and needs no digits");
+        assert_eq!(learned(&[1e9, 1e9, 1e9, 1e9 + 1.0]), [0.0, 0.0, 0.0, 1.0]);
     }
 
     #[test]
-    fn a_first_value_that_is_wrong_decides_nothing() {
+    fn one_of_the_first_values_that_is_wrong_decides_nothing() {
         assert_eq!(learned(&[1e15, 5.0, 6.0, 5.5]), [0.0, 5.0, 6.0, 5.5]);
-        assert_eq!(learned(&[1e15, 1.7e12, 1.7e12 + 9.0, 1.7e12 - 3.0]), [0.0, 0.0, 9.0, -3.0]);
-        assert_eq!(learned(&[1e15, 1e15, 5.0, 6.0]), [0.0, 0.0, 5.0, 6.0], "the same twice");
-    }
-
-    #[test]
-    fn large_numbers_that_are_not_alike_are_taken_as_they_are_from_the_third_on() {
-        let numbers = [6e5, 9e6, -7e5, -7e5 + 1.0, 9e6];
-        assert_eq!(learned(&numbers)[2..], numbers[2..]);
+        assert_eq!(learned(&[1e15, 1e15, 5.0, 6.0]), [0.0, 0.0, 5.0, 6.0]);
+        assert_eq!(learned(&[1e15, 5.0, 1e15, 6.0]), [0.0, 5.0, 1e15, 6.0], "one that comes again");
+        for wrong in [1e15, 1e7] {
+            assert_eq!(learned(&[wrong, 1.7e12, 1.7e12 + 9.0, 1.7e12 - 3.0]), [0.0, 0.0, 9.0, -3.0]);
+            assert_eq!(learned(&[1.7e12, wrong, 1.7e12 + 9.0, 1.7e12 - 3.0]), [0.0, 0.0, 9.0, -3.0]);
+        }
+        for nothing in [0.0, -1.0] {
+            assert_eq!(learned(&[nothing, 1.7e12, 1.7e12 + 9.0]), [nothing, 0.0, 9.0]);
+            assert_eq!(learned(&[1.7e12, nothing, 1.7e12 + 9.0]), [0.0, nothing, 9.0]);
+        }
     }
 
     #[test]
@@ -133,13 +157,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_that_are_not_large_stay_what_they_are(
-            first in -LARGE + 1.0..LARGE - 1.0,
+        fn small_numbers_stay_what_they_are_and_so_do_large_ones_after_two_that_are_small(
+            first in prop::array::uniform2(-LARGE + 1.0..LARGE - 1.0),
             rest in prop::collection::vec(prop_oneof![-1e6f64..1e6, -1e16f64..1e16], 0..50)
         ) {
-            let mut numbers = vec![first];
-            numbers.extend(rest);
+            let numbers = [&first[..], &rest].concat();
             prop_assert_eq!(learned(&numbers), numbers);
+        }
+
+        #[test]
+        fn large_numbers_that_are_not_alike_stay_what_they_are_from_the_third_on(
+            start in 1e6f64..1e9, shares in prop::array::uniform3(1.01f64..1.2), rest in prop::collection::vec(-1e16f64..1e16, 0..50)
+        ) {
+            let mut numbers: Vec<f64> = vec![start, start * shares[0], -start * shares[1], start * shares[0] * shares[2]];
+            numbers.extend(rest);
+            prop_assert_eq!(&learned(&numbers)[2..], &numbers[2..]);
         }
     }
 }

@@ -85,11 +85,11 @@ impl Schema {
                 while self.slots.len() < values.len() {
                     self.slots.push(Slot::Number(Origin::default()));
                 }
-                for (slot, value) in self.slots.iter_mut().zip(values) {
-                    slot.learn(*value);
-                }
                 self.blank(row);
-                self.write(values, row);
+                for ((place, slot), value) in row.iter_mut().zip(&mut self.slots).zip(values) {
+                    slot.learn(*value);
+                    *place = slot.value(*value);
+                }
             }
             Features::Named(values) => {
                 let mut filled = Vec::with_capacity(values.len());
@@ -123,7 +123,11 @@ impl Schema {
         check(features)?;
         self.blank(row);
         match features {
-            Features::Dense(values) => self.write(values, row),
+            Features::Dense(values) => {
+                for ((place, slot), value) in row.iter_mut().zip(&self.slots).zip(values) {
+                    *place = slot.value(*value);
+                }
+            }
             Features::Named(values) => {
                 for (name, value) in values {
                     match value {
@@ -148,13 +152,6 @@ impl Schema {
     fn blank(&self, row: &mut Vec<f32>) {
         row.clear();
         row.extend(self.slots.iter().map(|slot| if slot.is_category() { 0.0 } else { f32::NAN }));
-    }
-
-    /// Writes numbers by position into a row.
-    fn write(&self, values: &[f64], row: &mut [f32]) {
-        for ((place, slot), value) in row.iter_mut().zip(&self.slots).zip(values) {
-            *place = slot.value(*value);
-        }
     }
 
     /// The slot of a name; a number that comes too late has none, a category shares one.

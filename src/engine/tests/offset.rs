@@ -2,7 +2,7 @@
 
 use hebb_engine::{
     Answer, Control, Entry, EntryId, Event, Features, Input, Label, Outcome, Partition, PartitionConfig, Prediction,
-    Task, Value,
+    SeriesDetector, Task, Value,
 };
 
 /// Milliseconds since 1970, in 2023.
@@ -58,9 +58,14 @@ fn a_feature_is_learned_as_well_wherever_it_begins() {
 #[test]
 fn first_values_that_are_wrong_do_no_harm() {
     let usual = classes(0.0, 60_000.0, &[]).statistics().accuracy;
-    for (offset, first) in
-        [(5.0, vec![1e15]), (5.0, vec![1e15; 20]), (EPOCH_MS, vec![1e15]), (5.0, vec![EPOCH_MS, EPOCH_MS + 1.0])]
-    {
+    for (offset, first) in [
+        (5.0, vec![1e15]),
+        (5.0, vec![1e15; 20]),
+        (5.0, vec![EPOCH_MS, EPOCH_MS + 1.0]),
+        (EPOCH_MS, vec![1e15]),
+        (EPOCH_MS, vec![0.0]),
+        (EPOCH_MS, vec![EPOCH_MS, 0.0]),
+    ] {
         let found = classes(offset, 60_000.0, &first).statistics().accuracy;
         assert!(found > usual - 0.03, "{offset:e} after {first:?}: {found} and {usual}");
     }
@@ -89,7 +94,9 @@ fn error(offset: f64, first: &[f64]) -> f64 {
 fn a_target_is_learned_as_well_wherever_it_begins() {
     let usual = error(0.0, &[]);
     assert!(usual < 1.0, "{usual}");
-    for (offset, first) in [(EPOCH_MS, vec![]), (5_000_000.0, vec![]), (5.0, vec![1e15]), (EPOCH_MS, vec![1e15])] {
+    for (offset, first) in
+        [(EPOCH_MS, vec![]), (5_000_000.0, vec![]), (5.0, vec![1e15]), (EPOCH_MS, vec![1e15]), (EPOCH_MS, vec![0.0])]
+    {
         let found = error(offset, &first);
         assert!(found < 1.1 * usual, "{offset:e} after {first:?}: {found} and {usual}");
     }
@@ -127,4 +134,18 @@ fn a_reset_decides_anew_where_numbers_are_counted_from() {
     partition.apply(EntryId { at_ms: EVENTS + 1, seq: 0 }, &Entry::Control(Control::Reset));
     let after = learn(&mut partition, 2.0 * EPOCH_MS);
     assert!(before > 0.97 && after > 0.97, "{before} and {after}");
+}
+
+#[test]
+fn a_series_is_judged_the_same_wherever_it_begins() {
+    let spike = |offset: f64| {
+        let (mut detector, mut noise) = (SeriesDetector::default(), Noise(9));
+        for _ in 0..5_000 {
+            detector.step(offset + noise.next() + noise.next() + noise.next());
+        }
+        detector.step(offset + 9.0)
+    };
+    let (usual, found) = (spike(0.0), spike(1e9));
+    assert!(usual.score > 0.8 && (found.score - usual.score).abs() < 0.01, "{found:?} and {usual:?}");
+    assert!((found.z_score - usual.z_score).abs() < 0.01, "{found:?} and {usual:?}");
 }
