@@ -28,7 +28,7 @@ fn apply(partition: &mut Partition, number: u64, entry: &Entry) -> Option<Answer
 
 fn event(number: u64, row: Vec<f64>, label: Label) -> Entry {
     let input = Input::Features(Features::Dense(row));
-    Entry::Event(Event { id: number.to_string(), input, label: Some(label) })
+    Entry::Event(Event { id: number.to_string().into(), input, label: Some(label) })
 }
 
 /// A class by two features, one of which is `unit` times as wide and begins at `offset`; after these first values of it.
@@ -39,7 +39,7 @@ fn classes(offset: f64, unit: f64, first: &[f64]) -> Partition {
         let (x, y) = (noise.next(), noise.next());
         let class = if (x > 0.5) == (y > 0.3) { "even" } else { "odd" };
         let large = first.get(number as usize).copied().unwrap_or(offset + unit * x);
-        let event = event(number, vec![large, y], Label::Class(class.to_owned()));
+        let event = event(number, vec![large, y], Label::Class(class.into()));
         assert!(apply(&mut partition, number, &event).is_some());
     }
     partition
@@ -110,7 +110,7 @@ fn a_question_about_a_large_number_is_answered_as_an_event_with_it() {
         let row = vec![EPOCH_MS + 60_000.0 * noise.next(), noise.next()];
         let input = Input::Features(Features::Dense(row));
         let Some(Outcome::Answer(asked)) = partition.peek(&Entry::Infer(input.clone())) else { panic!("an answer") };
-        let event = Entry::Event(Event { id: number.to_string(), input, label: None });
+        let event = Entry::Event(Event { id: number.to_string().into(), input, label: None });
         let Some(told) = apply(&mut partition, number, &event) else { panic!("an answer") };
         assert_eq!((asked.prediction, asked.confidence), (told.prediction, told.confidence));
     }
@@ -123,8 +123,8 @@ fn a_reset_decides_anew_where_numbers_are_counted_from() {
         for number in 0..EVENTS {
             let x = noise.next();
             let features = vec![("at".to_owned(), Value::Number(offset + 1e3 * x)), ("gap".to_owned(), Value::Missing)];
-            let class = Label::Class(if x > 0.5 { "late" } else { "early" }.to_owned());
-            let (id, input) = (format!("{offset}-{number}"), Input::Features(Features::Named(features)));
+            let class = Label::Class(if x > 0.5 { "late" } else { "early" }.into());
+            let (id, input) = (format!("{offset}-{number}").into(), Input::Features(Features::Named(features)));
             assert!(apply(partition, number, &Entry::Event(Event { id, input, label: Some(class) })).is_some());
         }
         partition.statistics().accuracy
