@@ -12,6 +12,7 @@ mod governor;
 mod learner;
 mod math;
 mod meta;
+mod origin;
 mod partition;
 mod pattern;
 mod quality;

@@ -3,6 +3,7 @@
 mod version1;
 mod version2;
 mod version3;
+mod version4;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use smol_str::SmolStr;
 use self::version1::StateOf1;
 use self::version2::StateOf2;
 use self::version3::StateOf3;
+use self::version4::StateOf4;
 use crate::anomaly::SeriesDetector;
 use crate::answer::{
     ACCEPTED, Admission, Answer, AnswerPath, EventRecord, FeedbackOutcome, LibraryPattern, Outcome, PatternMatch,
@@ -302,6 +304,7 @@ impl Partition {
             0 | 1 => snapshot::decode::<StateOf1>(body)?.into(),
             2 => snapshot::decode::<StateOf2>(body)?.into(),
             3 => snapshot::decode::<StateOf3>(body)?.into(),
+            4 => snapshot::decode::<StateOf4>(body)?.into(),
             _ => snapshot::decode(body)?,
         };
         Ok(Self::with_state(state))
@@ -902,7 +905,8 @@ impl Partition {
             // Its input was forgotten to keep the bound of bytes.
             return Ok(FeedbackOutcome::Unknown);
         };
-        self.fill_row(&awaited.input)?;
+        // It taught its names and its numbers when it came.
+        self.read_row(&awaited.input)?;
         self.opinion.is_late = true;
         let expected = self.predict().expected;
         let shares = awaited.shares.unwrap_or_else(|| self.opinion.told());

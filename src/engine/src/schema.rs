@@ -1,7 +1,8 @@
 //! Learns the schema of a domain from its events: which feature stands in which slot of a row.
 //!
-//! A number has a slot of its own; a category has a slot a value, which is 1 where the value holds. What an event doesn't
-//! say of a number is missing and stands as NaN. Past [`CATEGORIES_MAX`] a new category shares a slot with others by hash.
+//! A number has a slot of its own, in which it is counted from an [`Origin`]; a category has a slot a value, which is 1 where the
+//! value holds. What an event doesn't say of a number is missing and stands as NaN. Past [`CATEGORIES_MAX`] a new category shares
+//! a slot with others by hash.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::answer::Rejection;
 use crate::entry::{Features, Value, event_digest};
 use crate::math::in_range;
+use crate::origin::Origin;
 
 /// Slots of a row: the bound of everything that grows with features.
 pub const SLOTS_MAX: usize = 4_096;
@@ -20,27 +22,73 @@ const CATEGORIES_MAX: usize = SLOTS_MAX / 4 * 3;
 pub struct Schema {
     /// Slot of a number by name, and of a category by name, a zero character and the value.
     named: BTreeMap<String, u16>,
-    /// Which slots belong to categories: 0 where an event doesn't say so.
+    slots: Vec<Slot>,
+}
+
+/// What stands in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+enum Slot {
+    /// 0 where an event doesn't say so.
+    Category,
+    Number(Origin),
+}
+
+impl Slot {
+    fn is_category(&self) -> bool {
+        matches!(self, Self::Category)
+    }
+
+    /// Takes note of a number that comes into the slot.
+    fn learn(&mut self, number: f64) {
+        if let Self::Number(origin) = self {
+            origin.learn(number);
+        }
+    }
+
+    /// A number as it stands in a row.
+    fn value(&self, number: f64) -> f32 {
+        match self {
+            Self::Category => number as f32,
+            Self::Number(origin) => origin.relative(number) as f32,
+        }
+    }
+}
+
+/// A schema of versions 1 to 4 of the snapshot, in which every number was counted from 0. What learners know of those is in these
+/// units, so they stay.
+#[derive(Deserialize)]
+pub struct SchemaOf4 {
+    named: BTreeMap<String, u16>,
+    /// Which slots belong to categories.
     categorical: Vec<bool>,
+}
+
+impl From<SchemaOf4> for Schema {
+    fn from(SchemaOf4 { named, categorical }: SchemaOf4) -> Self {
+        let slot = |category| if category { Slot::Category } else { Slot::Number(Origin::Zero) };
+        Self { named, slots: categorical.into_iter().map(slot).collect() }
+    }
 }
 
 impl Schema {
     /// Slots so far.
     pub fn len(&self) -> usize {
-        self.categorical.len()
+        self.slots.len()
     }
 
-    /// Writes an event's features into `row`. Slots that a learner hasn't seen are made if `learn`.
+    /// Takes note of an event's features, then writes them into `row`: slots that a learner hasn't seen are made, and numbers
+    /// decide their origins.
     pub fn row(&mut self, features: &Features, row: &mut Vec<f32>) -> Result<(), Rejection> {
         check(features)?;
         match features {
             Features::Dense(values) => {
-                while self.categorical.len() < values.len() {
-                    self.categorical.push(false);
+                while self.slots.len() < values.len() {
+                    self.slots.push(Slot::Number(Origin::default()));
                 }
                 self.blank(row);
-                for (slot, value) in row.iter_mut().zip(values) {
-                    *slot = *value as f32;
+                for ((place, slot), value) in row.iter_mut().zip(&mut self.slots).zip(values) {
+                    slot.learn(*value);
+                    *place = slot.value(*value);
                 }
             }
             Features::Named(values) => {
@@ -48,46 +96,52 @@ impl Schema {
                 for (name, value) in values {
                     match value {
                         Value::Number(number) => {
-                            if let Some(slot) = self.slot(name.clone(), false) {
-                                filled.push((slot, *number as f32));
+                            if let Some(place) = self.slot(name.clone(), false) {
+                                self.slots[place].learn(*number);
+                                filled.push((place, self.slots[place].value(*number)));
                             }
                         }
                         Value::Text(text) => {
-                            if let Some(slot) = self.slot(format!("{name}\0{text}"), true) {
-                                filled.push((slot, 1.0));
+                            if let Some(place) = self.slot(format!("{name}\0{text}"), true) {
+                                filled.push((place, 1.0));
                             }
                         }
                         Value::Missing => {}
                     }
                 }
                 self.blank(row);
-                for (slot, value) in filled {
-                    row[slot] = value;
+                for (place, value) in filled {
+                    row[place] = value;
                 }
             }
         }
         Ok(())
     }
 
-    /// Writes the features that are known already into `row`: a mere question teaches no name.
+    /// Writes the features that are known already into `row`: a mere question teaches no name, and no origin.
     pub fn read(&self, features: &Features, row: &mut Vec<f32>) -> Result<(), Rejection> {
         check(features)?;
         self.blank(row);
         match features {
             Features::Dense(values) => {
-                for (slot, value) in row.iter_mut().zip(values) {
-                    *slot = *value as f32;
+                for ((place, slot), value) in row.iter_mut().zip(&self.slots).zip(values) {
+                    *place = slot.value(*value);
                 }
             }
             Features::Named(values) => {
                 for (name, value) in values {
-                    let (slot, value) = match value {
-                        Value::Number(number) => (self.known(name, false), *number as f32),
-                        Value::Text(text) => (self.known(&format!("{name}\0{text}"), true), 1.0),
-                        Value::Missing => continue,
-                    };
-                    if let Some(slot) = slot {
-                        row[slot] = value;
+                    match value {
+                        Value::Number(number) => {
+                            if let Some(place) = self.known(name, false) {
+                                row[place] = self.slots[place].value(*number);
+                            }
+                        }
+                        Value::Text(text) => {
+                            if let Some(place) = self.known(&format!("{name}\0{text}"), true) {
+                                row[place] = 1.0;
+                            }
+                        }
+                        Value::Missing => {}
                     }
                 }
             }
@@ -97,7 +151,7 @@ impl Schema {
 
     fn blank(&self, row: &mut Vec<f32>) {
         row.clear();
-        row.extend(self.categorical.iter().map(|categorical| if *categorical { 0.0 } else { f32::NAN }));
+        row.extend(self.slots.iter().map(|slot| if slot.is_category() { 0.0 } else { f32::NAN }));
     }
 
     /// The slot of a name; a number that comes too late has none, a category shares one.
@@ -106,16 +160,16 @@ impl Schema {
         if known.is_some() || !self.has_room(categorical) {
             return known;
         }
-        let slot = self.categorical.len();
-        self.named.insert(name, slot as u16);
-        self.categorical.push(categorical);
-        Some(slot)
+        let place = self.slots.len();
+        self.named.insert(name, place as u16);
+        self.slots.push(if categorical { Slot::Category } else { Slot::Number(Origin::default()) });
+        Some(place)
     }
 
     /// Whether there is a slot for one more.
     fn has_room(&self, categorical: bool) -> bool {
-        let categories = || self.categorical.iter().filter(|categorical| **categorical).count();
-        self.categorical.len() < SLOTS_MAX && !(categorical && categories() >= CATEGORIES_MAX)
+        let categories = || self.slots.iter().filter(|slot| slot.is_category()).count();
+        self.slots.len() < SLOTS_MAX && !(categorical && categories() >= CATEGORIES_MAX)
     }
 
     /// The slot that a name has without making one.
@@ -127,7 +181,7 @@ impl Schema {
             return None;
         }
         let shared: Vec<usize> =
-            self.categorical.iter().enumerate().filter(|(_, shared)| **shared).map(|(slot, _)| slot).collect();
+            self.slots.iter().enumerate().filter(|(_, slot)| slot.is_category()).map(|(place, _)| place).collect();
         if shared.is_empty() {
             return None;
         }
@@ -183,6 +237,37 @@ mod tests {
         assert_eq!(row, asked);
         schema.read(&named(&[("b", Value::Number(1.0)), ("c", Value::Text("new".to_owned()))]), &mut asked).unwrap();
         assert!(asked[0].is_nan() && asked[1] == 0.0 && schema.len() == 2);
+    }
+
+    #[test]
+    fn what_a_large_number_varies_by_is_kept_also_where_it_is_missing_in_between() {
+        let (mut schema, mut row, mut asked) = (Schema::default(), Vec::new(), Vec::new());
+        let at = |time: f64| named(&[("at", Value::Number(time)), ("c", Value::Text("red".to_owned()))]);
+        for (event, value) in [
+            (at(1.7e12), 0.0),
+            (named(&[("at", Value::Missing), ("c", Value::Text("red".to_owned()))]), f32::NAN),
+            (at(1.7e12 + 1.0), 1.0),
+            (at(1.7e12 - 25.5), -25.5),
+        ] {
+            // A question decides nothing.
+            schema.read(&at(5.0), &mut asked).unwrap();
+            schema.row(&event, &mut row).unwrap();
+            assert!(row[0] == value || row[0].is_nan() && value.is_nan(), "{event:?}: {row:?}");
+            assert_eq!(row[1], 1.0);
+            schema.read(&event, &mut asked).unwrap();
+            assert_eq!(format!("{asked:?}"), format!("{row:?}"));
+        }
+    }
+
+    #[test]
+    fn a_schema_from_before_origins_counts_from_zero_for_good_and_new_numbers_from_theirs() {
+        let old =
+            SchemaOf4 { named: [("a".to_owned(), 0), ("c\0red".to_owned(), 1)].into(), categorical: vec![false, true] };
+        let (mut schema, mut row) = (Schema::from(old), Vec::new());
+        for time in [1.7e12, 1.7e12 + 1.0, 1.7e12 + 2.0] {
+            schema.row(&named(&[("a", Value::Number(time)), ("b", Value::Number(time))]), &mut row).unwrap();
+            assert_eq!(row, [time as f32, 0.0, (time - 1.7e12) as f32]);
+        }
     }
 
     #[test]

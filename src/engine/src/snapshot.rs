@@ -23,7 +23,7 @@ pub enum SnapshotError {
 
 const MAGIC: [u8; 4] = *b"HEBB";
 /// The version of snapshots that is written, and the newest that is read.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// Magic, version, length, checksum.
 const HEAD: usize = 4 + 2 + 8 + 8;
 

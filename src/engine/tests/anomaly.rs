@@ -70,6 +70,36 @@ fn a_spike_is_found_after_a_sample_that_was_wrong() {
 }
 
 #[test]
+fn a_wrong_sample_soon_after_the_beginning_is_forgotten_within_some_hundred() {
+    const SEEDS: std::ops::Range<u64> = 1..20;
+    let judged = |seed: u64, wrong: Option<f32>| {
+        let mut signal = normal(seed, 600);
+        signal[10] = wrong.unwrap_or(signal[10]);
+        watch(&signal).0.watch(&[12.0]).unwrap()
+    };
+    // By the mean, as one that comes soon after another has no score.
+    let score = |wrong| SEEDS.map(|seed| judged(seed, wrong).score).sum::<f32>();
+    for wrong in [1e2, -1e4, 1e15] {
+        for seed in SEEDS {
+            let (usual, found) = (judged(seed, None), judged(seed, Some(wrong)));
+            assert!(found.z_score > 0.5 * usual.z_score, "{seed}, {wrong:e}: {found:?} and {usual:?}");
+        }
+        let (usual, found) = (score(None), score(Some(wrong)));
+        assert!(found > 0.75 * usual, "{wrong:e}: {found} and {usual}");
+    }
+}
+
+#[test]
+fn a_range_is_followed_from_a_beginning_in_which_nothing_changes() {
+    for still in [5, 50, 500] {
+        let mut signal = vec![3.0; still];
+        signal.extend(normal(7, 3_000).iter().map(|sample| 3.0 + 100.0 * sample));
+        let found = watch(&signal).0.watch(&[3.0 + 1_200.0]).unwrap();
+        assert!(found.score > NOTABLE && found.z_score > 8.0, "{still}: {found:?}");
+    }
+}
+
+#[test]
 fn a_shift_of_the_level_in_noise_is_found_within_a_hundred_samples() {
     for seed in 1..20 {
         let (mut detector, _) = watch(&normal(seed, 5_000));
@@ -200,6 +230,19 @@ fn an_unusual_row_stands_out() {
     (row[2], row[7]) = (9.0, -7.0);
     let unusual = detector.step(&row);
     assert!(unusual > usual, "{unusual} {usual}");
+}
+
+#[test]
+fn an_unusual_row_stands_out_after_one_that_was_wrong() {
+    for at in [10, 1_000] {
+        let mut detector = RowDetector::default();
+        for (place, row) in normal(37, 9 * 3_000).chunks(9).enumerate() {
+            detector.step(if place == at { &[1e15; 9] } else { row });
+        }
+        let usual = normal(41, 9 * 1_000).chunks(9).map(|row| detector.step(row)).fold(0.0, f64::max);
+        let unusual = detector.step(&[0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, -7.0, 0.0]);
+        assert!(unusual > usual, "{at}: {unusual} {usual}");
+    }
 }
 
 proptest! {

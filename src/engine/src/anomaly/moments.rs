@@ -14,17 +14,24 @@ pub struct Moments {
     share: f64,
 }
 
-/// From so many numbers on one that is far out doesn't count as it is.
-const KNOWN: f64 = 30.0;
+/// From so many numbers on one that is far out doesn't count as it is. A wrong one among those before is remembered for as long as
+/// they average over, so they are few.
+const KNOWN: f64 = 8.0;
 /// Deviations that a number may be out in any case.
 const FAR: f64 = 30.0;
 
 impl Moments {
+    /// Whether it is known how far out a number is.
+    #[inline]
+    pub fn knows_spread(&self) -> bool {
+        self.weight >= KNOWN && self.deviation > 0.0
+    }
+
     /// A number, or the nearest one that is no further out than about doubles the variance: a single wrong one is soon
     /// forgotten, and a new range is followed within some numbers, however much wider it is.
     #[inline]
     pub fn plausible(&self, number: f64) -> f64 {
-        if self.weight < KNOWN || self.deviation <= 0.0 {
+        if !self.knows_spread() {
             return number;
         }
         let far = FAR.max(self.weight.sqrt()) * self.deviation;

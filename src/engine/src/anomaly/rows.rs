@@ -62,7 +62,7 @@ impl Feature {
             self.counts.iter_mut().for_each(|count| *count /= 2);
             self.counted = self.counts.iter().sum();
         }
-        self.moments.add(value, LONG);
+        self.moments.add(self.moments.plausible(value), LONG);
         share
     }
 }

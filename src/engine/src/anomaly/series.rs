@@ -154,7 +154,7 @@ impl SeriesDetector {
         let beyond = (sample - self.high).max(self.low - sample).max(0.0);
         let novelty = self.novelty.rank(ratio(beyond, self.high - self.low));
         // No sample more than doubles the range: what is far beyond it would hide all that comes later.
-        let room = if self.level.weight > WARM { self.high - self.low } else { f64::INFINITY };
+        let room = if self.level.knows_spread() { self.high - self.low } else { f64::INFINITY };
         self.low = smaller(self.low, larger(sample, self.low - room));
         self.high = larger(self.high, smaller(sample, self.high + room));
         let narrow = 1.0 / self.level.deviation.max(f64::MIN_POSITIVE);

@@ -28,7 +28,7 @@ pub use self::alone::{ForestAlone, LinearAlone};
 use self::forest::Forest;
 use self::linear::{Linear, Softmax};
 pub use self::memory::{Memory, Neighbours};
-pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression, reweigh as reweigh_estimates};
+pub use self::regression::{MEMBERS as REGRESSION_MEMBERS, Regression, RegressionOf4, reweigh as reweigh_estimates};
 use self::scale::Scale;
 use self::simple::{Bayes, Sequence};
 use self::stack::Stack;

@@ -7,6 +7,7 @@ use super::linear::LeastSquares;
 use super::memory::{self, Memory, Neighbours};
 use super::scale::Scale;
 use crate::math::exp;
+use crate::origin::Origin;
 
 /// Names of the members, in the order of their weights.
 pub const MEMBERS: [&str; 3] = ["linear", "memory", "last"];
@@ -37,6 +38,8 @@ pub fn reweigh(weights: &mut [f64; MEMBERS.len()], errors: [f64; MEMBERS.len()],
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Regression {
     scale: Scale,
+    /// Of the targets: what `linear` and `memory` learn is counted from it.
+    origin: Origin,
     linear: LeastSquares,
     memory: Memory,
     last: f64,
@@ -45,10 +48,30 @@ pub struct Regression {
     weights: [f64; MEMBERS.len()],
 }
 
+/// A regression of versions 1 to 4 of the snapshot, whose targets were counted from 0. What is known of those is in these units,
+/// so they stay.
+#[derive(Deserialize)]
+pub struct RegressionOf4 {
+    scale: Scale,
+    linear: LeastSquares,
+    memory: Memory,
+    last: f64,
+    unit: f64,
+    weights: [f64; MEMBERS.len()],
+}
+
+impl From<RegressionOf4> for Regression {
+    fn from(old: RegressionOf4) -> Self {
+        let RegressionOf4 { scale, linear, memory, last, unit, weights } = old;
+        Self { scale, origin: Origin::Zero, linear, memory, last, unit, weights }
+    }
+}
+
 impl Regression {
     pub fn new(memory_max: u32) -> Self {
         Self {
             scale: Scale::default(),
+            origin: Origin::default(),
             linear: LeastSquares::default(),
             memory: Memory::new(memory_max),
             last: 0.0,
@@ -82,8 +105,9 @@ impl Regression {
         let (mut standard, mut found) = (Vec::new(), Neighbours::default());
         self.scale.standard(row, &mut standard);
         self.memory.search(&standard, &[], &mut found);
-        let near = memory::mean(&found.long);
-        ([self.linear.predict(&standard), near.unwrap_or(self.last), self.last], near.is_some())
+        let near = memory::mean(&found.long).map(|near| self.origin.absolute(near));
+        let linear = self.origin.absolute(self.linear.predict(&standard));
+        ([linear, near.unwrap_or(self.last), self.last], near.is_some())
     }
 
     /// The mixture of what the members expect.
@@ -100,20 +124,26 @@ impl Regression {
 
     /// Moves the weights, whether or not the gate lets the event through.
     pub fn see(&mut self, target: f64, members: &[f64; MEMBERS.len()], pace: Pace) {
-        let errors = members.map(|member| (member - target).abs());
+        // Where a target decides the origin, what the members expected was counted from another one: that it is so far off says
+        // nothing of how they err.
+        let expected = members.map(|member| self.origin.relative(member));
+        self.origin.learn(target);
+        let target = self.origin.relative(target);
+        let errors = expected.map(|expected| (expected - target).abs());
         let least = errors.iter().copied().fold(f64::INFINITY, f64::min);
         // One target that is wrong must not make every other error look small.
         let known = self.unit.max(LEAST * self.linear.deviation());
         self.unit = if known > 0.0 { self.unit * 0.99 + least.min(FAR * known) * 0.01 } else { least };
         reweigh(&mut self.weights, errors, self.unit, pace);
-        self.last = self.linear.plausible(target);
+        self.last = self.origin.absolute(self.linear.plausible(target));
     }
 
-    /// Learns a row.
+    /// Learns a row, whose target was seen last.
     pub fn learn(&mut self, row: &[f32], target: f64) {
         let mut standard = Vec::new();
         self.scale.standard(row, &mut standard);
         self.scale.insert(row);
+        let target = self.origin.relative(target);
         self.linear.learn(&standard, target);
         self.memory.insert(&standard, self.linear.plausible(target) as f32, &[]);
     }

@@ -9,11 +9,11 @@ use super::version2::RecentOf2;
 use super::{Counts, Learned, Model, State};
 use crate::config::PartitionConfig;
 use crate::entry::EntryId;
-use crate::learner::{ClassifierOf1, Regression};
+use crate::learner::{ClassifierOf1, RegressionOf4};
 use crate::meta::Meta;
 use crate::pattern::PatternsOf2;
 use crate::random::Random;
-use crate::schema::Schema;
+use crate::schema::SchemaOf4;
 use crate::score::Score;
 use crate::vitals::Vitals;
 
@@ -30,7 +30,7 @@ pub struct StateOf1 {
 
 #[derive(Deserialize)]
 struct LearnedOf1 {
-    schema: Schema,
+    schema: SchemaOf4,
     classes: Vec<SmolStr>,
     class_of: BTreeMap<SmolStr, u32>,
     experiences: u64,
@@ -40,7 +40,7 @@ struct LearnedOf1 {
 #[derive(Deserialize)]
 enum ModelOf1 {
     Classification(Box<ClassifierOf1>),
-    Regression(Box<Regression>),
+    Regression(Box<RegressionOf4>),
     Patterns(Box<PatternsOf2>, Random),
 }
 
@@ -49,10 +49,10 @@ impl From<LearnedOf1> for Learned {
         let LearnedOf1 { schema, classes, class_of, experiences, model } = old;
         let model = match model {
             ModelOf1::Classification(model) => Model::Classification(Box::new((*model).into())),
-            ModelOf1::Regression(model) => Model::Regression(model),
+            ModelOf1::Regression(model) => Model::Regression(Box::new((*model).into())),
             ModelOf1::Patterns(model, random) => Model::Patterns(Box::new((*model).into()), random, Box::default()),
         };
-        Self { schema, classes, class_of, experiences, model }
+        Self { schema: schema.into(), classes, class_of, experiences, model }
     }
 }
 

@@ -10,12 +10,12 @@ use crate::answer::EventRecord;
 use crate::config::PartitionConfig;
 use crate::entry::{EntryId, Input};
 use crate::governor::GovernorOf2;
-use crate::learner::{ClassifierOf3, Regression};
+use crate::learner::{ClassifierOf3, RegressionOf4};
 use crate::meta::Meta;
 use crate::pattern::PatternsOf2;
 use crate::random::Random;
 use crate::recent::{Awaited, Recent, RecentOf3, Remembered};
-use crate::schema::Schema;
+use crate::schema::SchemaOf4;
 use crate::score::Score;
 use crate::vitals::Vitals;
 
@@ -51,7 +51,7 @@ struct RememberedOf2 {
 
 #[derive(Deserialize)]
 struct LearnedOf2 {
-    schema: Schema,
+    schema: SchemaOf4,
     classes: Vec<SmolStr>,
     class_of: BTreeMap<SmolStr, u32>,
     experiences: u64,
@@ -61,7 +61,7 @@ struct LearnedOf2 {
 #[derive(Deserialize)]
 enum ModelOf2 {
     Classification(Box<ClassifierOf3>),
-    Regression(Box<Regression>),
+    Regression(Box<RegressionOf4>),
     Patterns(Box<PatternsOf2>, Random),
     Governed(Box<GovernorOf2>),
 }
@@ -83,11 +83,11 @@ impl From<LearnedOf2> for Learned {
         let LearnedOf2 { schema, classes, class_of, experiences, model } = old;
         let model = match model {
             ModelOf2::Classification(model) => Model::Classification(Box::new((*model).into())),
-            ModelOf2::Regression(model) => Model::Regression(model),
+            ModelOf2::Regression(model) => Model::Regression(Box::new((*model).into())),
             ModelOf2::Patterns(model, random) => Model::Patterns(Box::new((*model).into()), random, Box::default()),
             ModelOf2::Governed(model) => Model::Governed(Box::new((*model).into())),
         };
-        Self { schema, classes, class_of, experiences, model }
+        Self { schema: schema.into(), classes, class_of, experiences, model }
     }
 }
 

@@ -10,13 +10,13 @@ use crate::anomaly::SeriesDetector;
 use crate::config::PartitionConfig;
 use crate::entry::EntryId;
 use crate::governor::Governor;
-use crate::learner::{ClassifierOf3, Regression};
+use crate::learner::{ClassifierOf3, RegressionOf4};
 use crate::meta::Meta;
 use crate::pattern::Patterns;
 use crate::random::Random;
 use crate::recent::RecentOf3;
 use crate::rocket::Rocket;
-use crate::schema::Schema;
+use crate::schema::SchemaOf4;
 use crate::score::Score;
 use crate::vitals::Vitals;
 
@@ -35,7 +35,7 @@ pub struct StateOf3 {
 
 #[derive(Deserialize)]
 struct LearnedOf3 {
-    schema: Schema,
+    schema: SchemaOf4,
     classes: Vec<SmolStr>,
     class_of: BTreeMap<SmolStr, u32>,
     experiences: u64,
@@ -45,7 +45,7 @@ struct LearnedOf3 {
 #[derive(Deserialize)]
 enum ModelOf3 {
     Classification(Box<ClassifierOf3>),
-    Regression(Box<Regression>),
+    Regression(Box<RegressionOf4>),
     Patterns(Box<Patterns>, Random, Box<SeriesDetector>),
     Governed(Box<Governor>),
     TimeSeriesClassification(Box<Rocket>),
@@ -56,12 +56,12 @@ impl From<LearnedOf3> for Learned {
         let LearnedOf3 { schema, classes, class_of, experiences, model } = old;
         let model = match model {
             ModelOf3::Classification(model) => Model::Classification(Box::new((*model).into())),
-            ModelOf3::Regression(model) => Model::Regression(model),
+            ModelOf3::Regression(model) => Model::Regression(Box::new((*model).into())),
             ModelOf3::Patterns(model, random, detector) => Model::Patterns(model, random, detector),
             ModelOf3::Governed(model) => Model::Governed(model),
             ModelOf3::TimeSeriesClassification(model) => Model::TimeSeriesClassification(model),
         };
-        Self { schema, classes, class_of, experiences, model }
+        Self { schema: schema.into(), classes, class_of, experiences, model }
     }
 }
 
