@@ -135,7 +135,7 @@ pub struct Scratch {
 /// logarithms while it waits for one.
 #[derive(Clone, Debug, Default)]
 pub struct Beliefs {
-    /// By leaf: its node, and where its classes begin and end in the rest.
+    /// By leaf: its node, and where its classes begin and end in the rest; of a leaf that knows one class only there is nothing.
     leaves: Vec<(usize, Range<usize>)>,
     densities: Vec<LogDensity>,
     /// Logarithms of the counts and of the products of variances.
@@ -155,7 +155,7 @@ impl Beliefs {
         for (tree, at) in trees.into_iter().zip(Tree::find(trees, row)) {
             let begin = densities.len();
             if let Some(Node::Leaf(leaf)) = tree.nodes.get(at)
-                && leaf.weight > 0.0
+                && leaf.is_mixed()
             {
                 leaf.densities(row, densities);
                 counts.extend(leaf.counts.iter().map(|count| f64::from(*count) + 1e-9));
@@ -285,7 +285,7 @@ impl Tree {
         if leaf.weight <= 0.0 {
             return favourites;
         }
-        if leaf.trusts_bayes() {
+        if leaf.trusts_bayes() && leaf.is_mixed() {
             add(shares, scale, beliefs.shares[beliefs.leaves[number].1.clone()].iter().copied());
             favourites.vote = favourites.bayes;
         } else {
@@ -302,8 +302,8 @@ impl Tree {
         if let Some(Node::Leaf(leaf)) = self.nodes.get(leaf_at)
             && leaf.weight > 0.0
         {
-            favourites.bayes = best(&beliefs.shares[classes]);
             favourites.majority = leaf.majority();
+            favourites.bayes = best(&beliefs.shares[classes]).or(favourites.majority);
         }
         favourites
     }
@@ -369,6 +369,11 @@ impl Leaf {
     fn begin(counts: Vec<f32>) -> Self {
         let weight = counts.iter().sum();
         Self { counts, weight, looked_at: weight, ..Self::default() }
+    }
+
+    /// Whether it has seen more than one class: of one alone there is nothing to tell.
+    fn is_mixed(&self) -> bool {
+        self.counts.iter().map(|count| u32::from(*count > 0.0)).sum::<u32>() > 1
     }
 
     fn trusts_bayes(&self) -> bool {
