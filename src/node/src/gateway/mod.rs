@@ -206,12 +206,7 @@ impl Gateway {
     /// Receives replies and follows the directory and the keys until the stop; then waits for what goes on without its client.
     pub async fn run(&self, stop: Stop) {
         let receive = self.0.dispatcher.receive(self.0.health.clone(), stop.clone());
-        let keys = async {
-            if let Some(keys) = self.0.admission.keys() {
-                keys.follow(stop.clone()).await;
-            }
-        };
-        tokio::join!(receive, keys, self.follow(stop.clone()));
+        tokio::join!(receive, self.0.admission.follow(stop.clone()), self.follow(stop.clone()));
         self.0.lasting.ended().await;
         self.0.dispatcher.close().await;
     }
