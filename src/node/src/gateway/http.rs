@@ -22,6 +22,7 @@ use super::dispatch::{Manner, OnFull, Sent};
 use super::domains::partition_of;
 use super::priority::{Priority, Urgency};
 use super::reply::{Address, ErrorBody, Failure, expose, wrong_method};
+use super::statistics::{self, PartitionStatistics};
 use super::wire::{self, AnswerBody, BatchBody, EventBody, FeedbackBody, SignalBody};
 use super::{Shared, governed, library, ndjson, reset};
 use crate::trail;
@@ -370,7 +371,7 @@ pub struct DomainDetail {
     accuracy: Option<f64>,
     /// Wrapping sum of the digests of the applied ids, as hexadecimal digits: see `event_digest`.
     applied_digest: String,
-    partition_statistics: Vec<Statistics>,
+    partition_statistics: Vec<PartitionStatistics>,
 }
 
 async fn describe_domain(State(shared): Gateway, Address(Path(name)): Address<Path<String>>) -> Response {
@@ -399,7 +400,7 @@ fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {
     let sum = |field: fn(&Statistics) -> u64| partitions.iter().map(field).sum::<u64>();
     let labels = sum(|statistics| statistics.labels);
     let correct = sum(|statistics| statistics.correct);
-    let has_classes = domain.config.task.has_classes();
+    let task = domain.config.task;
     let digest = partitions.iter().fold(0u64, |digest, statistics| digest.wrapping_add(statistics.applied_digest));
     DomainDetail {
         domain: domain.into(),
@@ -409,9 +410,9 @@ fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {
         updates: sum(|statistics| statistics.updates),
         rejected: sum(|statistics| statistics.rejected),
         drifts: sum(|statistics| statistics.drifts),
-        accuracy: (has_classes && labels > 0).then(|| correct as f64 / labels as f64),
-        applied_digest: format!("{digest:016x}"),
-        partition_statistics: partitions,
+        accuracy: (task.has_classes() && labels > 0).then(|| correct as f64 / labels as f64),
+        applied_digest: statistics::digest(digest),
+        partition_statistics: partitions.into_iter().map(|counted| PartitionStatistics::new(counted, task)).collect(),
     }
 }
 
@@ -419,6 +420,7 @@ fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {
 struct KeyQuery {
     key: Option<String>,
 }
+#[serde(deny_unknown_fields)]
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

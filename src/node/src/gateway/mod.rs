@@ -17,6 +17,7 @@ mod ndjson;
 mod priority;
 mod reply;
 mod reset;
+mod statistics;
 mod wire;
 
 use std::sync::Arc;
