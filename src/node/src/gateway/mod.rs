@@ -45,7 +45,7 @@ pub use self::keys::{KeyError, KeyLine, KeyOwner, KeyRing};
 pub use self::library::LibraryPattern;
 pub use self::limits::Limits;
 use self::priority::QueueMetrics;
-pub use self::reply::{Address, ErrorBody, Failure, bearer_matches, expose, families, wrong_method};
+pub use self::reply::{Address, ErrorBody, Failure, bearer_matches, expose, families, unknown_address, wrong_method};
 pub(crate) use self::wire::from_object;
 use crate::health::Health;
 use crate::memory::Memory;

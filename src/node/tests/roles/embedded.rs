@@ -386,6 +386,8 @@ async fn the_status_names_leader_worker_and_domain_and_every_role_is_healthy() {
             assert_eq!(health.body["status"], json!("ok"), "{health:?}");
         }
         assert_eq!(api.get("/metrics").await.status, StatusCode::OK);
+        let nowhere = api.get("/nowhere").await;
+        assert_eq!((nowhere.status, &nowhere.body["error"]["code"]), (StatusCode::NOT_FOUND, &json!("unknown_route")));
     }
     server.stop().await;
 }
