@@ -32,6 +32,9 @@ type Gateway = State<Arc<Shared>>;
 /// What OpenAPI says of all this. Kept by hand: `tests/roles/openapi.rs` compares it with the server, both ways.
 const DOCUMENT: &str = include_str!("openapi.json");
 
+/// What a stream of events is called: there is no registered name for it.
+const NDJSON: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
+
 /// The addresses under which there is something to be had, with a key where keys are asked for.
 fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 15] {
     [
@@ -84,7 +87,7 @@ fn is_ndjson(request: &Request) -> bool {
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-ndjson"))
+        .is_some_and(|kind| NDJSON.iter().any(|known| kind.trim().eq_ignore_ascii_case(known)))
 }
 
 async fn infer_and_adapt(
@@ -417,10 +420,10 @@ fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct KeyQuery {
     key: Option<String>,
 }
-#[serde(deny_unknown_fields)]
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
