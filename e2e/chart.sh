@@ -23,7 +23,9 @@ refuse() { if render "$@" >/dev/null 2>&1; then fail "taken, but not valid: $*";
 digest=sha256:$(printf 'a%.0s' {1..64})
 expect "ghcr.io/hebb-dev/hebb@$digest" --set image.digest="$digest"
 expect 'ghcr.io/hebb-dev/hebb:0.1.0'
-expect 'kind: PodDisruptionBudget' --set replicas=2
+expect 'replicas: 2'
+expect 'kind: PodDisruptionBudget'
+if grep -q 'kind: PodDisruptionBudget' < <(render --set replicas=1); then fail "the only operator may never be evicted"; fi
 expect 'kind: ClusterRoleBinding'
 expect 'kind: RoleBinding' --set watchNamespace=team
 expect 'secret: {secretName: "ca", items: [{key: "ca.crt", path: ca.crt}]}' --set receiverCA.kind=Secret,receiverCA.name=ca

@@ -26,5 +26,7 @@ kubectl() { $HEBB_IN_NODE "$(type -P kubectl)" "$@"; }
 kubectl get namespace hebb-system >/dev/null 2>&1 || kubectl create namespace hebb-system
 kubectl label --overwrite namespace hebb-system pod-security.kubernetes.io/enforce=restricted >/dev/null
 echo "==> installing the operator"
+# One operator: the tests read its log and restart it.
+image+=(--set replicas=1)
 $HEBB_IN_NODE helm upgrade --install hebb "$root/charts/hebb" --namespace hebb-system --wait --timeout 120s "${image[@]}" >/dev/null
 kubectl -n hebb-system get deployments

@@ -27,13 +27,13 @@ if [[ ${1:-} == --check ]]; then
   cp -r "$root/manifests/." "$out"
 fi
 
-# render FILE TEMPLATE VALUES…: a template of the chart without what only Helm needs. Two operators, so that one may be evicted.
+# render FILE TEMPLATE VALUES…: a template of the chart without what only Helm needs.
 render() {
   local file=$1 template=$2
   shift 2
   {
     echo "# Generated from charts/hebb by make manifests."
-    "$bin/helm" template hebb "$root/charts/hebb" --namespace hebb-system --set replicas=2 --show-only "templates/$template" "$@" |
+    "$bin/helm" template hebb "$root/charts/hebb" --namespace hebb-system --show-only "templates/$template" "$@" |
       grep -vE '^ *(app.kubernetes.io/managed-by: Helm|helm.sh/(chart|resource-policy): .*)$|^# Source: '
   } >"$file"
 }

@@ -8,6 +8,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
+    use hebb_api::Severity;
+
     use super::*;
     use crate::policy::Policy;
 
@@ -23,12 +25,28 @@ mod tests {
             let url = rule.annotations.runbook_url.as_deref().unwrap();
             let page = url.strip_prefix("https://github.com/hebb-dev/hebb/blob/main/docs/runbooks/").unwrap();
             let text = std::fs::read_to_string(folder.join(page)).unwrap();
-            assert!(text.contains(&format!("`{}`", rule.name)), "{page} doesn't name {}", rule.name);
+            let priority = match rule.severity {
+                Severity::Emergency => "P0",
+                Severity::Critical => "P1",
+                Severity::Warning => "P2",
+                Severity::Info => "P3",
+            };
+            let said = format!("`{}` {priority}", rule.name);
+            assert!(text.contains(&said), "{page} doesn't say {said}");
             linked.insert(page.to_owned());
         }
         let pages = std::fs::read_dir(&folder).unwrap().map(|page| page.unwrap().file_name().into_string().unwrap());
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let of_prometheus = std::fs::read_to_string(root.join("integrations/prometheus/rules.yaml")).unwrap();
+        for alert in of_prometheus.split("- alert: ").skip(1) {
+            let (name, rest) = alert.split_once('\n').unwrap();
+            let after = |before: &str| rest.split_once(before).unwrap().1;
+            let priority = &after("priority: ")[..2];
+            let page = after("/docs/runbooks/").split_once('\n').unwrap().0;
+            let text = std::fs::read_to_string(folder.join(page)).unwrap();
+            let said = format!("`{name}` {priority}");
+            assert!(text.contains(&said), "{page} doesn't say {said}");
+        }
         let is_linked = |page: &String| {
             page == "README.md" || linked.contains(page) || of_prometheus.contains(&format!("/docs/runbooks/{page}"))
         };

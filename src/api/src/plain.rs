@@ -3,13 +3,16 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+/// The field that `cold_start_threshold` stands for.
+const COLD_START: &str = "coldStartExperiences";
+
 /// A file in the short form.
 #[derive(Deserialize)]
 pub(crate) struct Plain {
     cluster_name: String,
     #[serde(default)]
     scaling: Option<Scaling>,
-    /// The fields of `spec.engine`, in snake case.
+    /// The fields of `spec.engine`, in snake case; `cold_start_threshold` is `cold_start_experiences`.
     #[serde(default)]
     engine: Map<String, Value>,
 }
@@ -44,7 +47,14 @@ impl Plain {
 
     /// The same as a LearningCluster.
     pub(crate) fn into_resource(self) -> Value {
-        let mut spec = json!({"engine": renamed(self.engine)});
+        let mut engine = renamed(self.engine);
+        // Its usual name. Where both are given neither gives way, and the resource knows only one of them.
+        if !engine.contains_key(COLD_START)
+            && let Some(value) = engine.remove("coldStartThreshold")
+        {
+            engine.insert(COLD_START.to_owned(), value);
+        }
+        let mut spec = json!({"engine": engine});
         if let Some(scaling) = self.scaling {
             let strategy = match scaling.strategy {
                 Strategy::QueueBased => "Queue",
@@ -114,6 +124,9 @@ engine: {edge_threshold: 0.2, cluster_threshold: 0.6, learning_rate: 0.05, explo
         assert_eq!((engine.edge_threshold, engine.exploration_rate, engine.memory.max_vectors), (0.2, 0.3, 64));
         assert_eq!(engine.sync_interval.to_string(), "2s");
 
+        let renamed = load("cluster_name: lab\nengine: {cold_start_threshold: 40}").unwrap().clusters.remove(0);
+        assert_eq!(renamed.spec.engine.cold_start_experiences, 40);
+
         let least = load("cluster_name: lab").unwrap().clusters.remove(0);
         let engine = least.spec.engine;
         let defaults = (engine.edge_threshold, engine.cluster_threshold, engine.learning_rate, engine.exploration_rate);
@@ -132,6 +145,10 @@ engine: {edge_threshold: 0.2, cluster_threshold: 0.6, learning_rate: 0.05, explo
             ("cluster_name: lab\nscaling: {strategy: magic}", "magic"),
             ("cluster_name: lab\nengine: {edge_threshold: 7}", "edgeThreshold"),
             ("cluster_name: lab\nscaling: {queue_depth_per_worker: 0}", "queueDepthPerWorker: must be "),
+            (
+                "cluster_name: lab\nengine: {cold_start_threshold: 4, cold_start_experiences: 5}",
+                "coldStartThreshold: no such field",
+            ),
             ("cluster_name: UPPER", "metadata.name"),
         ] {
             let error = load(text).unwrap_err().to_string();

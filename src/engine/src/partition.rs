@@ -607,6 +607,11 @@ impl Partition {
                 Some(label) if !record.labelled => self.feedback(&event.id, label)? == FeedbackOutcome::Joined,
                 _ => false,
             };
+            // What was found isn't kept; this is what a look finds now.
+            let patterns = match self.state.config.task {
+                Task::Patterns => self.infer(&event.input)?.patterns,
+                _ => Vec::new(),
+            };
             return Ok(Answer {
                 id: event.id.clone(),
                 duplicate: true,
@@ -616,7 +621,7 @@ impl Partition {
                 votes: Vec::new(),
                 learned,
                 drift: false,
-                patterns: Vec::new(),
+                patterns,
                 anomaly: None,
             });
         }

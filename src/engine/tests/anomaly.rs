@@ -190,6 +190,11 @@ fn the_signals_of_a_partition_continue_one_another() {
     assert!(spike.at == 50 && spike.score > NOTABLE, "{spike:?}");
     let again = answer(&mut partition, 60, signal_event(56, &signal[5_600..5_700]));
     assert!(again.duplicate && again.anomaly.is_none());
+    assert!(
+        !again.patterns.is_empty() && again.patterns.iter().all(|found| !found.new),
+        "a look: {:?}",
+        again.patterns
+    );
 }
 
 #[test]

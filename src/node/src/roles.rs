@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tracing::warn;
 
 use crate::browser::local;
 use crate::coordinator::{Coordinator, CoordinatorOptions};
-use crate::gateway::{Gateway, GatewayOptions, KeyRing};
+use crate::gateway::{Gateway, GatewayOptions, KeyRing, unknown_address, wrong_method};
 use crate::patience::Shortage;
 use crate::serve::{NodeError, listen, serve};
 use crate::settings::ClusterSettings;
@@ -113,6 +114,13 @@ pub(crate) async fn serve_coordinator(
         target_acceptance: settings.governance.admission.target_acceptance,
     };
     let asks = options.token.is_some();
+    if settings.access.api_keys.is_some() && !asks && identity.listen.ip().is_loopback() {
+        warn!(
+            coordinator = %identity.listen, %meta,
+            "keys are for the API alone: whoever is on this machine may look at the dashboard and steer meta-learning, \
+             without a key; --internal-token asks for a token"
+        );
+    }
     let coordinator = Coordinator::new(store, options)?;
     let (ended, meta_ended, ()) = tokio::join!(
         serve(listener, local(coordinator.router(), identity.listen, asks), Shortage::default(), stop.clone()),
@@ -147,7 +155,8 @@ pub(crate) async fn serve_workers(
     stop: Stop,
 ) -> Result<(), NodeError> {
     let crew = Crew::new(store, worker_options(settings, identity.id))?;
-    let router = local(crew.router(), identity.listen, false);
+    let router = crew.router().fallback(unknown_address).method_not_allowed_fallback(wrong_method);
+    let router = local(router, identity.listen, false);
     let (ended, ()) =
         tokio::join!(serve(listener, router, Shortage::default(), stop.clone()), crew.run(count.into(), stop));
     ended

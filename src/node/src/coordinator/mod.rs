@@ -26,6 +26,7 @@ use self::board::Board;
 pub use self::board::{AlertNotice, DomainDetail, Node, Overview, PolicyReport, Role};
 pub use self::status::{ClusterStatus, DomainStatus, PartitionView, WorkerStatus, foremost};
 use crate::browser;
+use crate::gateway::{unknown_address, wrong_method};
 use crate::health::Health;
 use crate::memory::Memory;
 use crate::report::{GatewayReport, PartitionReport, Report, WorkerReport};
@@ -108,6 +109,7 @@ impl Coordinator {
             shared.upgrade().and_then(|shared| api::measured(&shared).ok()).unwrap_or_default()
         });
         let router = api::router(self.0.clone()).merge(board::router(self.0.clone())).merge(self.0.health.router());
+        let router = router.fallback(unknown_address).method_not_allowed_fallback(wrong_method);
         router.layer(middleware::from_fn(browser::refuse_foreign))
     }
 

@@ -18,6 +18,7 @@ use super::limits::{Buckets, Client, Limit, Limits, Verdict};
 use super::priority::Priority;
 use super::reply::{Failure, bearer};
 use crate::browser::is_foreign;
+use crate::stop::Stop;
 
 /// Requests under way in one process, streams among them. At 10 ms each that is 200,000 a second, far more than a gateway can.
 const REQUESTS_MAX: usize = 2_048;
@@ -81,9 +82,11 @@ impl Admission {
         Ok(Self { keys, limits, buckets: Mutex::default(), slots, refused, clients })
     }
 
-    /// The keys, where some are asked for.
-    pub fn keys(&self) -> Option<&KeyRing> {
-        self.keys.as_ref()
+    /// Takes up keys that change, until the stop.
+    pub async fn follow(&self, stop: Stop) {
+        if let Some(keys) = &self.keys {
+            keys.follow(self.limits.as_ref(), stop).await;
+        }
     }
 
     fn admit(&self, request: &Request) -> Result<Admitted, Failure> {

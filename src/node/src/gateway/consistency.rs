@@ -20,6 +20,7 @@ pub enum Consistency {
 
 /// The query of a read.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReadQuery {
     #[serde(default)]
     pub consistency: Consistency,

@@ -62,7 +62,7 @@ impl GovernedMetrics {
 
 /// The body of `POST /event`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with id, domain, vector and moral_value")]
 struct VectorBody {
     /// Names the event, which makes a retry safe; given by the gateway when absent.
     id: Option<SmolStr>,

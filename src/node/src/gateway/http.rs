@@ -22,6 +22,7 @@ use super::dispatch::{Manner, OnFull, Sent};
 use super::domains::partition_of;
 use super::priority::{Priority, Urgency};
 use super::reply::{Address, ErrorBody, Failure, expose, wrong_method};
+use super::statistics::{self, PartitionStatistics};
 use super::wire::{self, AnswerBody, BatchBody, EventBody, FeedbackBody, SignalBody};
 use super::{Shared, governed, library, ndjson, reset};
 use crate::trail;
@@ -30,6 +31,9 @@ type Gateway = State<Arc<Shared>>;
 
 /// What OpenAPI says of all this. Kept by hand: `tests/roles/openapi.rs` compares it with the server, both ways.
 const DOCUMENT: &str = include_str!("openapi.json");
+
+/// What a stream of events is called: there is no registered name for it.
+const NDJSON: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
 
 /// The addresses under which there is something to be had, with a key where keys are asked for.
 fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 15] {
@@ -83,7 +87,7 @@ fn is_ndjson(request: &Request) -> bool {
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-ndjson"))
+        .is_some_and(|kind| NDJSON.iter().any(|known| kind.trim().eq_ignore_ascii_case(known)))
 }
 
 async fn infer_and_adapt(
@@ -370,7 +374,7 @@ pub struct DomainDetail {
     accuracy: Option<f64>,
     /// Wrapping sum of the digests of the applied ids, as hexadecimal digits: see `event_digest`.
     applied_digest: String,
-    partition_statistics: Vec<Statistics>,
+    partition_statistics: Vec<PartitionStatistics>,
 }
 
 async fn describe_domain(State(shared): Gateway, Address(Path(name)): Address<Path<String>>) -> Response {
@@ -399,7 +403,7 @@ fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {
     let sum = |field: fn(&Statistics) -> u64| partitions.iter().map(field).sum::<u64>();
     let labels = sum(|statistics| statistics.labels);
     let correct = sum(|statistics| statistics.correct);
-    let has_classes = domain.config.task.has_classes();
+    let task = domain.config.task;
     let digest = partitions.iter().fold(0u64, |digest, statistics| digest.wrapping_add(statistics.applied_digest));
     DomainDetail {
         domain: domain.into(),
@@ -409,13 +413,14 @@ fn detail(domain: Domain, partitions: Vec<Statistics>) -> DomainDetail {
         updates: sum(|statistics| statistics.updates),
         rejected: sum(|statistics| statistics.rejected),
         drifts: sum(|statistics| statistics.drifts),
-        accuracy: (has_classes && labels > 0).then(|| correct as f64 / labels as f64),
-        applied_digest: format!("{digest:016x}"),
-        partition_statistics: partitions,
+        accuracy: (task.has_classes() && labels > 0).then(|| correct as f64 / labels as f64),
+        applied_digest: statistics::digest(digest),
+        partition_statistics: partitions.into_iter().map(|counted| PartitionStatistics::new(counted, task)).collect(),
     }
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct KeyQuery {
     key: Option<String>,
 }

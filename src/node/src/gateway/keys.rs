@@ -14,6 +14,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
+use super::limits::Limits;
 use super::reply::equal;
 use crate::stop::Stop;
 
@@ -153,6 +154,12 @@ impl Keys {
         }
         found
     }
+
+    /// Whose tier these limits don't name.
+    fn beyond(&self, limits: &Limits) -> impl Iterator<Item = &KeyOwner> {
+        let is_named = |owner: &KeyOwner| owner.tier.as_deref().is_none_or(|tier| limits.has(tier));
+        self.lines.iter().map(|line| &line.owner).filter(move |owner| !is_named(owner))
+    }
 }
 
 /// The keys in a file or in a folder of files, as they are now.
@@ -177,8 +184,10 @@ impl KeyRing {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes up what changes, until the stop. What can't be read changes nothing.
-    pub async fn follow(&self, mut stop: Stop) {
+    /// Takes up what changes, until the stop, and says of each load which keys have a tier that the limits don't name. What
+    /// can't be read changes nothing.
+    pub async fn follow(&self, limits: Option<&Limits>, mut stop: Stop) {
+        self.say_tiers(&self.now(), limits);
         let mut readable = true;
         while !stop.is_asked() {
             tokio::select! {
@@ -192,6 +201,7 @@ impl KeyRing {
                     readable = true;
                     if keys != *self.now() {
                         say(&self.path, &keys);
+                        self.say_tiers(&keys, limits);
                         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
                     }
                 }
@@ -201,6 +211,13 @@ impl KeyRing {
                 }
                 Err(_) => {}
             }
+        }
+    }
+
+    fn say_tiers(&self, keys: &Keys, limits: Option<&Limits>) {
+        for KeyOwner { name, tier } in limits.into_iter().flat_map(|limits| keys.beyond(limits)) {
+            let path = self.path.display();
+            warn!(%path, client = &**name, tier = tier.as_deref(), "the limits name no such tier: the key has the limit of those without one");
         }
     }
 }
@@ -238,6 +255,8 @@ fn read(path: &Path) -> io::Result<Keys> {
 
 #[cfg(test)]
 mod tests {
+    use hebb_api::{RateLimitSpec, TierSpec};
+
     use super::*;
 
     #[test]
@@ -252,6 +271,16 @@ mod tests {
         for wrong in [&other, "", &key[1..], &format!("{key} "), &hex(&line.digest)] {
             assert_eq!(keys.owner(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_tier_that_no_limit_has_is_told() {
+        let lines = [("a", None), ("b", Some("batch")), ("c", Some("bacth"))];
+        let lines = lines.map(|(name, tier)| KeyLine::new(name, tier).unwrap().1.to_string());
+        let keys = Keys::parse(&lines.join("\n"));
+        let tier = TierSpec { name: "batch".to_owned(), requests_per_second: 500, burst: None, max_priority: None };
+        let limits = Limits::from(&RateLimitSpec { tiers: vec![tier], ..RateLimitSpec::default() });
+        assert_eq!(keys.beyond(&limits).map(|owner| &*owner.name).collect::<Vec<_>>(), ["c"]);
     }
 
     #[test]

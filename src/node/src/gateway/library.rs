@@ -130,6 +130,10 @@ impl PatternsQuery {
         if self.after.is_some() && self.like.is_some() {
             return Err(bad("after is for pages by support; like has one page".to_owned()));
         }
+        let limit = self.limit.unwrap_or(PATTERNS);
+        if !(1..=PATTERNS_MAX).contains(&limit) {
+            return Err(bad(format!("limit is {limit}, and has to be from 1 to {PATTERNS_MAX}")));
+        }
         let after = self.after.as_deref().map(|text| {
             Place::parse(text).ok_or_else(|| bad(format!("after is {text:?}, and has to be what next was")))
         });
@@ -140,7 +144,7 @@ impl PatternsQuery {
             min_confidence: share,
             from: None,
             like: self.like.as_deref().map(samples).transpose().map_err(bad)?,
-            limit: self.limit.unwrap_or(PATTERNS).min(PATTERNS_MAX),
+            limit,
         };
         Ok(Asked { query, after: after.transpose()? })
     }
@@ -180,6 +184,7 @@ pub async fn patterns(
         let consistency = query.consistency;
         let Asked { query, after } = query.checked()?;
         let domain = known_domain(&shared, &name).await?;
+        check_task(&domain)?;
         let (limit, by_likeness) = (query.limit as usize, query.like.is_some());
         let asked = (0..domain.partitions).map(|index| {
             let (shared, domain) = (&shared, &domain);
@@ -227,7 +232,7 @@ trait ChangeBody: for<'de> Deserialize<'de> {
 
 /// The body of `patterns:merge`: ids, or a similarity.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with id, partition, and ids or similarity")]
 struct MergeBody {
     /// Names the change, which makes a retry safe; given by the gateway when absent.
     id: Option<SmolStr>,
@@ -239,7 +244,11 @@ struct MergeBody {
 
 /// The body of `patterns:archive`: ids, or a rule of which all that is said has to be true.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "an object with id, partition, and ids or supportBelow and unseenFor"
+)]
 struct ArchiveBody {
     id: Option<SmolStr>,
     partition: Option<u32>,
@@ -250,7 +259,7 @@ struct ArchiveBody {
 
 /// The body of `patterns:restore`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with id, partition and ids")]
 struct RestoreBody {
     id: Option<SmolStr>,
     partition: Option<u32>,
@@ -367,13 +376,17 @@ async fn change<B: ChangeBody>(
     respond(&shared, operation, started, result.await)
 }
 
+fn check_task(domain: &Domain) -> Result<(), WireError> {
+    match domain.config.task {
+        Task::Patterns => Ok(()),
+        task => Err(WireError::Unfit(format!("the domain {} is a {task:?} domain and has no patterns", domain.name))),
+    }
+}
+
 /// The partitions that a change is for: the one that is named, or all, whose patterns have no ids in common.
 fn targets(domain: &Domain, partition: Option<u32>, change: &LibraryChange) -> Result<std::ops::Range<u32>, WireError> {
-    let Domain { name, partitions, config } = domain;
-    if config.task != Task::Patterns {
-        let task = config.task;
-        return Err(WireError::Unfit(format!("the domain {name} is a {task:?} domain and has no patterns")));
-    }
+    check_task(domain)?;
+    let Domain { name, partitions, .. } = domain;
     let by_rule = matches!(change, LibraryChange::MergeAlike { .. } | LibraryChange::ArchiveRule { .. });
     match partition {
         Some(index) if index < *partitions => Ok(index..index + 1),
@@ -448,6 +461,8 @@ mod tests {
             like("1,inf"),
             like(&"1,".repeat(300)),
             PatternsQuery { min_confidence: Some(f32::NAN), ..PatternsQuery::default() },
+            PatternsQuery { limit: Some(0), ..PatternsQuery::default() },
+            PatternsQuery { limit: Some(1_001), ..PatternsQuery::default() },
             PatternsQuery { after: Some("x".to_owned()), ..PatternsQuery::default() },
             PatternsQuery { after: Some("1.2.3".to_owned()), ..like("1,2") },
         ] {

@@ -90,6 +90,11 @@ impl From<&RateLimitSpec> for Limits {
 }
 
 impl Limits {
+    /// Whether there is a tier of this name.
+    pub fn has(&self, tier: &str) -> bool {
+        self.tiers.contains_key(tier)
+    }
+
     /// The limit of a tier. One that isn't known is no tier.
     pub fn of(&self, tier: Option<&str>) -> Limit {
         tier.and_then(|tier| self.tiers.get(tier)).copied().unwrap_or(self.standard)

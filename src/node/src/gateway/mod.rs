@@ -17,6 +17,7 @@ mod ndjson;
 mod priority;
 mod reply;
 mod reset;
+mod statistics;
 mod wire;
 
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub use self::keys::{KeyError, KeyLine, KeyOwner, KeyRing};
 pub use self::library::LibraryPattern;
 pub use self::limits::Limits;
 use self::priority::QueueMetrics;
-pub use self::reply::{Address, ErrorBody, Failure, bearer_matches, expose, families, wrong_method};
+pub use self::reply::{Address, ErrorBody, Failure, bearer_matches, expose, families, unknown_address, wrong_method};
 pub(crate) use self::wire::from_object;
 use crate::health::Health;
 use crate::memory::Memory;
@@ -206,12 +207,7 @@ impl Gateway {
     /// Receives replies and follows the directory and the keys until the stop; then waits for what goes on without its client.
     pub async fn run(&self, stop: Stop) {
         let receive = self.0.dispatcher.receive(self.0.health.clone(), stop.clone());
-        let keys = async {
-            if let Some(keys) = self.0.admission.keys() {
-                keys.follow(stop.clone()).await;
-            }
-        };
-        tokio::join!(receive, keys, self.follow(stop.clone()));
+        tokio::join!(receive, self.0.admission.follow(stop.clone()), self.follow(stop.clone()));
         self.0.lasting.ended().await;
         self.0.dispatcher.close().await;
     }

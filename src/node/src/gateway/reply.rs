@@ -184,6 +184,11 @@ pub async fn wrong_method() -> Response {
     ErrorBody::new("wrong_method", "this endpoint takes another method").respond(StatusCode::METHOD_NOT_ALLOWED)
 }
 
+/// The answer to an address that a role other than the gateway doesn't have.
+pub async fn unknown_address() -> Response {
+    ErrorBody::new("unknown_route", "no such endpoint").respond(StatusCode::NOT_FOUND)
+}
+
 /// An extractor of the address, whose refusals are answered as every other error is.
 pub struct Address<E>(pub E);
 

@@ -53,7 +53,7 @@ pub enum WireError {
 
 /// The body of `infer` and `infer-and-adapt`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with id, key, features or signal, and label")]
 pub struct EventBody {
     /// Names the event; given by the gateway when absent.
     pub id: Option<SmolStr>,
@@ -69,7 +69,7 @@ pub struct EventBody {
 
 /// The body of `feedback`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with id, key and label")]
 pub struct FeedbackBody {
     /// The event's id.
     pub id: SmolStr,
@@ -81,7 +81,7 @@ pub struct FeedbackBody {
 
 /// The body of `perceive`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with id, key and signal")]
 pub struct SignalBody {
     /// Names the event; given by the gateway when absent.
     pub id: Option<SmolStr>,
@@ -93,7 +93,7 @@ pub struct SignalBody {
 
 /// The body of `perceive:batch`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with signals and batch_size")]
 pub struct BatchBody {
     /// What `perceive` takes, each, or its samples alone.
     pub signals: Vec<BatchSignal>,
@@ -352,8 +352,12 @@ impl LabelBody {
                 Err(WireError::Unfit(format!("the label {class:e} has more digits than are kept: send it as a string")))
             }
             (Task::Classification | Task::TimeSeriesClassification, LabelBody::Float(class)) => {
+                let regression = match task {
+                    Task::Classification => "; one that learns numbers is declared as Regression in spec.domains",
+                    _ => "",
+                };
                 Err(WireError::Unfit(format!(
-                    "the label {class} is not a class: a {task:?} domain takes strings, booleans and whole numbers"
+                    "the label {class} is not a class: a {task:?} domain takes strings, booleans and whole numbers{regression}"
                 )))
             }
             (Task::Regression, LabelBody::Integer(target)) => target_within(target as f64),
@@ -383,7 +387,27 @@ pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, WireError> {
     if body.len() > BODY_MAX {
         return Err(WireError::TooLarge { what: "the body", unit: "bytes", found: body.len(), max: BODY_MAX });
     }
-    from_object(body).map_err(|error| WireError::Shape(error.to_string()))
+    from_object(body).map_err(|error| WireError::Shape(in_json(&error.to_string())))
+}
+
+/// What a parser expected, in the words of JSON instead of the names of types, and where bodies of several values go.
+fn in_json(error: &str) -> String {
+    if error.starts_with("trailing characters") {
+        return format!(
+            "{error}, behind the first value; a stream of events goes to infer-and-adapt with content-type \
+             application/x-ndjson, and many signals to perceive:batch"
+        );
+    }
+    let Some((found, expected)) = error.rsplit_once(", expected ") else { return error.to_owned() };
+    let (what, place) = expected.split_once(" at line ").unwrap_or((expected, ""));
+    let what = match what {
+        "f32" | "f64" => "a number",
+        "u8" | "u32" | "u64" | "usize" => "a whole number from 0 on",
+        "a sequence" => "a list",
+        other => other,
+    };
+    let place = if place.is_empty() { String::new() } else { format!(" at line {place}") };
+    format!("{found}, expected {what}{place}")
 }
 
 /// Reads a JSON object. What is derived for reading one takes a list of its fields' values too, which nobody means.
@@ -715,6 +739,22 @@ mod tests {
             r#" ["id",null,[1,2],null,"up"]"#,
         ] {
             assert!(matches!(read(body, Task::Classification), Err(WireError::Shape(_))), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_send() {
+        let batch = |body: &str| parse::<BatchBody>(body.as_bytes()).map(|_| ()).unwrap_err().to_string();
+        let event = |body: &str| read(body, Task::Classification).unwrap_err().to_string();
+        for (refused, expected) in [
+            (event("5"), "expected an object with id, key, features or signal, and label at line 1"),
+            (event(r#"{"features":["x"]}"#), "invalid type: string \"x\", expected a number at line 1 column 16"),
+            (batch(r#"{"signals":[[1,"x"]]}"#), "expected a number at line 1"),
+            (batch(r#"{"signals":[],"batch_size":-1}"#), "expected a whole number from 0 on at line 1"),
+            (event("{\"features\":[1]}\n{\"features\":[2]}"), "with content-type application/x-ndjson"),
+            (event(r#"{"features":[1],"label":1.5}"#), "declared as Regression in spec.domains"),
+        ] {
+            assert!(refused.contains(expected), "{refused}");
         }
     }
 

@@ -155,6 +155,10 @@ async fn a_bad_request_gets_a_reason_and_changes_nothing() {
         (post.clone(), "/v1/domains/-d/infer-and-adapt", text(r#"{"features":[1]}"#), 400),
         (Method::GET, "/v1/domains/%FF", text(""), 400),
         (Method::GET, "/v1/domains/shapes/patterns?limit=many", text(""), 400),
+        (Method::GET, "/v1/domains/shapes/patterns?limit=1001", text(""), 400),
+        (Method::GET, "/v1/domains/d/patterns", text(""), 422),
+        (Method::GET, "/v1/domains/d/events/event-0?kei=2", text(""), 400),
+        (post.clone(), "/v1/domains/d/infer?consistenc=Eventual", text(r#"{"features":[1,2]}"#), 400),
         (Method::GET, "/v2/domains", text(""), 404),
         (Method::GET, "/", text(""), 404),
         (Method::GET, LEARN, text(""), 405),
@@ -382,6 +386,8 @@ async fn the_status_names_leader_worker_and_domain_and_every_role_is_healthy() {
             assert_eq!(health.body["status"], json!("ok"), "{health:?}");
         }
         assert_eq!(api.get("/metrics").await.status, StatusCode::OK);
+        let nowhere = api.get("/nowhere").await;
+        assert_eq!((nowhere.status, &nowhere.body["error"]["code"]), (StatusCode::NOT_FOUND, &json!("unknown_route")));
     }
     server.stop().await;
 }

@@ -42,8 +42,13 @@ const WRITES: [(&str, &str, &str); 9] = [
     ("reset", "d", RESET),
     ("perceive:batch", "shapes", BATCH),
 ];
-const READS: [&str; 4] =
-    ["/v1/domains", "/v1/domains/{domain}", "/v1/domains/{domain}/patterns", "/v1/domains/{domain}/events/{id}"];
+/// What reads, and of which domain.
+const READS: [(&str, &str); 4] = [
+    ("/v1/domains", "d"),
+    ("/v1/domains/{domain}", "d"),
+    ("/v1/domains/{domain}/patterns", "shapes"),
+    ("/v1/domains/{domain}/events/{id}", "d"),
+];
 
 /// One server, and what it has answered.
 struct Probe {
@@ -75,8 +80,8 @@ impl Probe {
         for (name, domain, body) in WRITES {
             seen.insert(self.write(name, domain, body).await);
         }
-        for path in READS {
-            seen.insert(self.ask("get", path, "d", "e1", "").await);
+        for (path, domain) in READS {
+            seen.insert(self.ask("get", path, domain, "e1", "").await);
         }
         seen.insert(self.ask("post", "/event", "", "", VECTOR).await);
         seen.insert(self.ask("get", "/state?domain=kept", "", "", "").await);
@@ -130,7 +135,7 @@ async fn lonely() -> Seen {
     seen.insert(probe.ask("post", "/event", "", "", &VECTOR.replace("kept", "one-more")).await);
     let unanswered = async {
         let writes = WRITES[..8].iter().map(|(name, domain, body)| probe.write(name, domain, body));
-        let reads = READS[1..].iter().map(|path| probe.ask("get", path, "d", "e1", ""));
+        let reads = READS[1..].iter().map(|(path, domain)| probe.ask("get", path, domain, "e1", ""));
         let governed = [("post", "/event", VECTOR), ("get", "/state?domain=kept", "")];
         let governed = governed.map(|(method, path, body)| probe.ask(method, path, "", "", body));
         let (writes, reads, governed) = tokio::join!(join_all(writes), join_all(reads), join_all(governed));
@@ -207,13 +212,15 @@ async fn every_answer_is_documented_and_every_documented_answer_is_given() {
     ] {
         seen.insert(probe.write(name, domain, body).await);
     }
-    for path in &READS[1..] {
+    for (path, _) in &READS[1..] {
         seen.insert(probe.ask("get", path, "No_Name", "e1", "").await);
         seen.insert(probe.ask("get", path, "nowhere", "e1", "").await);
     }
-    seen.insert(probe.ask("get", READS[3], "d", "never", "").await);
-    seen.insert(probe.ask("get", READS[3], "d", &"x".repeat(257), "").await);
+    seen.insert(probe.ask("get", READS[2].0, "d", "", "").await);
+    seen.insert(probe.ask("get", READS[3].0, "d", "never", "").await);
+    seen.insert(probe.ask("get", READS[3].0, "d", &"x".repeat(257), "").await);
     seen.insert(probe.ask("get", "/v1/domains/{domain}/events/{id}?key=", "d", "e1", "").await);
+    seen.insert(probe.ask("get", "/v1/domains/{domain}/patterns?limit=1001", "shapes", "", "").await);
     let governed = |from: &str, to: &str| VECTOR.replace(from, to);
     for body in ["[".to_owned(), large, governed("kept", "No_Name"), governed("kept", "nowhere"), governed("0.9", "2")]
     {

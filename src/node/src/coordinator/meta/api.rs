@@ -109,6 +109,7 @@ fn state(shared: &Shared) -> Result<Arc<State>, MetaError> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Limit {
     limit: Option<usize>,
 }

@@ -69,9 +69,9 @@ pub struct Cycle {
     pub cycle: u64,
     /// Means over the partitions, weighted by experience; nothing where there is too little of it.
     pub metrics: Option<MetaMetrics>,
-    /// Mean score, weighted likewise.
-    pub score: f64,
-    /// Its change since the cycle before that had new experience.
+    /// Mean score, weighted likewise; nothing where nothing was scored.
+    pub score: Option<f64>,
+    /// How much the partitions gained that were scored in the cycle before with new experience as well, 0 without any.
     pub delta: f64,
     /// Experiences since the cycle before.
     pub fresh: u64,
@@ -108,6 +108,9 @@ pub struct State {
     /// When a cycle was last given up because it hung.
     pub stuck_at: Option<Timestamp>,
     pub history: VecDeque<Cycle>,
+    /// What each partition scored in the newest cycle that had new experience.
+    #[serde(default)]
+    scores: BTreeMap<String, f64>,
     #[serde(default)]
     pub arms: Vec<Arm>,
 }
@@ -164,6 +167,7 @@ impl State {
     /// Forgets what was found; whether cycles go on stands.
     pub fn reset(&mut self) {
         self.history.clear();
+        self.scores.clear();
         self.arms.clear();
         (self.total_improvements, self.boosts, self.boosted_at, self.stuck_at) = (0, 0, 0, None);
         self.cycles = 0;
@@ -199,14 +203,13 @@ impl State {
     pub fn record(&mut self, heard: &[Heard], duration_ms: u64, now: Timestamp) -> Cycle {
         self.cycles += 1;
         let said: Vec<&Heard> = heard.iter().filter(|heard| heard.report.experiences > 0).collect();
-        let weight = |heard: &Heard| heard.report.experiences as f64;
-        let total: f64 = said.iter().map(|heard| weight(heard)).sum();
-        let weighed: f64 = said.iter().map(|heard| weight(heard) * heard.report.score).sum();
-        let score = if total > 0.0 { weighed / total } else { 0.0 };
         let fresh = heard.iter().map(|heard| heard.report.fresh).sum();
         let live = heard.iter().all(|heard| heard.source == MetricsSource::Live);
-        let before = self.history.iter().rev().find(|cycle| cycle.fresh > 0);
-        let delta = before.filter(|_| fresh > 0).map_or(0.0, |before| score - before.score);
+        let mut delta = 0.0;
+        if fresh > 0 {
+            delta = gain(&self.scores, &said);
+            self.scores = said.iter().map(|heard| (heard.partition.clone(), heard.report.score)).collect();
+        }
         let adoptions = heard.iter().filter(|heard| heard.source == MetricsSource::Live).filter_map(|heard| {
             let change = heard.report.adopted.clone()?;
             Some(Adopted { partition: heard.partition.clone(), change })
@@ -219,7 +222,7 @@ impl State {
             at: now,
             cycle: self.cycles,
             metrics: mean(&said),
-            score,
+            score: weighed(&said, |heard| Some(heard.report.score)),
             delta,
             fresh,
             metrics_source: if live { MetricsSource::Live } else { MetricsSource::Simulated },
@@ -278,7 +281,7 @@ impl State {
 
     /// The newest mean score, 0 to 1; nothing before there is experience.
     pub fn score(&self) -> Option<f64> {
-        self.moving().next().map(|cycle| cycle.score)
+        self.moving().next().and_then(|cycle| cycle.score)
     }
 
     /// Whether the score stands still although there is something left to gain.
@@ -356,6 +359,21 @@ fn values(metrics: &MetaMetrics) -> [f64; 4] {
     [*learning_velocity, *adaptation_speed, *knowledge_retention, *transfer_efficiency]
 }
 
+/// The mean of what is told of the partitions, weighted by experience; nothing where nothing is.
+fn weighed(said: &[&Heard], what: impl Fn(&Heard) -> Option<f64>) -> Option<f64> {
+    let (sum, weights) = said.iter().fold((0.0, 0.0), |(sum, weights), heard| {
+        let weight = heard.report.experiences as f64;
+        what(heard).map_or((sum, weights), |value| (sum + weight * value, weights + weight))
+    });
+    (weights > 0.0).then(|| sum / weights)
+}
+
+/// How much the partitions gained that were scored before, too: one that is new, or isn't heard, is no change of learning.
+fn gain(before: &BTreeMap<String, f64>, said: &[&Heard]) -> f64 {
+    let change = |heard: &Heard| before.get(&heard.partition).map(|before| heard.report.score - before);
+    weighed(said, change).unwrap_or(0.0)
+}
+
 fn mean(said: &[&Heard]) -> Option<MetaMetrics> {
     let mut sums = [0.0; 4];
     let mut weights = 0.0;
@@ -419,6 +437,26 @@ mod tests {
         assert!(!state.wants_boost());
         state.record(&heard(0.8, 10), 5, at(0));
         assert!(names(&state).is_empty());
+    }
+
+    #[test]
+    fn a_domain_that_comes_or_goes_is_no_gain() {
+        let of = |partition: &str, score, experiences| {
+            let [mut said] = heard(score, 10);
+            said.partition = partition.to_owned();
+            said.report.experiences = experiences;
+            said
+        };
+        let mut state = State::default();
+        let nothing = state.record(&[of("new/0", 0.0, 0)], 5, at(0));
+        assert_eq!((nothing.score, nothing.delta), (None, 0.0));
+        state.record(&[of("poor/0", 0.25, 100)], 5, at(0));
+        let joined = state.record(&[of("poor/0", 0.25, 100), of("good/0", 1.0, 300)], 5, at(0));
+        assert_eq!((joined.score, joined.delta), (Some(0.8125), 0.0), "the score is over all, the gain over the same");
+        let both = state.record(&[of("poor/0", 0.5, 100), of("good/0", 1.0, 300)], 5, at(0));
+        assert_eq!(both.delta, 0.0625, "weighted by experience");
+        let gone = state.record(&[of("poor/0", 0.5, 100)], 5, at(0));
+        assert_eq!((gone.score, gone.delta), (Some(0.5), 0.0));
     }
 
     #[test]
@@ -490,6 +528,7 @@ mod tests {
         assert_eq!(state.history.len(), HISTORY_MAX);
         let change =
             Explored { knob: hebb_engine::Knob::ExplorationRate, step: 0.25, gain: 0.123_456_789, noise: 1e-9 };
+        state.scores = (0..1_024).map(|index| (format!("{}/{index}", "d".repeat(63)), 0.123_456_789)).collect();
         for cycle in &mut state.history {
             cycle.adopted = vec![Adopted { partition: "d".repeat(60), change: change.clone() }; ADOPTED_MAX];
         }

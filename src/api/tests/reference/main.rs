@@ -1,7 +1,9 @@
-//! `docs/api.md` is generated from the definitions: this fails when it is stale, and
-//! `HEBB_UPDATE=1 cargo test -p hebb-api --test reference` mends it.
+//! `docs/api.md` is generated from the definitions and `docs/http-reference.md` from the OpenAPI document: this fails when one
+//! is stale, and `HEBB_UPDATE=1 cargo test -p hebb-api --test reference` mends it.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does: by a panic")]
+
+mod http;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,13 +16,21 @@ const FOREIGN: [&str; 3] = ["conditions", "resources", "tolerations"];
 
 #[test]
 fn the_reference_is_that_of_the_types() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md");
-    let text = reference();
+    is_current("docs/api.md", &reference());
+}
+
+#[test]
+fn the_reference_of_the_http_api_is_that_of_its_document() {
+    is_current("docs/http-reference.md", &http::reference());
+}
+
+fn is_current(page: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(page);
     if std::env::var_os("HEBB_UPDATE").is_some() {
-        std::fs::write(&path, &text).unwrap();
+        std::fs::write(&path, text).unwrap();
     }
     let stored = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(stored == text, "docs/api.md is stale: HEBB_UPDATE=1 cargo test -p hebb-api --test reference");
+    assert!(stored == text, "{page} is stale: HEBB_UPDATE=1 cargo test -p hebb-api --test reference");
 }
 
 fn reference() -> String {
