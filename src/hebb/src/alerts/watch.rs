@@ -2,8 +2,9 @@
 //! itself. What there are no pods for can't be acted on; that is said where it is asked for.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ use tracing::{debug, error, info, warn};
 use super::Surroundings;
 use crate::config::{self, UnusablePolicy};
 
+/// The folder, beside what policies remember, that `file` receivers write to.
+const MESSAGES: &str = "messages";
 /// How often the process is asked how it is; a policy is evaluated no more often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long an answer is waited for.
@@ -122,9 +125,8 @@ impl Watch {
         surroundings: Surroundings,
     ) -> Result<Self, WatchError> {
         let in_folder = |source| WatchError::File { path: folder.display().to_string(), source };
-        fs::create_dir_all(folder).map_err(in_folder)?;
-        let messages = folder.join("messages");
-        fs::create_dir_all(&messages).map_err(in_folder)?;
+        let messages = folder.join(MESSAGES);
+        make_private(&messages).map_err(in_folder)?;
         let mut followed = Vec::new();
         for policy in policies {
             let ready = config::compile(policy)?;
@@ -394,10 +396,15 @@ fn is_about(policy: &AlertPolicy, cluster: &LearningCluster) -> bool {
     }
 }
 
-/// Writes a file so that it is there wholly or as before, whatever happens.
+/// Makes a folder, and those above it that are missing, for this user alone.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Writes a file, for this user alone, so that it is there wholly or as before, whatever happens.
 fn write(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = file.with_extension("new");
-    let mut written = File::create(&beside)?;
+    let mut written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     written.write_all(bytes)?;
     written.sync_all()?;
     fs::rename(&beside, file)?;
