@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use hebb_api::{GatewaySpec, RateLimitSpec};
 use hebb_node::Access;
@@ -45,7 +45,7 @@ pub struct AccessOptions {
     #[arg(long, env = "HEBB_RATE_LIMIT", value_name = "JSON", value_parser = hebb_api::load::rate_limit)]
     rate_limit: Option<RateLimitSpec>,
     /// Let every client ask for as much as it likes: for tests
-    #[arg(long, env = "DISABLE_RATE_LIMIT", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "DISABLE_RATE_LIMIT", value_parser = BoolishValueParser::new())]
     disable_rate_limit: bool,
 }
 

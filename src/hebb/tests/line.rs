@@ -79,7 +79,7 @@ fn an_empty_variable_is_none() -> Result {
 
 #[test]
 fn yes_and_no_are_understood_as_people_write_them() -> Result {
-    for name in ["AUTOSTART_META_LEARNING", "HEBB_SKIP_UNREADABLE"] {
+    for name in ["AUTOSTART_META_LEARNING", "HEBB_SKIP_UNREADABLE", "DISABLE_RATE_LIMIT"] {
         for value in ["1", "0", "TRUE", "true", "False", "no"] {
             let (code, said) = ended(&format!("start --data-dir {NOWHERE}"), &[(name, value)])?;
             assert_eq!(code, Some(1), "{name}={value}: {said}");
