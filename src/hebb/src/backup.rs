@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::cli::Outcome;
 use crate::config::{self, ConfigError};
-use crate::kubernetes;
+use crate::kubernetes::{self, Format};
 use crate::node::runtime;
 use crate::output::{print, print_line, table};
 use crate::redis::RedisOptions;
@@ -142,19 +142,19 @@ pub fn run(options: Options) -> Outcome {
     for removed in backup::prune(&folder, &cluster, usize::from(options.retention))? {
         info!(removed, "removed an old backup");
     }
-    conclude(&summary, options.report.as_deref())
+    conclude(&summary, options.report.as_deref(), options.kubernetes.output)
 }
 
 /// Says what was backed up or restored.
-pub fn conclude(summary: &Summary, report: Option<&Path>) -> Outcome {
+pub fn conclude(summary: &Summary, report: Option<&Path>, output: Format) -> Outcome {
+    let said = json!({
+        "backup": summary.backup, "createdAt": summary.head.created_at, "bytes": summary.bytes,
+        "partitions": summary.partitions.len(), "events": events(summary),
+    });
     if let Some(path) = report {
-        let said = json!({
-            "backup": summary.backup, "createdAt": summary.head.created_at, "bytes": summary.bytes,
-            "partitions": summary.partitions.len(), "events": events(summary),
-        });
         std::fs::write(path, said.to_string())?;
     }
-    print_line(&summary.backup)
+    output.print(&summary.backup, &said)
 }
 
 fn events(summary: &Summary) -> u64 {
