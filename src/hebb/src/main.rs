@@ -5,6 +5,7 @@
 
 mod access;
 mod alerts;
+mod ask;
 mod backup;
 mod benchmark;
 mod cli;

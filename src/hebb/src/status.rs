@@ -5,10 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use hebb_node::coordinator::ClusterStatus;
 
+use crate::ask::{Api, Peer};
 use crate::cli::Outcome;
 use crate::kubernetes::{self, Format, Reach};
 use crate::node::runtime;
-use crate::output::{coordinator_url, percent, print, print_line, quality, table};
+use crate::output::{http_url, percent, print, print_line, quality, table};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -24,7 +25,7 @@ pub struct Options {
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
     /// Address of a coordinator
-    #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR", value_parser = coordinator_url)]
+    #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR", value_parser = http_url)]
     coordinator: String,
     /// Token of the internal endpoints, where the cluster has one
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
@@ -42,15 +43,8 @@ pub fn run(options: Options) -> Outcome {
     if let Some(name) = &options.name {
         return kubernetes::status(name, &options.reach, output);
     }
-    let url = format!("{}/api/v1/status", options.coordinator);
-    let status: ClusterStatus = runtime()?.block_on(async {
-        let client = reqwest::Client::builder().timeout(DEADLINE).build()?;
-        let mut request = client.get(&url);
-        if let Some(token) = &options.token {
-            request = request.bearer_auth(token);
-        }
-        request.send().await?.error_for_status()?.json().await
-    })?;
+    let api = Api::new(Peer::Coordinator, &options.coordinator, options.token.as_deref(), DEADLINE)?;
+    let status: ClusterStatus = runtime()?.block_on(api.get(&["api", "v1", "status"], &[]))?;
     if output == Format::Json {
         return print_line(serde_json::to_string_pretty(&status)?);
     }
