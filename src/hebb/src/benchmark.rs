@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
 use crate::cli::Outcome;
-use crate::kubernetes::Format;
+use crate::kubernetes::Output;
 use crate::node::{Stopped, runtime, wait_for_signal};
 use crate::output::table;
 
@@ -42,12 +42,8 @@ pub struct Options {
     /// Seed of the signals
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How to write the result
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-    /// Print JSON
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// What was measured.
@@ -89,6 +85,8 @@ fn quantile(sorted: &[Duration], share: f64) -> f64 {
 async fn measure(options: &Options) -> Result<Report, Box<dyn Error>> {
     let mut stopped = pin!(wait_for_signal());
     let system = tokio::select! {
+        // First, so that a signal is heard before there is a folder.
+        biased;
         heard = &mut stopped => return Err(Stopped(heard?).into()),
         system = create_local(usize::from(options.workers)) => system?,
     };
@@ -132,8 +130,7 @@ async fn perceive(system: &System, options: &Options) -> Result<Report, SystemEr
 
 pub fn run(options: Options) -> Outcome {
     let report = runtime()?.block_on(measure(&options))?;
-    let format = if options.json { Format::Json } else { options.output };
-    format.print(describe(&report).trim_end(), &serde_json::to_value(&report)?)
+    options.output.format().print(describe(&report).trim_end(), &serde_json::to_value(&report)?)
 }
 
 fn describe(report: &Report) -> String {

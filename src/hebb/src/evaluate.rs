@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::Outcome as CliOutcome;
-use crate::kubernetes::Format;
+use crate::kubernetes::Output;
 use crate::output::{percent, table};
 use crate::stream::{Baselines, ErrorSums, Errors, Labelled, StreamError, read_csv};
 
@@ -31,12 +31,8 @@ pub struct Options {
     /// What the labels are [default: numbers, regression, where they are numbers and one has a fraction; else classes]
     #[arg(long, value_enum)]
     task: Option<TaskName>,
-    /// How to write the result
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-    /// The same as --output json
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// A task, as the command line has it.
@@ -116,8 +112,7 @@ pub fn run(options: Options) -> CliOutcome {
             ("regression", describe_numbers(&report), Judged::Regression(report))
         }
     };
-    let output = if options.json { Format::Json } else { options.output };
-    output.print(&format!("{name}: {why}\n\n{}", told.trim_end()), &serde_json::to_value(&judged)?)
+    options.output.format().print(&format!("{name}: {why}\n\n{}", told.trim_end()), &serde_json::to_value(&judged)?)
 }
 
 /// The task of such labels, and why. `hebb start` goes by the first label alone: a domain whose first has a fraction is one of

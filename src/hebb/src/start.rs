@@ -25,7 +25,7 @@ use crate::output::with_causes;
 use crate::redis::{RedisOptions, TlsOptions};
 
 /// The folder of the log, where nothing else is said.
-const DATA: &str = "hebb-data";
+pub const DATA: &str = "hebb-data";
 /// Workers of a process, where nothing else is said.
 const WORKERS: u16 = 4;
 /// How often a coordinator is looked for.
@@ -178,10 +178,7 @@ pub fn run(options: Options) -> Outcome {
     let folder = options.data_dir.unwrap_or_else(|| PathBuf::from(DATA));
     let watch = match policies.is_empty() {
         true => None,
-        false => {
-            let alerts = folder.join("alerts");
-            Some(Watch::new(&policies, &cluster, &addresses, token.as_deref(), &alerts, options.surroundings)?)
-        }
+        false => Some(Watch::new(&policies, &cluster, &addresses, token.as_deref(), &folder, options.surroundings)?),
     };
     let traced = cluster.spec.traces.as_ref().map(|traces| traces::Collector {
         endpoint: traces.endpoint.clone(),
