@@ -181,5 +181,12 @@ fn route_explains_and_test_says_what_the_receiver_answered() -> Result {
     let told = hebb(&["alerts", "test", "-f", "all.yaml", "--receiver", "hook"])?;
     assert!(told.status.success(), "{}", String::from_utf8(told.stderr)?);
     assert_eq!(got.lock().unwrap().len(), 1);
+
+    // As the process would: into the folder of its data.
+    let written = hebb(&["alerts", "test", "-f", "all.yaml", "--receiver", "book", "-o", "json"])?;
+    let said: Value = serde_json::from_slice(&written.stdout)?;
+    assert_eq!((&said["receiver"], &said["taken"]), (&json!("book"), &json!(true)));
+    let told = std::fs::read_to_string(folder.path().join("hebb-data/alerts/messages/book.jsonl"))?;
+    assert!(told.contains("quality"), "{told}");
     Ok(())
 }
