@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use hebb_api::{GatewaySpec, RateLimitSpec};
 use hebb_node::Access;
 use hebb_node::gateway::KeyLine;
+use serde_json::json;
 
 use crate::cli::Outcome;
-use crate::output::print;
+use crate::kubernetes::Format;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -21,13 +22,18 @@ pub enum Command {
         /// A tier of spec.gateway.rateLimit; without one the limit of everybody holds
         #[arg(long)]
         tier: Option<String>,
+        /// How to write both
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
 }
 
 pub fn run(command: Command) -> Outcome {
-    let Command::New { name, tier } = command;
+    let Command::New { name, tier, output } = command;
     let (key, line) = KeyLine::new(&name, tier.as_deref())?;
-    print(format!("key:  {key}\nline: {line}\n"))?;
+    let line = line.to_string();
+    let said = json!({"name": name, "tier": tier, "key": key, "line": line});
+    output.print(&format!("key:  {key}\nline: {line}"), &said)?;
     eprintln!(
         "Give the key to {name}: it is stored nowhere. Add the line, without \"line: \", to the file of --api-keys or to \
          the Secret of spec.gateway.auth."
@@ -45,7 +51,7 @@ pub struct AccessOptions {
     #[arg(long, env = "HEBB_RATE_LIMIT", value_name = "JSON", value_parser = hebb_api::load::rate_limit)]
     rate_limit: Option<RateLimitSpec>,
     /// Let every client ask for as much as it likes: for tests
-    #[arg(long, env = "DISABLE_RATE_LIMIT", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "DISABLE_RATE_LIMIT", value_parser = BoolishValueParser::new())]
     disable_rate_limit: bool,
 }
 

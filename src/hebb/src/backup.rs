@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use hebb_log::{LocalConfig, LocalStore, LogError, RedisStore};
-use hebb_node::backup::{self, Summary};
+use hebb_node::backup::{self, Found, Summary};
 use hebb_node::{ClusterSettings, Store};
 use jiff::Timestamp;
 use serde_json::json;
@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 use crate::cli::Outcome;
 use crate::config::{self, ConfigError};
-use crate::kubernetes;
+use crate::kubernetes::{self, Format, Output};
 use crate::node::runtime;
-use crate::output::{print, print_line, table};
+use crate::output::{table, with_causes};
 use crate::redis::RedisOptions;
 
 /// How long a Redis is waited for that doesn't answer yet: that of a new cluster is only starting.
@@ -58,6 +58,9 @@ pub enum Command {
     List {
         /// The folder
         directory: PathBuf,
+        /// How to write the list
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
     /// Check a backup, and print a digest of the state of each partition: equal digests are equal states
     Verify {
@@ -66,9 +69,8 @@ pub enum Command {
         /// The backup's name [default: the newest complete one]
         #[arg(long)]
         backup: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -123,8 +125,10 @@ impl StoreOptions {
 
 pub fn run(options: Options) -> Outcome {
     match options.command {
-        Some(Command::List { directory }) => return list(&directory),
-        Some(Command::Verify { directory, backup, json }) => return verify(&directory, backup.as_deref(), json),
+        Some(Command::List { directory, output }) => return list(&directory, output),
+        Some(Command::Verify { directory, backup, output }) => {
+            return verify(&directory, backup.as_deref(), output.format());
+        }
         None => {}
     }
     if let Some(name) = &options.name {
@@ -142,53 +146,72 @@ pub fn run(options: Options) -> Outcome {
     for removed in backup::prune(&folder, &cluster, usize::from(options.retention))? {
         info!(removed, "removed an old backup");
     }
-    conclude(&summary, options.report.as_deref())
+    conclude(&summary, options.report.as_deref(), options.kubernetes.output)
 }
 
 /// Says what was backed up or restored.
-pub fn conclude(summary: &Summary, report: Option<&Path>) -> Outcome {
+pub fn conclude(summary: &Summary, report: Option<&Path>, output: Format) -> Outcome {
+    let said = json!({
+        "backup": summary.backup, "createdAt": summary.head.created_at, "bytes": summary.bytes,
+        "partitions": summary.partitions.len(), "events": events(summary),
+    });
     if let Some(path) = report {
-        let said = json!({
-            "backup": summary.backup, "createdAt": summary.head.created_at, "bytes": summary.bytes,
-            "partitions": summary.partitions.len(), "events": events(summary),
-        });
         std::fs::write(path, said.to_string())?;
     }
-    print_line(&summary.backup)
+    output.print(&summary.backup, &said)
 }
 
 fn events(summary: &Summary) -> u64 {
     summary.partitions.iter().map(|partition| partition.events).sum()
 }
 
-fn list(folder: &Path) -> Outcome {
-    let mut rows =
-        vec![["BACKUP", "CLUSTER", "CREATED", "DOMAINS", "EVENTS", "BYTES", "STATE"].map(str::to_owned).to_vec()];
-    for found in backup::list(folder)? {
-        rows.push(match found.content {
-            Ok(summary) => vec![
-                found.name,
-                summary.head.cluster.clone(),
-                summary.head.created_at.to_string(),
-                summary.domains.len().to_string(),
-                events(&summary).to_string(),
-                summary.bytes.to_string(),
-                "complete".to_owned(),
-            ],
-            Err(error) => {
-                let unknown = std::iter::repeat_n("-".to_owned(), 5);
-                std::iter::once(found.name).chain(unknown).chain([error.to_string()]).collect()
-            }
-        });
-    }
-    print(table(&rows))
+/// Some of what is in the folder can't be restored.
+#[derive(Debug, thiserror::Error)]
+#[error("of {all} backups in {folder} these can't be restored: {}", broken.join(", "))]
+struct Broken {
+    folder: String,
+    all: usize,
+    broken: Vec<String>,
 }
 
-fn verify(folder: &Path, name: Option<&str>, as_json: bool) -> Outcome {
-    let summary = backup::choose(folder, name)?;
-    if as_json {
-        return print_line(serde_json::to_string_pretty(&summary)?);
+fn list(folder: &Path, output: Format) -> Outcome {
+    let found = backup::list(folder)?;
+    let mut rows =
+        vec![["BACKUP", "CLUSTER", "CREATED", "DOMAINS", "EVENTS", "BYTES", "STATE"].map(str::to_owned).to_vec()];
+    let (mut said, mut broken, all) = (Vec::new(), Vec::new(), found.len());
+    for Found { name, content } in found {
+        match content {
+            Ok(summary) => {
+                said.push(json!({
+                    "backup": name, "state": "complete", "cluster": summary.head.cluster,
+                    "createdAt": summary.head.created_at, "domains": summary.domains.len(), "events": events(&summary),
+                    "bytes": summary.bytes,
+                }));
+                rows.push(vec![
+                    name,
+                    summary.head.cluster.clone(),
+                    summary.head.created_at.to_string(),
+                    summary.domains.len().to_string(),
+                    events(&summary).to_string(),
+                    summary.bytes.to_string(),
+                    "complete".to_owned(),
+                ]);
+            }
+            Err(error) => {
+                let why = with_causes(&error);
+                said.push(json!({"backup": name, "state": "broken", "problem": why}));
+                let unknown = std::iter::repeat_n("-".to_owned(), 5);
+                broken.push(name.clone());
+                rows.push(std::iter::once(name).chain(unknown).chain([format!("BROKEN: {why}")]).collect());
+            }
+        }
     }
+    output.print(table(&rows).trim_end(), &json!({"backups": said}))?;
+    if broken.is_empty() { Ok(()) } else { Err(Broken { folder: folder.display().to_string(), all, broken }.into()) }
+}
+
+fn verify(folder: &Path, name: Option<&str>, output: Format) -> Outcome {
+    let summary = backup::choose(folder, name)?;
     let head = format!("{}: complete, of {} at {}\n\n", summary.backup, summary.head.cluster, summary.head.created_at);
     let mut rows =
         vec![["PARTITION", "POSITION", "EVENTS", "APPLIED DIGEST", "SHA-256 OF THE STATE"].map(str::to_owned).to_vec()];
@@ -201,5 +224,5 @@ fn verify(folder: &Path, name: Option<&str>, as_json: bool) -> Outcome {
             partition.digest.clone(),
         ]);
     }
-    print(head + &table(&rows))
+    output.print((head + &table(&rows)).trim_end(), &serde_json::to_value(&summary)?)
 }

@@ -1,18 +1,20 @@
 //! `hebb benchmark`: how fast patterns are perceived on this machine, by a whole system in this process: gateway, coordinator,
 //! workers and a log in a folder.
 
+use std::error::Error;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
-use hebb_node::{SystemError, create_local};
+use hebb_node::{System, SystemError, create_local};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
 use crate::cli::Outcome;
-use crate::kubernetes::Format;
-use crate::node::runtime;
+use crate::kubernetes::Output;
+use crate::node::{Stopped, runtime, wait_for_signal};
 use crate::output::table;
 
 /// The domain that the signals go to.
@@ -40,12 +42,8 @@ pub struct Options {
     /// Seed of the signals
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How to write the result
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-    /// Print JSON
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// What was measured.
@@ -83,22 +81,36 @@ fn quantile(sorted: &[Duration], share: f64) -> f64 {
     sorted[place.min(sorted.len() - 1)].as_secs_f64() * 1e3
 }
 
-async fn measure(options: &Options) -> Result<Report, SystemError> {
+/// Measures, unless it is stopped; the system is ended in either case, and its folder goes with it.
+async fn measure(options: &Options) -> Result<Report, Box<dyn Error>> {
+    let mut stopped = pin!(wait_for_signal());
+    let system = tokio::select! {
+        // First, so that a signal is heard before there is a folder.
+        biased;
+        heard = &mut stopped => return Err(Stopped(heard?).into()),
+        system = create_local(usize::from(options.workers)) => system?,
+    };
+    let measured = tokio::select! {
+        heard = stopped => Err(heard.map_or_else(Into::into, |signal| Stopped(signal).into())),
+        measured = perceive(&system, options) => measured.map_err(Into::into),
+    };
+    system.close().await;
+    measured
+}
+
+async fn perceive(system: &System, options: &Options) -> Result<Report, SystemError> {
     let all = signals(options.signals as usize, options.samples as usize, options.seed);
-    let system = create_local(usize::from(options.workers)).await?;
     let batch = usize::from(options.batch_size);
     // Until every partition has an owner, which takes a moment once; a few signals a partition reach each of them.
     let first = vec![all[0].clone(); usize::from(options.workers) * 8];
     system.batch_perceive(&first, DOMAIN, batch).await?;
     let started = Instant::now();
-    let perceiving = &system;
     let timed = stream::iter(&all).map(|signal| async move {
         let begun = Instant::now();
-        perceiving.perceive(signal, DOMAIN).await.map(|found| (found, begun.elapsed()))
+        system.perceive(signal, DOMAIN).await.map(|found| (found, begun.elapsed()))
     });
     let answers: Vec<_> = timed.buffered(batch).try_collect().await?;
     let seconds = started.elapsed().as_secs_f64();
-    system.close().await;
     let mut latencies: Vec<Duration> = answers.iter().map(|(_, latency)| *latency).collect();
     latencies.sort_unstable();
     let found = answers.iter().flat_map(|(found, _)| found);
@@ -118,8 +130,7 @@ async fn measure(options: &Options) -> Result<Report, SystemError> {
 
 pub fn run(options: Options) -> Outcome {
     let report = runtime()?.block_on(measure(&options))?;
-    let format = if options.json { Format::Json } else { options.output };
-    format.print(describe(&report).trim_end(), &serde_json::to_value(&report)?)
+    options.output.format().print(describe(&report).trim_end(), &serde_json::to_value(&report)?)
 }
 
 fn describe(report: &Report) -> String {

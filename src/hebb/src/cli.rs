@@ -22,9 +22,9 @@ pub type Outcome = Result<(), Box<dyn std::error::Error>>;
 #[derive(Parser)]
 #[command(version, max_term_width = 110)]
 pub struct Arguments {
-    /// error, warn, info, debug, trace, or a filter such as info,hebb_node=debug
-    #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true)]
-    pub log_level: String,
+    /// error, warn, info, debug, trace, or a filter such as info,hebb_node=debug [default: info; warn for benchmark]
+    #[arg(long, env = "LOG_LEVEL", global = true)]
+    pub log_level: Option<String>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -59,10 +59,13 @@ impl Arguments {
 
     /// What is logged.
     pub fn level(&self) -> &str {
-        match &self.command {
-            Command::Start(options) if options.verbose => "debug",
-            _ => &self.log_level,
-        }
+        let by_default = match &self.command {
+            Command::Start(options) if options.verbose => return "debug",
+            // What a whole system says of its start and end isn't what was measured.
+            Command::Benchmark(_) => "warn",
+            _ => "info",
+        };
+        self.log_level.as_deref().unwrap_or(by_default)
     }
 }
 

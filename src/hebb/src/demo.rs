@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
 use crate::cli::Outcome;
 use crate::evaluate::{describe, prequential};
+use crate::kubernetes::Format;
 use crate::output::{percent, print_line};
 use crate::stream::{drifting, read_csv};
 
@@ -23,27 +25,36 @@ pub struct Options {
     /// Column with the class
     #[arg(long)]
     label: Option<String>,
+    /// How to write what came of it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
 }
 
 pub fn run(options: Options) -> Outcome {
+    let is_read = options.output == Format::Text;
     let events = match (&options.csv, &options.label) {
         (Some(path), Some(label)) => read_csv(path, label)?,
         _ => {
-            print_line(format_args!(
-                "A made-up sensor stream of {} events: three numbers, two of which decide the class. What they must add\n\
-                 up to changes three times on the way, and one label in twenty is wrong.\n",
-                options.events
-            ))?;
+            if is_read {
+                print_line(format_args!(
+                    "A made-up sensor stream of {} events: three numbers, two of which decide the class. What they must add\n\
+                     up to changes three times on the way, and one label in twenty is wrong.\n",
+                    options.events
+                ))?;
+            }
             drifting(options.events as usize, options.seed)
         }
     };
     let mut shares = Vec::new();
     let report = prequential(events, |share| shares.push(share))?;
-    print_line("Accuracy of each thousand events, predicted before the label was seen:")?;
+    let mut text = "Accuracy of each thousand events, predicted before the label was seen:\n".to_owned();
     for line in shares.chunks(10) {
         let shares: String = line.iter().map(|share| format!("{:>8}", percent(*share))).collect();
-        print_line(format_args!("  {shares}"))?;
+        text.push_str(&format!("  {shares}\n"));
     }
-    print_line(format_args!("\n{}", describe(&report)))?;
-    print_line("Next: hebb start, then POST events to http://127.0.0.1:8080/v1/domains/NAME/infer-and-adapt")
+    text.push_str(&format!(
+        "\n{}\nNext: hebb start, then POST events to http://127.0.0.1:8080/v1/domains/NAME/infer-and-adapt",
+        describe(&report)
+    ));
+    options.output.print(&text, &json!({"accuracy_of_each_thousand": shares, "report": report}))
 }

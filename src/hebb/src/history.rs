@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::ask::{Api, AskError, Peer};
 use crate::cli::Outcome;
 use crate::node::runtime;
-use crate::output::{coordinator_url, print, print_line, table};
+use crate::output::{http_url, print, print_line, table};
 
 #[derive(Args)]
 pub struct Options {
@@ -37,7 +38,7 @@ pub struct Options {
     #[arg(short, long, default_value = "table")]
     output: Output,
     /// Address of a coordinator
-    #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR", value_parser = coordinator_url)]
+    #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR", value_parser = http_url)]
     url: String,
     /// Token of the internal endpoints, where the cluster has one
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]
@@ -78,32 +79,23 @@ pub fn run(options: Options) -> Outcome {
     print(text)
 }
 
-async fn ask(options: &Options) -> Result<Value, Box<dyn std::error::Error>> {
-    let path = match (options.anomalies, options.trends) {
-        (true, _) => "/api/v1/history/anomalies",
-        (_, true) => "/api/v1/history/trends",
-        _ => "/api/v1/history",
+async fn ask(options: &Options) -> Result<Value, AskError> {
+    let path: &[&str] = match (options.anomalies, options.trends) {
+        (true, _) => &["api", "v1", "history", "anomalies"],
+        (_, true) => &["api", "v1", "history", "trends"],
+        _ => &["api", "v1", "history"],
     };
-    let mut url = reqwest::Url::parse(&format!("{}{path}", options.url))?;
-    url.query_pairs_mut().append_pair("hours", &options.hours.to_string());
-    let step = options.step.map(|step| step.to_string());
-    let named = [("metric", &options.metric), ("domain", &options.domain), ("node", &options.node), ("step", &step)];
-    for (name, value) in named {
-        if let Some(value) = value {
-            url.query_pairs_mut().append_pair(name, value);
-        }
-    }
-    let mut request = reqwest::Client::builder().timeout(DEADLINE).build()?.get(url);
-    if let Some(token) = &options.token {
-        request = request.bearer_auth(token);
-    }
-    let answer = request.send().await?;
-    let status = answer.status();
-    let body: Value = answer.json().await?;
-    match body["error"]["message"].as_str() {
-        Some(why) => Err(format!("the coordinator answers {status}: {why}").into()),
-        None => Ok(body),
-    }
+    let (hours, step) = (Some(options.hours.to_string()), options.step.map(|step| step.to_string()));
+    let named = [
+        ("hours", &hours),
+        ("metric", &options.metric),
+        ("domain", &options.domain),
+        ("node", &options.node),
+        ("step", &step),
+    ];
+    let query: Vec<(&str, &str)> =
+        named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
+    Api::new(Peer::Coordinator, &options.url, options.token.as_deref(), DEADLINE)?.get(path, &query).await
 }
 
 fn points(series: &Series) -> String {

@@ -5,6 +5,7 @@
 
 mod access;
 mod alerts;
+mod ask;
 mod backup;
 mod benchmark;
 mod cli;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
         Err(error) if error.is::<output::ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hebb: {}", output::with_causes(error.as_ref()));
-            ExitCode::FAILURE
+            error.downcast_ref::<node::Stopped>().map_or(ExitCode::FAILURE, |stopped| ExitCode::from(stopped.code()))
         }
     }
 }

@@ -12,6 +12,7 @@ use hebb_log::{RedisConfig, RedisStore};
 use hebb_node::{ClusterSettings, Identity, Store, run_coordinator, run_gateway, run_workers, stop_channel};
 use hebb_telemetry::metrics::{self, export_metrics};
 use hebb_telemetry::traces::{self, export_traces};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 use crate::access::AccessOptions;
@@ -220,7 +221,7 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
         let store = RedisStore::lazy(redis)?;
         let store = Store::new(store.clone()).with_history(store);
         let (stopper, stop) = stop_channel();
-        let signal = tokio::spawn(async move {
+        let listening = tokio::spawn(async move {
             let heard = wait_for_signal().await;
             stopper.stop();
             heard
@@ -230,7 +231,7 @@ pub fn run_part(role: Role, cluster: &LearningCluster, redis: RedisConfig, part:
             Role::Coordinator => run_coordinator(store, &settings, identity, meta, token, stop).await?,
             Role::Worker => run_workers(store, &settings, identity, workers, stop).await?,
         }
-        signal.abort();
+        listening.abort();
         finish(traces, metrics).await;
         info!("stopped");
         Ok(())
@@ -264,12 +265,23 @@ fn runtime_of(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
-/// Returns on SIGTERM or SIGINT.
-pub async fn wait_for_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        interrupted = tokio::signal::ctrl_c() => interrupted,
+/// Returns on SIGTERM or SIGINT, and says which it was.
+pub async fn wait_for_signal() -> std::io::Result<SignalKind> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(tokio::select! {
+        _ = terminate.recv() => SignalKind::terminate(),
+        _ = interrupt.recv() => SignalKind::interrupt(),
+    })
+}
+
+/// Who ran a command ended it before it was through.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped")]
+pub struct Stopped(pub SignalKind);
+
+impl Stopped {
+    /// What a shell calls the end by this signal.
+    pub fn code(&self) -> u8 {
+        u8::try_from(128 + self.0.as_raw_value()).unwrap_or(u8::MAX)
     }
 }

@@ -59,11 +59,11 @@ pub fn quality(domain: &DomainStatus) -> String {
     known.unwrap_or_else(|| without.to_owned())
 }
 
-/// The address of a coordinator: `http://` may be left out.
+/// The address of a server: `http://` may be left out.
 ///
 /// # Errors
 /// What is no address.
-pub fn coordinator_url(text: &str) -> Result<String, String> {
+pub fn http_url(text: &str) -> Result<String, String> {
     let text = text.trim_end_matches('/');
     let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     match reqwest::Url::parse(&url) {
@@ -94,11 +94,11 @@ mod tests {
 
     #[test]
     fn an_address_may_do_without_its_scheme() {
-        assert_eq!(coordinator_url("127.0.0.1:8000").as_deref(), Ok("http://127.0.0.1:8000"));
-        assert_eq!(coordinator_url("hebb:8000/").as_deref(), Ok("http://hebb:8000"));
-        assert_eq!(coordinator_url("https://hebb.example/a/").as_deref(), Ok("https://hebb.example/a"));
-        assert!(coordinator_url("").is_err());
-        assert!(coordinator_url("a b").is_err());
+        assert_eq!(http_url("127.0.0.1:8000").as_deref(), Ok("http://127.0.0.1:8000"));
+        assert_eq!(http_url("hebb:8000/").as_deref(), Ok("http://hebb:8000"));
+        assert_eq!(http_url("https://hebb.example/a/").as_deref(), Ok("https://hebb.example/a"));
+        assert!(http_url("").is_err());
+        assert!(http_url("a b").is_err());
     }
 
     #[test]

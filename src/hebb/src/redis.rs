@@ -23,8 +23,8 @@ pub struct RedisOptions {
     #[arg(long, env = "REDIS_SENTINEL_PASSWORD", hide_env_values = true)]
     redis_sentinel_password: Option<String>,
     /// Redis is a Cluster: true, where host and port are one of its nodes, or some of its nodes, host:port,host:port
-    #[arg(long, env = "REDIS_CLUSTER")]
-    redis_cluster: Option<String>,
+    #[arg(long, env = "REDIS_CLUSTER", value_parser = Sharding::parse)]
+    redis_cluster: Option<Sharding>,
     /// ACL user of Redis [default: the default user]
     #[arg(long, env = "REDIS_USERNAME")]
     redis_username: Option<String>,
@@ -37,6 +37,30 @@ pub struct RedisOptions {
     /// Replicated:n, when n replicas have it too
     #[arg(long, env = "REDIS_DURABILITY", default_value = "EverySecond")]
     redis_durability: Durability,
+}
+
+/// Whether Redis is a Cluster, and where.
+#[derive(Clone)]
+enum Sharding {
+    None,
+    /// Host and port are one of its nodes.
+    AtHost,
+    /// Some of its nodes, host:port,host:port.
+    Nodes(String),
+}
+
+impl Sharding {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.to_lowercase().as_str() {
+            "" | "false" | "no" | "off" | "0" => Ok(Sharding::None),
+            "true" | "yes" | "on" | "1" => Ok(Sharding::AtHost),
+            // A host alone can't be told from a word that is misspelt.
+            word if !word.contains([':', ',']) => {
+                Err("is neither true nor false, nor some nodes, host:port,host:port".to_owned())
+            }
+            _ => Ok(Sharding::Nodes(text.to_owned())),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -53,32 +77,35 @@ pub struct TlsOptions {
 }
 
 impl RedisOptions {
-    /// Whether somebody says where Redis is.
-    pub fn is_named(&self) -> bool {
-        let said = |option: &Option<String>| option.as_deref().is_some_and(|value| !matches!(value, "" | "false"));
-        said(&self.redis_host) || said(&self.redis_sentinels) || said(&self.redis_cluster)
+    /// What says where Redis is, if anything does.
+    pub fn named_by(&self) -> Option<&'static str> {
+        let said = |option: &Option<String>| option.as_deref().is_some_and(|value| !value.is_empty());
+        let is_cluster = !matches!(self.redis_cluster, None | Some(Sharding::None));
+        [
+            (said(&self.redis_host), "--redis-host (REDIS_HOST)"),
+            (said(&self.redis_sentinels), "--redis-sentinels (REDIS_SENTINELS)"),
+            (is_cluster, "--redis-cluster (REDIS_CLUSTER)"),
+        ]
+        .into_iter()
+        .find_map(|(is_said, option)| is_said.then_some(option))
     }
 
     /// The configuration of a client for the cluster of this name.
     pub fn config(self, cluster: &str) -> Result<RedisConfig, LogError> {
         let host = self.redis_host.filter(|host| !host.is_empty()).unwrap_or_else(|| "127.0.0.1".to_owned());
         let sentinels = self.redis_sentinels.filter(|list| !list.is_empty());
-        // An empty variable is as good as none: a template can set it always.
-        let nodes = self.redis_cluster.filter(|nodes| !matches!(nodes.as_str(), "" | "false"));
-        let topology = match (sentinels, nodes) {
-            (Some(_), Some(_)) => {
+        let topology = match (sentinels, self.redis_cluster.unwrap_or(Sharding::None)) {
+            (Some(_), Sharding::AtHost | Sharding::Nodes(_)) => {
                 return Err(LogError::Invalid("Redis has Sentinels or is a Cluster, not both".to_owned()));
             }
-            (Some(list), None) => Topology::sentinels(
+            (Some(list), Sharding::None) => Topology::sentinels(
                 &list,
                 &self.redis_sentinel_master,
                 self.redis_sentinel_password.filter(|password| !password.is_empty()),
             )?,
-            (None, Some(nodes)) if nodes == "true" => {
-                Topology::Cluster { seeds: vec![Address::new(host, self.redis_port)] }
-            }
-            (None, Some(nodes)) => Topology::seeds(&nodes)?,
-            (None, None) => Topology::Standalone(Address::new(host, self.redis_port)),
+            (None, Sharding::AtHost) => Topology::Cluster { seeds: vec![Address::new(host, self.redis_port)] },
+            (None, Sharding::Nodes(nodes)) => Topology::seeds(&nodes)?,
+            (None, Sharding::None) => Topology::Standalone(Address::new(host, self.redis_port)),
         };
         Ok(RedisConfig {
             username: self.redis_username.filter(|name| !name.is_empty()),
@@ -139,6 +166,7 @@ mod tests {
         check(&[], r#"Standalone(Address { host: "r", port: 6379 }) EverySecond"#);
         check(&["--redis-cluster", ""], "Standalone");
         check(&["--redis-cluster", "false", "--redis-sentinels", ""], "Standalone");
+        check(&["--redis-cluster", "maybe"], "invalid value");
         check(&["--redis-cluster", "true"], r#"Cluster { seeds: [Address { host: "r", port: 6379 }] }"#);
         check(
             &["--redis-cluster", "a,b:1"],

@@ -4,12 +4,13 @@ use std::io::{BufRead, Write};
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::{RequestBuilder, Url};
 use serde_json::{Value, json};
 
+use crate::ask::{Api, Peer};
 use crate::cli::Outcome;
+use crate::kubernetes::Format;
 use crate::node::runtime;
-use crate::output::{percent, print_line};
+use crate::output::{http_url, percent};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -25,11 +26,14 @@ pub struct Options {
     #[arg(short, long)]
     yes: bool,
     /// Address of a gateway
-    #[arg(long, default_value = "http://127.0.0.1:8080", env = "HEBB_GATEWAY")]
+    #[arg(long, default_value = "http://127.0.0.1:8080", env = "HEBB_GATEWAY", value_parser = http_url)]
     url: String,
     /// API key, where the gateway asks for one
     #[arg(long, env = "HEBB_API_KEY", hide_env_values = true)]
     key: Option<String>,
+    /// How to write what it has learned since
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
 }
 
 /// The gateway waits ten seconds for the partitions.
@@ -41,39 +45,16 @@ const DEADLINE: Duration = Duration::from_secs(15);
 struct Declined;
 
 pub fn run(options: Options) -> Outcome {
-    let Options { domain, partition, yes, url, key } = options;
-    let mut place = Url::parse(&url)?;
-    place
-        .path_segments_mut()
-        .map_err(|()| "the address can't have paths")?
-        .pop_if_empty()
-        .extend(["v1", "domains", &domain]);
-    let mut reset = place.clone();
-    reset.path_segments_mut().map_err(|()| "the address can't have paths")?.push("reset");
-    let client = reqwest::Client::builder().timeout(DEADLINE).build()?;
+    let Options { domain, partition, yes, url, key, output } = options;
+    let api = Api::new(Peer::Gateway, &url, key.as_deref(), DEADLINE)?;
     let runtime = runtime()?;
-    let ask = |request: RequestBuilder| {
-        runtime.block_on(answer(match &key {
-            Some(key) => request.bearer_auth(key),
-            None => request,
-        }))
-    };
     if !yes {
-        let told = told(&ask(client.get(place))?);
+        let told = told(&runtime.block_on(api.get(&["v1", "domains", &domain], &[]))?);
         confirm(&domain, partition, &told, &mut std::io::stdin().lock(), &mut std::io::stderr())?;
     }
     let body = json!({ "confirm": domain, "partition": partition });
-    print_line(told(&ask(client.post(reset).json(&body))?))
-}
-
-async fn answer(request: RequestBuilder) -> Result<Value, Box<dyn std::error::Error>> {
-    let answer = request.send().await?;
-    let status = answer.status();
-    let body: Value = answer.json().await?;
-    match body["error"]["message"].as_str() {
-        Some(why) => Err(format!("the gateway answers {status}: {why}").into()),
-        None => Ok(body),
-    }
+    let learned: Value = runtime.block_on(api.post(&["v1", "domains", &domain, "reset"], &body))?;
+    output.print(&told(&learned), &learned)
 }
 
 /// What a domain has learned, in a line.

@@ -48,5 +48,5 @@ pub fn run(options: Options) -> Outcome {
         Ok::<_, Box<dyn std::error::Error>>(backup::restore(&store, &from, &chosen.backup).await?)
     })?;
     info!(backup = summary.backup, partitions = summary.partitions.len(), cluster, "restored");
-    conclude(&summary, options.report.as_deref())
+    conclude(&summary, options.report.as_deref(), options.kubernetes.output)
 }

@@ -12,7 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tracing::dispatcher::{Dispatch, with_default};
 
 use crate::cli::Outcome;
-use crate::output::{percent, print, print_line, table};
+use crate::kubernetes::Output;
+use crate::output::{percent, table};
 
 /// Simulates a whole cluster in one thread: the real gateways, coordinators, workers and partitions over a simulated
 /// network, store and clock. A seed decides every fault, so what one run finds the next one finds again.
@@ -22,7 +23,7 @@ use crate::output::{percent, print, print_line, table};
 #[command(after_help = "Examples:\n  \
     hebb simulate                                        ten minutes of a small cluster, in seconds\n  \
     hebb simulate --seeds 200 --profile chaos            two hundred short runs with far more faults\n  \
-    hebb simulate --profile nightly --json               eight hours, for a machine to read\n  \
+    hebb simulate --profile nightly -o json              eight hours, for a machine to read\n  \
     hebb simulate --profile sizing --workers 100         what a hundred workers ask of the store\n  \
     LOG_LEVEL=debug hebb simulate --seed 7 --logs        what every process said")]
 pub struct Options {
@@ -50,9 +51,8 @@ pub struct Options {
     /// Partitions; twice as many as workers, unless said
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     partitions: Option<u32>,
-    /// Print JSON: an object, of more runs than one an array of them
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
     /// Show what the processes log, too
     #[arg(long)]
     logs: bool,
@@ -141,17 +141,12 @@ impl Options {
 
 pub fn run(options: Options) -> Outcome {
     let reports = simulate_all(&options)?;
-    let printed = if options.json {
-        let text = match reports.as_slice() {
-            [report] => serde_json::to_string_pretty(report)?,
-            reports => serde_json::to_string_pretty(reports)?,
-        };
-        print_line(text)
-    } else if let [report] = reports.as_slice() {
-        print(describe(report))
-    } else {
-        print(describe_all(&reports))
+    let (text, value) = match reports.as_slice() {
+        [report] => (describe(report), serde_json::to_value(report)?),
+        // Of more runs than one an array.
+        reports => (describe_all(reports), serde_json::to_value(reports)?),
     };
+    let printed = options.output.format().print(text.trim_end(), &value);
     let failed: Vec<&Report> = reports.iter().filter(|report| !report.passed).collect();
     match failed.first() {
         Some(first) => {

@@ -1,7 +1,7 @@
 //! `hebb start`: everything in one process, with the log in a directory, or in a Redis that is there already; or one role of
 //! several processes that share a Redis.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use clap::{Args, ValueEnum};
 use hebb_api::{AutoscalingSpec, LearningCluster};
 use hebb_log::{Durability, LocalConfig, LocalStore, LogError, RedisConfig, RedisStore, SqliteHistory};
 use hebb_node::{
-    Access, ClusterSettings, EmbeddedAddresses, EmbeddedIdentity, Store, WorkerCount, coordinator_address,
+    Access, ClusterSettings, EmbeddedAddresses, EmbeddedIdentity, NodeError, Store, WorkerCount, coordinator_address,
     run_embedded, stop_channel,
 };
 use hebb_telemetry::metrics::{self, export_metrics};
 use hebb_telemetry::traces::{self, export_traces};
-use tracing::{info, warn};
+use tracing::{Level, enabled, info, warn};
 
 use crate::access::AccessOptions;
 use crate::alerts::{Surroundings, Watch};
@@ -24,6 +24,8 @@ use crate::node::{self, MetaOptions, Part, ReadOptions, ReplayOptions, Role, Who
 use crate::output::with_causes;
 use crate::redis::{RedisOptions, TlsOptions};
 
+/// The folder of the log, where nothing else is said.
+pub const DATA: &str = "hebb-data";
 /// Workers of a process, where nothing else is said.
 const WORKERS: u16 = 4;
 /// How often a coordinator is looked for.
@@ -36,9 +38,9 @@ pub struct Options {
     /// YAML files with a LearningCluster and AlertPolicies; without a file every default holds
     #[arg(short = 'f', long = "file", env = "CONFIG_PATH")]
     files: Vec<PathBuf>,
-    /// Where the log and what was learned are kept
-    #[arg(long, default_value = "hebb-data")]
-    data_dir: PathBuf,
+    /// Where the log and what was learned are kept [default: hebb-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Keep them in a Redis instead: redis://[user:password@]host:port, redis+sentinel://host:port,host:port/name or
     /// redis+cluster://host:port,host:port; rediss:// encrypts. A password is better given by the environment
     #[arg(long = "redis", env = "REDIS_URL", hide_env_values = true, value_name = "URL", conflicts_with = "data_dir")]
@@ -118,6 +120,8 @@ enum RoleError {
     Storage,
     #[error("AlertPolicies are followed by --role hybrid, or by the operator on Kubernetes")]
     Policies,
+    #[error("--data-dir keeps the log in a folder, and {0} in a Redis: leave one of them out")]
+    TwoStores(&'static str),
     #[error("--min-workers (MIN_WORKERS) is {least}, more than --max-workers (MAX_WORKERS), {most}")]
     Bounds { least: i32, most: i32 },
 }
@@ -128,6 +132,9 @@ pub fn run(options: Options) -> Outcome {
         let read = config::read(file)?;
         clusters.extend(read.clusters);
         policies.extend(read.policies);
+    }
+    if let (Some(_), Some(option)) = (&options.data_dir, options.redis_options.named_by()) {
+        return Err(RoleError::TwoStores(option).into());
     }
     if clusters.len() > 1 {
         return Err("one process runs one LearningCluster; the files hold several".into());
@@ -156,27 +163,22 @@ pub fn run(options: Options) -> Outcome {
     let who = options.who;
     let redis = match options.redis {
         Some(url) => Some(redis_config(&url, options.redis_options.tls, &settings.name, durability)?),
-        None if options.redis_options.is_named() => Some(options.redis_options.config(&settings.name)?),
+        None if options.redis_options.named_by().is_some() => Some(options.redis_options.config(&settings.name)?),
         None => None,
     };
     let bind = options.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let address = |port| SocketAddr::new(bind, port);
-    let addresses = EmbeddedAddresses {
-        gateway: address(options.port),
-        coordinator: address(options.coordinator_port),
-        meta: address(options.meta_port),
-        worker: address(options.worker_port),
-    };
+    // Before a folder is made, which would stay where a port is taken.
+    let ports = [options.port, options.coordinator_port, options.meta_port, options.worker_port];
+    let [gateway, coordinator, meta, worker] = free(bind, ports)?;
+    let addresses = EmbeddedAddresses { gateway, coordinator, meta, worker };
     let token = who.token();
     // A folder is one process' alone; a Redis may be that of several.
     let id = if redis.is_some() { who.id("hybrid") } else { who.named().unwrap_or("local").to_owned() };
     let who = EmbeddedIdentity { id, advertise: who.advertised(addresses.coordinator) };
+    let folder = options.data_dir.unwrap_or_else(|| PathBuf::from(DATA));
     let watch = match policies.is_empty() {
         true => None,
-        false => {
-            let folder = options.data_dir.join("alerts");
-            Some(Watch::new(&policies, &cluster, &addresses, token.as_deref(), &folder, options.surroundings)?)
-        }
+        false => Some(Watch::new(&policies, &cluster, &addresses, token.as_deref(), &folder, options.surroundings)?),
     };
     let traced = cluster.spec.traces.as_ref().map(|traces| traces::Collector {
         endpoint: traces.endpoint.clone(),
@@ -197,9 +199,9 @@ pub fn run(options: Options) -> Outcome {
                 (Store::new(store.clone()).with_history(store), data)
             }
             None => {
-                let data = options.data_dir.display().to_string();
-                let store = Store::new(LocalStore::open(&options.data_dir, LocalConfig { durability }).await?);
-                (keep_history(store, &options.data_dir).await, data)
+                let data = folder.display().to_string();
+                let store = Store::new(LocalStore::open(&folder, LocalConfig { durability }).await?);
+                (keep_history(store, &folder).await, data)
             }
         };
         let (stopper, stop) = stop_channel();
@@ -209,6 +211,10 @@ pub fn run(options: Options) -> Outcome {
             heard
         });
         info!(id = who.id, cluster = settings.name, data, "starting");
+        tell(&format!(
+            "API at http://{gateway}, status and dashboard at http://{coordinator}, meta-learning at http://{meta}, health \
+             and metrics of the workers at http://{worker}"
+        ));
         say_who_is_served(&settings.access, bind);
         say_who_is_told(token.as_deref(), bind);
         let alerts = async {
@@ -257,7 +263,9 @@ fn run_role(role: Role, port: u16, cluster: &LearningCluster, options: Options) 
         // It says how it is, and takes no orders.
         Role::Worker => {}
     }
-    let part = Part { access, who, listen: Some(SocketAddr::new(bind, port)), meta_port, meta, reads, replays };
+    let [listen] = free(bind, [port])?;
+    tell(&format!("{} at http://{listen}", format!("{role:?}").to_lowercase()));
+    let part = Part { access, who, listen: Some(listen), meta_port, meta, reads, replays };
     if role == Role::Worker && (options.min_workers, options.max_workers) != (None, None) {
         info!(
             "--min-workers and --max-workers are for --role hybrid: who starts the processes decides how many there are"
@@ -319,23 +327,49 @@ fn durability(cluster: &LearningCluster, is_redis: bool) -> Durability {
     }
 }
 
+/// The addresses of these ports, where a port that is 0 is one that is free: each can be listened on, now.
+fn free<const COUNT: usize>(bind: IpAddr, ports: [u16; COUNT]) -> Result<[SocketAddr; COUNT], NodeError> {
+    let mut addresses = ports.map(|port| SocketAddr::new(bind, port));
+    // All at once, so that none is given twice.
+    let mut listeners = Vec::with_capacity(COUNT);
+    for address in &mut addresses {
+        let failed = |source| NodeError::Listen { address: *address, source };
+        let listener = TcpListener::bind(*address).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        listeners.push(listener);
+        *address = bound;
+    }
+    Ok(addresses)
+}
+
+/// Says what whoever starts the process has to know: in its log, and beside it where the log is told to leave that out.
+fn tell(text: &str) {
+    if enabled!(Level::INFO) { info!("{text}") } else { eprintln!("hebb: {text}") }
+}
+
+/// Likewise what may harm.
+fn tell_warning(text: &str) {
+    if enabled!(Level::WARN) { warn!("{text}") } else { eprintln!("hebb: {text}") }
+}
+
 fn say_who_is_served(access: &Access, bind: IpAddr) {
-    let limits = if access.limits().is_some() { "by client" } else { "none" };
+    let limits = if access.limits().is_some() { "limits hold for each client" } else { "no limit holds" };
     match (&access.api_keys, bind.is_loopback()) {
-        (Some(_), _) => info!(limits, "the API asks for a key"),
-        (None, true) => info!(limits, "the API asks for no key; only this machine reaches it"),
-        (None, false) => warn!(limits, %bind, "the API asks for no key, and other machines reach it: see `hebb keys`"),
+        (Some(_), _) => tell(&format!("the API asks for a key; {limits}")),
+        (None, true) => tell(&format!("the API asks for no key; only this machine reaches it; {limits}")),
+        (None, false) => tell_warning(&format!(
+            "the API asks for no key, and other machines reach {bind}: see `hebb keys`; {limits}"
+        )),
     }
 }
 
 /// Warns where whoever comes is told of everything.
 fn say_who_is_told(token: Option<&str>, bind: IpAddr) {
     if token.is_none() && !bind.is_loopback() {
-        warn!(
-            %bind,
-            "the status API, the dashboard and the meta-learning API ask for no token, and other machines reach them: \
+        tell_warning(&format!(
+            "the status API, the dashboard and the meta-learning API ask for no token, and other machines reach {bind}: \
              see --internal-token"
-        );
+        ));
     }
 }
 

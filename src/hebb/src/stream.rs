@@ -8,6 +8,7 @@ use flate2::read::MultiGzDecoder;
 use hebb_engine::{Features, Value};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde::Serialize;
 
 /// One labelled event.
 pub struct Labelled {
@@ -26,6 +27,8 @@ pub enum StreamError {
     NoColumn { path: String, column: String, columns: String },
     #[error("{path} holds no events")]
     Empty { path: String },
+    #[error("the label {label:?} of event {event} is no number: --task classification takes it as a class")]
+    NoNumber { label: String, event: usize },
 }
 
 /// Bytes of a file, unpacked: a stream of some ten million events.
@@ -109,6 +112,44 @@ pub struct Baselines {
     majority: u64,
     last: Option<String>,
     counts: BTreeMap<String, u64>,
+}
+
+/// How far off predictions of numbers were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Errors {
+    /// Mean absolute error.
+    pub mae: f64,
+    /// Root of the mean squared error.
+    pub rmse: f64,
+}
+
+/// Sums of errors, of which [`Errors`] are means.
+#[derive(Default)]
+pub struct ErrorSums {
+    count: u64,
+    absolute: f64,
+    squared: f64,
+}
+
+impl ErrorSums {
+    /// Adds the error of one prediction.
+    pub fn add(&mut self, predicted: f64, told: f64) {
+        let error = predicted - told;
+        self.count += 1;
+        self.absolute += error.abs();
+        self.squared += error * error;
+    }
+
+    /// Their means; zero before the first.
+    pub fn means(&self) -> Errors {
+        let count = self.count.max(1) as f64;
+        Errors { mae: self.absolute / count, rmse: (self.squared / count).sqrt() }
+    }
+
+    /// How many predictions there were.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
 }
 
 impl Baselines {

@@ -4,6 +4,7 @@ mod process;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,6 +106,20 @@ async fn learn_nonsense(port: u16, prefix: &str) -> Result {
     Ok(())
 }
 
+/// Everything below a folder, itself included, is for one user alone.
+fn assert_private(folder: &Path) -> Result {
+    assert_eq!(std::fs::metadata(folder)?.permissions().mode() & 0o777, 0o700, "{}", folder.display());
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, metadata) = (entry.path(), entry.metadata()?);
+        match metadata.is_dir() {
+            true => assert_private(&path)?,
+            false => assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{}", path.display()),
+        }
+    }
+    Ok(())
+}
+
 fn keep_secret(folder: &Path) -> Result {
     std::fs::create_dir_all(folder.join("hebb-secrets/hook"))?;
     Ok(std::fs::write(folder.join("hebb-secrets/hook/signature"), "canary-of-the-hook\n")?)
@@ -144,7 +159,7 @@ async fn a_process_alone_tells_its_receivers_once_also_when_it_was_killed() -> R
         "the first route that matches is the last"
     );
     assert!(!log.contains("canary-of"), "a secret was said");
-    Ok(())
+    assert_private(&folder.path().join("data"))
 }
 
 #[test]
@@ -166,5 +181,12 @@ fn route_explains_and_test_says_what_the_receiver_answered() -> Result {
     let told = hebb(&["alerts", "test", "-f", "all.yaml", "--receiver", "hook"])?;
     assert!(told.status.success(), "{}", String::from_utf8(told.stderr)?);
     assert_eq!(got.lock().unwrap().len(), 1);
+
+    // As the process would: into the folder of its data.
+    let written = hebb(&["alerts", "test", "-f", "all.yaml", "--receiver", "book", "-o", "json"])?;
+    let said: Value = serde_json::from_slice(&written.stdout)?;
+    assert_eq!((&said["receiver"], &said["taken"]), (&json!("book"), &json!(true)));
+    let told = std::fs::read_to_string(folder.path().join("hebb-data/alerts/messages/book.jsonl"))?;
+    assert!(told.contains("quality"), "{told}");
     Ok(())
 }

@@ -114,7 +114,22 @@ spec:
         assert!(since.elapsed() < PATIENCE, "{}", std::fs::read_to_string(&log)?);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert!(!status("wrong")?.status.success());
+    // Who asks in the wrong place, or without what is asked for, is told what to do.
+    let gateway = format!("127.0.0.1:{}", ports[0]);
+    for (line, token, wanted) in [
+        (["status", "--coordinator", &coordinator], "", "asks for a token: --token, or HEBB_INTERNAL_TOKEN"),
+        (["history", "--url", &coordinator], "wrong", "refuses what it was given; it asks for a token"),
+        (["status", "--coordinator", &gateway], "let-me-in", "no coordinator is at http://127.0.0.1:"),
+        (["history", "--url", &gateway], "let-me-in", "no coordinator is at http://127.0.0.1:"),
+        (["reset", "demo", "--yes"], "", "no gateway is at http://127.0.0.1:"),
+        (["reset", "nothing", "--yes"], "", "there is no domain \"nothing\""),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hebb"));
+        let asked = if line[1] == "demo" { &coordinator } else { &gateway };
+        let output = command.args(line).envs([("HEBB_INTERNAL_TOKEN", token), ("HEBB_GATEWAY", asked)]).output()?;
+        let said = String::from_utf8(output.stderr)?;
+        assert!(!output.status.success() && said.contains(wanted), "{line:?}: {said}");
+    }
     let url = format!("http://{coordinator}/api/v1/alerts");
     assert_eq!(Client::new().get(&url).send().await?.status(), StatusCode::UNAUTHORIZED);
 

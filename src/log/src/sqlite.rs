@@ -94,6 +94,13 @@ impl SqliteHistory {
 
 fn open(path: &Path) -> Result<Connection, HistoryError> {
     let failed = |source| HistoryError::Open { path: path.to_owned(), source };
+    // SQLite would let every user read a file that it makes, and its `-wal` and `-shm` have the mode of the file.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // A file that is there stays as it is; where none can be made, SQLite says why.
+        let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_MAX).map_err(failed)?;
@@ -202,5 +209,25 @@ impl History for SqliteHistory {
             })
         })
         .await
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_history_is_for_its_user_alone_whatever_its_folder_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let _history = SqliteHistory::open(folder.path()).await.unwrap();
+        let modes: Vec<u32> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().permissions().mode() & 0o777)
+            .collect();
+        // The file, its -wal and its -shm.
+        assert_eq!(modes, [0o600; 3]);
     }
 }

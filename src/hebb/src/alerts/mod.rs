@@ -10,12 +10,14 @@ use hebb_alert::{Labels, Message};
 use hebb_api::{AlertPolicy, Receiver};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use serde_json::json;
 
-pub use self::watch::Watch;
+pub use self::watch::{Watch, messages_folder};
 use crate::cli::Outcome;
 use crate::config;
+use crate::kubernetes::Format;
 use crate::node::runtime;
-use crate::output::print_line;
+use crate::start::DATA;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -27,6 +29,9 @@ pub enum Command {
         /// Labels of the alert, for example severity=Critical,alertname=RedisDown
         #[arg(long, value_delimiter = ',', value_parser = label, required = true)]
         labels: Vec<(String, String)>,
+        /// How to write it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
     /// Send a test message to a receiver, and say what it answered
     Test {
@@ -36,8 +41,14 @@ pub enum Command {
         /// Name of the receiver
         #[arg(long)]
         receiver: String,
+        /// Where `hebb start` keeps its data: a `file` receiver writes below it, as it would there
+        #[arg(long, value_name = "DIR", default_value = DATA)]
+        data_dir: PathBuf,
         #[command(flatten)]
         surroundings: Surroundings,
+        /// How to write what came of it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
 }
 
@@ -98,25 +109,30 @@ fn read(files: &[PathBuf]) -> Result<Vec<AlertPolicy>, Box<dyn std::error::Error
 
 pub fn run(command: Command) -> Outcome {
     match command {
-        Command::Route { files, labels } => {
+        Command::Route { files, labels, output } => {
             let labels: Labels = labels.into_iter().collect();
+            let (mut text, mut said) = (String::new(), Vec::new());
             for policy in read(&files)? {
                 let explained = config::compile(&policy)?.explain(&labels, Timestamp::now());
-                print_line(format_args!("AlertPolicy {}\n{explained}", policy.name_any()))?;
+                text.push_str(&format!("AlertPolicy {}\n{explained}\n", policy.name_any()));
+                let lines: Vec<&str> = explained.lines().collect();
+                said.push(json!({"policy": policy.name_any(), "explanation": lines}));
             }
-            Ok(())
+            output.print(text.trim_end(), &json!({"policies": said}))
         }
-        Command::Test { files, receiver, surroundings } => {
+        Command::Test { files, receiver, data_dir, surroundings, output } => {
             let policies = read(&files)?;
             let found = policies.iter().find_map(|policy| Some((policy, named(policy, &receiver)?)));
             let (policy, receiver) = found.ok_or_else(|| format!("no AlertPolicy has a receiver {receiver:?}"))?;
             let secrets = surroundings.secrets(&receiver.secrets());
-            let edges = surroundings.edges(Some(std::env::current_dir()?))?;
+            let files = receiver.file.is_some().then(|| messages_folder(&data_dir)).transpose()?;
+            let edges = surroundings.edges(files)?;
             let message = Message::test(&policy.name_any(), Timestamp::now());
             runtime()?
                 .block_on(send(receiver, &message, &secrets, &edges, receiver.timeout.0))
                 .map_err(|error| format!("receiver {} took no test message: {}", receiver.name, error.reason))?;
-            print_line(format_args!("receiver {} took a test message", receiver.name))
+            let said = json!({"policy": policy.name_any(), "receiver": receiver.name, "taken": true});
+            output.print(&format!("receiver {} took a test message", receiver.name), &said)
         }
     }
 }

@@ -2,8 +2,9 @@
 //! itself. What there are no pods for can't be acted on; that is said where it is asked for.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,10 @@ use tracing::{debug, error, info, warn};
 use super::Surroundings;
 use crate::config::{self, UnusablePolicy};
 
+/// The folder, within that of the data, of what policies remember.
+const FOLDER: &str = "alerts";
+/// The folder within it that `file` receivers write to.
+const MESSAGES: &str = "messages";
 /// How often the process is asked how it is; a policy is evaluated no more often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long an answer is waited for.
@@ -108,7 +113,7 @@ struct Looks {
 }
 
 impl Watch {
-    /// The policies that are about this cluster, with what they remember in `folder`. The process asks for the `token`, where
+    /// The policies that are about this cluster, with what they remember below the folder of the `data`. The process asks for the `token`, where
     /// there is one.
     ///
     /// # Errors
@@ -118,13 +123,11 @@ impl Watch {
         cluster: &LearningCluster,
         addresses: &hebb_node::EmbeddedAddresses,
         token: Option<&str>,
-        folder: &Path,
+        data: &Path,
         surroundings: Surroundings,
     ) -> Result<Self, WatchError> {
-        let in_folder = |source| WatchError::File { path: folder.display().to_string(), source };
-        fs::create_dir_all(folder).map_err(in_folder)?;
-        let messages = folder.join("messages");
-        fs::create_dir_all(&messages).map_err(in_folder)?;
+        let folder = data.join(FOLDER);
+        let messages = messages_folder(data)?;
         let mut followed = Vec::new();
         for policy in policies {
             let ready = config::compile(policy)?;
@@ -132,7 +135,7 @@ impl Watch {
                 warn!(policy = policy.name_any(), cluster = cluster.name_any(), "is about another LearningCluster");
                 continue;
             }
-            followed.push(Followed::load(ready, policy.name_any(), folder)?);
+            followed.push(Followed::load(ready, policy.name_any(), &folder)?);
         }
         let edges = surroundings.edges(Some(messages)).map_err(|error| WatchError::Edges(error.to_string()))?;
         let mut headers = HeaderMap::new();
@@ -394,10 +397,22 @@ fn is_about(policy: &AlertPolicy, cluster: &LearningCluster) -> bool {
     }
 }
 
-/// Writes a file so that it is there wholly or as before, whatever happens.
+/// The folder that `file` receivers write to; it, and those above it that are missing, are made for this user alone.
+///
+/// # Errors
+/// [`WatchError::File`].
+pub fn messages_folder(data: &Path) -> Result<PathBuf, WatchError> {
+    let folder = data.join(FOLDER).join(MESSAGES);
+    match DirBuilder::new().recursive(true).mode(0o700).create(&folder) {
+        Ok(()) => Ok(folder),
+        Err(source) => Err(WatchError::File { path: folder.display().to_string(), source }),
+    }
+}
+
+/// Writes a file, for this user alone, so that it is there wholly or as before, whatever happens.
 fn write(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = file.with_extension("new");
-    let mut written = File::create(&beside)?;
+    let mut written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     written.write_all(bytes)?;
     written.sync_all()?;
     fs::rename(&beside, file)?;

@@ -23,7 +23,7 @@ pub struct OnDemand {
     timeout: hebb_api::Duration,
     /// How to write the answer
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    pub output: Format,
 }
 
 /// Why there is no backup.

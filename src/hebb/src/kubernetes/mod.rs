@@ -18,7 +18,7 @@ mod status;
 use clap::{Args, Subcommand};
 
 pub use self::backup::{OnDemand, run as backup};
-pub use self::output::Format;
+pub use self::output::{Format, Output};
 pub use self::reach::Reach;
 pub use self::restore::{IntoNew, run as restore};
 pub use self::status::run as status;

@@ -1,6 +1,6 @@
 //! How answers are written.
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::cli::Outcome;
@@ -12,8 +12,26 @@ pub enum Format {
     /// For people
     #[default]
     Text,
-    /// One JSON object
+    /// JSON
     Json,
+}
+
+/// How a result is written, for commands that had `--json` first.
+#[derive(Args)]
+pub struct Output {
+    /// How to write the result
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// The same as --output json
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+}
+
+impl Output {
+    /// What both options say.
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.output }
+    }
 }
 
 impl Format {

@@ -30,7 +30,7 @@ pub struct IntoNew {
     timeout: hebb_api::Duration,
     /// How to write the answer
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    pub output: Format,
 }
 
 /// Why nothing is restored.

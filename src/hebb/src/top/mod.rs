@@ -20,12 +20,12 @@ use self::screen::{Next, Screen};
 use self::source::{Snapshot, Source};
 use crate::cli::Outcome;
 use crate::node::runtime;
-use crate::output::{coordinator_url, print_line};
+use crate::output::{http_url, print_line};
 
 #[derive(Args)]
 pub struct Options {
     /// Address of a coordinator
-    #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR", value_parser = coordinator_url)]
+    #[arg(long, default_value = "http://127.0.0.1:8000", env = "HEBB_COORDINATOR", value_parser = http_url)]
     url: String,
     /// Token of the internal endpoints, where the cluster has one
     #[arg(long, env = "HEBB_INTERNAL_TOKEN", hide_env_values = true)]

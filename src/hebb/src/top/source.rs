@@ -6,27 +6,15 @@ use std::time::Duration;
 use hebb_engine::Task;
 use hebb_node::coordinator::{DomainStatus, Overview, foremost};
 use reqwest::StatusCode;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 use super::forward::Target;
+use crate::ask::{Api, AskError, Peer};
 
 /// A coordinator answers within this time or not at all.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Domains whose history is asked for, besides the one that is opened.
 const HISTORIES_MAX: usize = 24;
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    #[error("no coordinator answers at {url}")]
-    Unreachable { url: String, source: reqwest::Error },
-    #[error("the coordinator asks for a token: --token, or HEBB_INTERNAL_TOKEN")]
-    Token,
-    #[error("the coordinator answers {status}: {message}")]
-    Refused { status: StatusCode, message: String },
-    #[error("what the coordinator answers is not understood; is it of another version?")]
-    Unreadable(#[source] reqwest::Error),
-}
 
 /// What was seen last.
 #[derive(Clone, Debug, Default)]
@@ -88,21 +76,9 @@ struct History {
     points: Vec<(u32, f64, f32, f32, u16)>,
 }
 
-#[derive(Deserialize)]
-struct ErrorBody {
-    error: ErrorText,
-}
-
-#[derive(Deserialize)]
-struct ErrorText {
-    message: String,
-}
-
 /// A client of one coordinator.
 pub struct Source {
-    client: reqwest::Client,
-    url: String,
-    token: Option<String>,
+    api: Api,
     last: std::sync::Mutex<Snapshot>,
 }
 
@@ -111,18 +87,17 @@ impl Source {
     ///
     /// # Errors
     /// An HTTP client that can't be made.
-    pub fn new(target: &Target) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder().timeout(DEADLINE).build()?;
-        let (url, token) = (target.url().to_owned(), target.token().map(str::to_owned));
-        Ok(Self { client, url, token, last: std::sync::Mutex::default() })
+    pub fn new(target: &Target) -> Result<Self, AskError> {
+        let api = Api::new(Peer::Coordinator, target.url(), target.token(), DEADLINE)?;
+        Ok(Self { api, last: std::sync::Mutex::default() })
     }
 
     /// The cluster in a few numbers.
     ///
     /// # Errors
-    /// [`SourceError`].
-    pub async fn summary(&self) -> Result<Summary, SourceError> {
-        Ok(summarise(&self.get("/api/v1/overview", &[]).await?))
+    /// [`AskError`].
+    pub async fn summary(&self) -> Result<Summary, AskError> {
+        Ok(summarise(&self.api.get(&["api", "v1", "overview"], &[]).await?))
     }
 
     /// Looks anew; what can't be seen stays as it was seen last.
@@ -138,8 +113,8 @@ impl Source {
         look
     }
 
-    async fn see(&self, opened: Option<&str>) -> Result<(Overview, BTreeMap<String, Vec<Point>>), SourceError> {
-        let overview: Overview = self.get("/api/v1/overview", &[]).await?;
+    async fn see(&self, opened: Option<&str>) -> Result<(Overview, BTreeMap<String, Vec<Point>>), AskError> {
+        let overview: Overview = self.api.get(&["api", "v1", "overview"], &[]).await?;
         let mut wanted = foremost(&overview.status.domains, HISTORIES_MAX);
         if !wanted.iter().any(|domain| opened == Some(domain.name.as_str())) {
             wanted.extend(overview.status.domains.iter().find(|domain| opened == Some(domain.name.as_str())));
@@ -159,37 +134,13 @@ impl Source {
         Ok((overview, histories))
     }
 
-    async fn history(&self, domain: &str, metric: &str) -> Result<Vec<(u32, f64)>, SourceError> {
+    async fn history(&self, domain: &str, metric: &str) -> Result<Vec<(u32, f64)>, AskError> {
         let query = [("domain", domain), ("metric", metric), ("hours", "1")];
-        match self.get::<History>("/api/v1/history", &query).await {
+        match self.api.get::<History>(&["api", "v1", "history"], &query).await {
             Ok(history) => Ok(history.points.into_iter().map(|(at, value, ..)| (at, value)).collect()),
             // Nothing was measured yet.
-            Err(SourceError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(Vec::new()),
+            Err(AskError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(Vec::new()),
             Err(error) => Err(error),
-        }
-    }
-
-    async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, SourceError> {
-        let mut url = reqwest::Url::parse(&format!("{}{path}", self.url)).map_err(|_| SourceError::Refused {
-            status: StatusCode::BAD_REQUEST,
-            message: format!("{} is no address", self.url),
-        })?;
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        let mut request = self.client.get(url);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        let unreachable = |source| SourceError::Unreachable { url: self.url.clone(), source };
-        let answer = request.send().await.map_err(unreachable)?;
-        match answer.status() {
-            StatusCode::OK => answer.json().await.map_err(SourceError::Unreadable),
-            StatusCode::UNAUTHORIZED => Err(SourceError::Token),
-            status => {
-                let message = answer.json::<ErrorBody>().await.map(|body| body.error.message).unwrap_or_default();
-                Err(SourceError::Refused { status, message })
-            }
         }
     }
 }
