@@ -73,10 +73,13 @@ pub enum LoadError {
     },
 }
 
-/// What is wrong with a value, with its field.
+/// What is wrong with a value, each with its field; [`PROBLEMS_MAX`] at most.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Problem(String);
+
+/// Problems of one document that are named.
+const PROBLEMS_MAX: usize = 20;
 
 /// A resource as a file holds it; a status that came along from a cluster is passed over.
 #[derive(Deserialize)]
@@ -118,7 +121,7 @@ pub fn load(text: &str) -> Result<Resources, LoadError> {
             ("hebb.dev/v1alpha1", "LearningCluster") => {
                 let (metadata, spec) = resource(value, &LearningCluster::crd()).map_err(invalid)?;
                 let cluster = LearningCluster { metadata, spec, status: None };
-                first(cluster_problems(&cluster)).map_err(invalid)?;
+                none(cluster_problems(&cluster)).map_err(invalid)?;
                 resources.clusters.push(cluster);
             }
             ("hebb.dev/v1alpha1", "AlertPolicy") => {
@@ -128,7 +131,7 @@ pub fn load(text: &str) -> Result<Resources, LoadError> {
                 let named = (!is_subdomain(name)).then(|| {
                     "metadata.name: is needed, at most 253 lower-case letters, digits, '-' and '.'".to_owned()
                 });
-                first(named.into_iter().chain(policy.spec.problems())).map_err(invalid)?;
+                none(named.into_iter().chain(policy.spec.problems())).map_err(invalid)?;
                 resources.policies.push(policy);
             }
             ("", "") => return Err(LoadError::Kindless { document }),
@@ -144,7 +147,7 @@ pub fn load(text: &str) -> Result<Resources, LoadError> {
 /// Reads what a LearningCluster has under `spec.gateway.rateLimit`, as JSON.
 ///
 /// # Errors
-/// The first [`Problem`] that the API server would have with it.
+/// The [`Problem`] that the API server would have with it.
 pub fn rate_limit(text: &str) -> Result<RateLimitSpec, Problem> {
     let value = serde_json::from_str(text).map_err(|error| Problem(error.to_string()))?;
     let gateway = &spec_schema(&LearningCluster::crd())["properties"]["gateway"];
@@ -152,12 +155,18 @@ pub fn rate_limit(text: &str) -> Result<RateLimitSpec, Problem> {
     strict(value)
 }
 
-fn first(problems: impl IntoIterator<Item = String>) -> Result<(), Problem> {
-    problems.into_iter().next().map_or(Ok(()), |problem| Err(Problem(problem)))
+fn none(problems: impl IntoIterator<Item = String>) -> Result<(), Problem> {
+    let mut problems = problems.into_iter();
+    let named: Vec<String> = problems.by_ref().take(PROBLEMS_MAX).collect();
+    let more = match problems.count() {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    if named.is_empty() { Ok(()) } else { Err(Problem(named.join("; ") + &more)) }
 }
 
 fn checked(schema: &Value, value: &Value, place: &str) -> Result<(), Problem> {
-    first(schema::problem(schema, value, place))
+    none(schema::problems(schema, value, place))
 }
 
 /// Reads a resource whose kind is known.
@@ -201,19 +210,18 @@ fn json(value: serde_yaml::Value, place: &str) -> Result<Value, Problem> {
 
 /// Reads a value and refuses fields that it doesn't have: a misspelt field must not be ignored.
 fn strict<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
-    let mut unknown = None;
+    let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
     let read = serde_ignored::deserialize(tracked, |path| {
-        unknown.get_or_insert_with(|| path.to_string());
+        unknown.push(format!("{}: no such field", path.to_string().replace(".?", "")));
     });
-    match (read, unknown) {
-        (Err(error), _) => {
+    match read {
+        Err(error) => {
             let path = track.path().to_string();
             Err(Problem(if path == "." { error.to_string() } else { format!("{path}: {error}") }))
         }
-        (Ok(_), Some(field)) => Err(Problem(format!("{}: no such field", field.replace(".?", "")))),
-        (Ok(read), None) => Ok(read),
+        Ok(read) => none(unknown).map(|()| read),
     }
 }
 
@@ -405,6 +413,25 @@ mod tests {
         );
         let resources = load(&text).unwrap();
         assert_eq!((resources.clusters.len(), resources.policies.len()), (1, 1));
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_named_up_to_a_bound() {
+        let problem = |spec: &str| load(&format!("{HEAD}spec: {spec}\n")).unwrap_err().to_string();
+        assert_eq!(
+            problem("{engine: {learningRate: 2, confidenceGate: 2}, domains: [{name: A, task: Guess}]}"),
+            "document 1: spec.domains[0].name: must match ^[a-z0-9]([-a-z0-9]*[a-z0-9])?$; spec.domains[0].task: must be one of \
+             Classification, Regression, Patterns, Governed, TimeSeriesClassification; spec.engine.confidenceGate: must be \
+             between 0 and 1; spec.engine.learningRate: must be between 0 and 1"
+        );
+        let times = problem("{engine: {syncInterval: 9s}, metaLearning: {interval: 0s}}");
+        assert!(
+            times.contains("spec.engine.syncInterval: ") && times.contains("; spec.metaLearning.interval: "),
+            "{times}"
+        );
+        assert!(problem("{a: 1, b: 2}").ends_with("spec.a: no such field; spec.b: no such field"));
+        let many: String = (0..25).map(|number| format!("a{number}: 1, ")).collect();
+        assert!(problem(&format!("{{{many}}}")).ends_with("; and 5 more"));
     }
 
     #[test]

@@ -21,24 +21,29 @@ pub(crate) fn drop_nulls(schema: &Value, value: &mut Value) {
     }
 }
 
-/// The first thing that the schema forbids about `value`, which stands at `place`.
-pub(crate) fn problem(schema: &Value, value: &Value, place: &str) -> Option<String> {
+/// What the schema forbids about `value`, which stands at `place`.
+pub(crate) fn problems(schema: &Value, value: &Value, place: &str) -> Vec<String> {
     if value.is_null() && schema["nullable"] == true {
-        return None;
+        return Vec::new();
     }
     if let Some(problem) = of_its_own(schema, value) {
-        return Some(format!("{place}: {problem}"));
+        return vec![format!("{place}: {problem}")];
     }
     match value {
         Value::Array(members) => {
-            let mut members = members.iter().enumerate();
-            members.find_map(|(index, member)| problem(&schema["items"], member, &format!("{place}[{index}]")))
+            let members = members.iter().enumerate();
+            members
+                .flat_map(|(index, member)| problems(&schema["items"], member, &format!("{place}[{index}]")))
+                .collect()
         }
-        Value::Object(fields) => fields.iter().find_map(|(name, field)| {
-            let named = schema["properties"].get(name);
-            problem(named.unwrap_or(&schema["additionalProperties"]), field, &format!("{place}.{name}"))
-        }),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        Value::Object(fields) => {
+            let of_field = |(name, field): (&String, &Value)| {
+                let named = schema["properties"].get(name);
+                problems(named.unwrap_or(&schema["additionalProperties"]), field, &format!("{place}.{name}"))
+            };
+            fields.iter().flat_map(of_field).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
     }
 }
 
@@ -228,7 +233,7 @@ mod tests {
             _ => json!(
                 ["x", "1s", "http://a:1", "08:00", "1Gi", "0 0 * * *", "a.hebb", "a:1", "2030-01-31T08:00:00Z"]
                     .into_iter()
-                    .find(|text| problem(schema, &json!(text), "").is_none())
+                    .find(|text| problems(schema, &json!(text), "").is_empty())
                     .unwrap_or("x")
             ),
         }
@@ -335,7 +340,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_in_words() {
         let check = |schema: Value, value: Value, wanted: &str| {
-            assert_eq!(problem(&schema, &value, "f").as_deref(), Some(wanted), "{schema} {value}");
+            assert_eq!(problems(&schema, &value, "f"), [wanted], "{schema} {value}");
         };
         check(json!({"type": "integer"}), json!("high"), "f: must be a whole number, not text");
         check(
@@ -350,7 +355,7 @@ mod tests {
         check(json!({"type": "string", "enum": ["A", "B"]}), json!("C"), "f: must be one of A, B");
         check(json!({"type": "object", "required": ["a"]}), json!({}), "f: a is needed");
         check(json!({"items": {"type": "string"}, "type": "array"}), json!(["a", 1]), "f[1]: must be text, not 1");
-        assert_eq!(problem(&json!({"type": "string", "nullable": true}), &Value::Null, "f"), None);
+        assert!(problems(&json!({"type": "string", "nullable": true}), &Value::Null, "f").is_empty());
         let mut fields = json!({"a": null, "b": null});
         drop_nulls(&json!({"properties": {"a": {"default": 1}, "b": {"nullable": true}}}), &mut fields);
         assert_eq!(fields, json!({"b": null}));

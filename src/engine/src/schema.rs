@@ -92,17 +92,19 @@ impl Schema {
                 }
             }
             Features::Named(values) => {
-                let mut filled = Vec::with_capacity(values.len());
+                let (mut filled, mut category) = (Vec::with_capacity(values.len()), String::new());
                 for (name, value) in values {
                     match value {
                         Value::Number(number) => {
-                            if let Some(place) = self.slot(name.clone(), false) {
+                            if let Some(place) = self.slot(name, false) {
                                 self.slots[place].learn(*number);
                                 filled.push((place, self.slots[place].value(*number)));
                             }
                         }
                         Value::Text(text) => {
-                            if let Some(place) = self.slot(format!("{name}\0{text}"), true) {
+                            category.clear();
+                            category.extend([name, "\0", text]);
+                            if let Some(place) = self.slot(&category, true) {
                                 filled.push((place, 1.0));
                             }
                         }
@@ -155,13 +157,13 @@ impl Schema {
     }
 
     /// The slot of a name; a number that comes too late has none, a category shares one.
-    fn slot(&mut self, name: String, categorical: bool) -> Option<usize> {
-        let known = self.known(&name, categorical);
+    fn slot(&mut self, name: &str, categorical: bool) -> Option<usize> {
+        let known = self.known(name, categorical);
         if known.is_some() || !self.has_room(categorical) {
             return known;
         }
         let place = self.slots.len();
-        self.named.insert(name, place as u16);
+        self.named.insert(name.to_owned(), place as u16);
         self.slots.push(if categorical { Slot::Category } else { Slot::Number(Origin::default()) });
         Some(place)
     }
