@@ -1,9 +1,7 @@
 //! ADWIN: a window over numbers in [0, 1] that shrinks when its older and newer parts differ beyond chance
 //! (Bifet and Gavaldà, "Learning from Time-Changing Data with Adaptive Windowing", SDM 2007).
 
-use std::collections::VecDeque;
-
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::math::ln;
 
@@ -18,17 +16,64 @@ const PART_MIN: f64 = 5.0;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adwin {
     delta: f64,
-    /// Sums of 2^i numbers by i, oldest first in each.
-    sizes: Vec<VecDeque<f32>>,
+    /// The buckets by size: those of 2^i numbers at i.
+    sizes: Vec<Buckets>,
     count: u64,
     sum: f64,
     ticks: u64,
 }
 
+/// The sums of some buckets of one size, oldest first; stored as the list of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(try_from = "Vec<f32>")]
+struct Buckets {
+    // One more for the moment before two are merged.
+    sums: [f32; BUCKETS_A_SIZE + 1],
+    len: usize,
+}
+
+impl Serialize for Buckets {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.sums().serialize(serializer)
+    }
+}
+
+impl TryFrom<Vec<f32>> for Buckets {
+    type Error = &'static str;
+
+    fn try_from(stored: Vec<f32>) -> Result<Self, Self::Error> {
+        if stored.len() > BUCKETS_A_SIZE {
+            return Err("a window has too many buckets of one size");
+        }
+        let mut buckets = Self::default();
+        stored.into_iter().for_each(|sum| buckets.push(sum));
+        Ok(buckets)
+    }
+}
+
+impl Buckets {
+    fn sums(&self) -> &[f32] {
+        &self.sums[..self.len]
+    }
+
+    fn push(&mut self, sum: f32) {
+        self.sums[self.len] = sum;
+        self.len += 1;
+    }
+
+    /// Takes the oldest `N` out.
+    fn take<const N: usize>(&mut self) -> Option<[f32; N]> {
+        let taken = *self.sums().first_chunk()?;
+        self.sums.copy_within(N.., 0);
+        self.len -= N;
+        Some(taken)
+    }
+}
+
 impl Adwin {
     /// A detector whose chance of a false alarm is about `delta`.
     pub fn new(delta: f64) -> Self {
-        Self { delta, sizes: vec![VecDeque::new()], count: 0, sum: 0.0, ticks: 0 }
+        Self { delta, sizes: vec![Buckets::default()], count: 0, sum: 0.0, ticks: 0 }
     }
 
     /// Mean of the window.
@@ -50,7 +95,7 @@ impl Adwin {
     pub fn is_quiet(&self, count: u64) -> bool {
         let mut quiet = 0;
         for (size, buckets) in self.sizes.iter().enumerate() {
-            for bucket in buckets.iter().rev() {
+            for bucket in buckets.sums().iter().rev() {
                 if quiet >= count || *bucket > 0.0 {
                     return quiet >= count;
                 }
@@ -62,7 +107,7 @@ impl Adwin {
 
     /// Takes a number in; whether the window shrank.
     pub fn insert(&mut self, value: f64) -> bool {
-        self.sizes[0].push_back(value as f32);
+        self.sizes[0].push(value as f32);
         self.count += 1;
         self.sum += value;
         self.ticks += 1;
@@ -72,13 +117,14 @@ impl Adwin {
 
     fn compress(&mut self) {
         let mut size = 0;
-        while size < self.sizes.len() && self.sizes[size].len() > BUCKETS_A_SIZE {
-            let merged = self.sizes[size].pop_front().unwrap_or(0.0) + self.sizes[size].pop_front().unwrap_or(0.0);
-            if size + 1 == self.sizes.len() {
-                self.sizes.push(VecDeque::new());
-            }
-            self.sizes[size + 1].push_back(merged);
+        while self.sizes[size].len > BUCKETS_A_SIZE
+            && let Some([older, newer]) = self.sizes[size].take()
+        {
             size += 1;
+            if size == self.sizes.len() {
+                self.sizes.push(Buckets::default());
+            }
+            self.sizes[size].push(older + newer);
         }
     }
 
@@ -104,7 +150,7 @@ impl Adwin {
         let (of_variance, of_log) = (0.999 * 2.0 * variance * log * total, 0.999 * 2.0 / 3.0 * log * total);
         let (mut old_count, mut old_sum) = (0.0, 0.0);
         for (size, buckets) in self.sizes.iter().enumerate().rev() {
-            for bucket in buckets {
+            for bucket in buckets.sums() {
                 old_count += (1u64 << size) as f64;
                 old_sum += f64::from(*bucket);
                 let new_count = total - old_count;
@@ -130,7 +176,7 @@ impl Adwin {
 
     fn drop_oldest(&mut self) {
         while let Some(buckets) = self.sizes.last_mut() {
-            if let Some(bucket) = buckets.pop_front() {
+            if let Some([bucket]) = buckets.take() {
                 self.count -= 1u64 << (self.sizes.len() - 1);
                 self.sum -= f64::from(bucket);
                 return;
@@ -173,7 +219,7 @@ mod tests {
         let log = ln(2.0 * ln(total).max(1.0) / detector.delta);
         let (mut old_count, mut old_sum) = (0.0, 0.0);
         let buckets = detector.sizes.iter().enumerate().rev();
-        buckets.flat_map(|(size, sums)| sums.iter().map(move |sum| (size, sum))).any(|(size, sum)| {
+        buckets.flat_map(|(size, buckets)| buckets.sums().iter().map(move |sum| (size, sum))).any(|(size, sum)| {
             old_count += (1u64 << size) as f64;
             old_sum += f64::from(*sum);
             let (new_count, new_sum) = (total - old_count, detector.sum - old_sum);
@@ -227,12 +273,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_window_with_too_many_buckets_is_refused() {
+        let stored = |sums: usize| postcard::from_bytes::<Buckets>(&postcard::to_stdvec(&vec![1.0f32; sums]).unwrap());
+        assert_eq!(stored(BUCKETS_A_SIZE).unwrap().sums(), [1.0; BUCKETS_A_SIZE]);
+        assert!(stored(BUCKETS_A_SIZE + 1).is_err());
+    }
+
+    #[test]
     fn memory_grows_with_the_logarithm_of_the_window() {
         let mut detector = Adwin::new(0.002);
         for _ in 0..100_000 {
             detector.insert(0.0);
         }
         assert_eq!(detector.count, 100_000);
-        assert!(detector.sizes.iter().map(VecDeque::len).sum::<usize>() < 120);
+        assert!(detector.sizes.iter().map(|buckets| buckets.len).sum::<usize>() < 120);
     }
 }
