@@ -148,6 +148,10 @@ impl Adwin {
         // The bound is a sum, and hardly any difference reaches even one of its terms. Those are compared first, times both
         // counts, so that nothing is divided; a little less than they are, so that rounding leaves out nothing.
         let (of_variance, of_log) = (0.999 * 2.0 * variance * log * total, 0.999 * 2.0 / 3.0 * log * total);
+        // However what is rarer lies, all of it in one part puts them no further apart.
+        if 1.001 * self.sum.min(total - self.sum) * total < of_log {
+            return false;
+        }
         let (mut old_count, mut old_sum) = (0.0, 0.0);
         for (size, buckets) in self.sizes.iter().enumerate().rev() {
             for bucket in buckets.sums() {

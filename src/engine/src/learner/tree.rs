@@ -259,11 +259,13 @@ impl Tree {
     pub fn find<const N: usize>(trees: [&Self; N], row: &[f32]) -> [usize; N] {
         let mut leaves = [0; N];
         loop {
-            let before = leaves;
+            let mut moved = 0;
             for (at, tree) in leaves.iter_mut().zip(trees) {
-                *at = tree.step(*at, row);
+                let next = tree.step(*at, row);
+                moved |= *at ^ next;
+                *at = next;
             }
-            if leaves == before {
+            if moved == 0 {
                 return leaves;
             }
         }
