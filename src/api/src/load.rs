@@ -73,7 +73,7 @@ pub enum LoadError {
     },
 }
 
-/// What is wrong with a value, each with its field; [`PROBLEMS_MAX`] at most.
+/// What is wrong with a value, each with its field; of many the first twenty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Problem(String);

@@ -36,7 +36,7 @@ impl Member {
     }
 }
 
-/// Of [`TREES`].
+/// A forest of [`TREES`] trees.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Stored")]
 pub struct Forest {

@@ -287,8 +287,9 @@ impl Tree {
         if leaf.weight <= 0.0 {
             return favourites;
         }
-        if leaf.trusts_bayes() && leaf.is_mixed() {
-            add(shares, scale, beliefs.shares[beliefs.leaves[number].1.clone()].iter().copied());
+        let classes = beliefs.leaves[number].1.clone();
+        if leaf.trusts_bayes() && !classes.is_empty() {
+            add(shares, scale, beliefs.shares[classes].iter().copied());
             favourites.vote = favourites.bayes;
         } else {
             add(shares, scale, leaf.counts.iter().map(|count| f64::from(*count)));
